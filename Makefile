@@ -1,0 +1,39 @@
+# The commands to know. Each makes what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check fmt gpu bench sheet clean
+
+demo: $(STAMP)  ## a picture from a workflow file
+	$(BIN)/mezzotint run workflows/txt2img.json --output output
+
+test: $(STAMP)  ## everything but the GPU checks
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gpu: $(STAMP)  ## the checks that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(STAMP)  ## ratios measured in one run
+	$(BIN)/python -m benchmarks
+
+sheet: $(STAMP)  ## docs/images/samplers.png: every sampler with every schedule
+	$(BIN)/python -m benchmarks.contact_sheet
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,82 @@
+"""A model on a wire is a recipe, never weights.
+
+MODEL, CLIP and VAE values are ``ModelRef``s: small, hashable, immutable, good to send to another process. A node that changes a
+model returns a new recipe; only a lease of a ``ModelStore`` turns one into weights on a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NewType, Protocol
+
+Digest = NewType("Digest", str)
+"""Hex digest of a file's (or folder's) content."""
+
+Part = Literal["unet", "clip", "vae"]
+Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A change to weights, applied at lease from pristine weights: a LoRA file with its strength, say."""
+
+    kind: str
+    source: Digest
+    strength: float
+    location: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """How to make one model.
+
+    Equality and hash are by content: ``location`` says where the file was seen and may differ between two equal recipes.
+    """
+
+    source: Digest
+    part: Part
+    location: str = field(compare=False)
+    patches: tuple[Patch, ...] = ()
+    settings: tuple[tuple[str, Setting], ...] = ()
+
+    def with_settings(self, **changes: Setting) -> ModelRef:
+        """The same recipe with settings added or replaced; settings are kept in order of name."""
+        merged = dict(self.settings) | changes
+        return replace(self, settings=tuple(sorted(merged.items())))
+
+    def setting(self, name: str, default: Setting = None) -> Setting:
+        return dict(self.settings).get(name, default)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data for msgpack; ``from_plain`` reads it back."""
+        return {
+            "source": self.source,
+            "part": self.part,
+            "location": self.location,
+            "patches": [[p.kind, p.source, p.strength, p.location] for p in self.patches],
+            "settings": [list(pair) for pair in self.settings],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> ModelRef:
+        return cls(
+            source=Digest(plain["source"]),
+            part=plain["part"],
+            location=plain["location"],
+            patches=tuple(Patch(*patch) for patch in plain["patches"]),
+            settings=tuple((name, value) for name, value in plain["settings"]),
+        )
+
+
+class ModelStore(Protocol):
+    """Turns recipes into models. Implemented by ``nodes.diffusion.store``."""
+
+    def lease(self, ref: ModelRef, *, working_bytes: int = 0) -> AbstractContextManager[Any]:
+        """The model of ``ref``, loaded on the device and pinned there while the context is open.
+
+        ``working_bytes`` is room the caller will need beside the weights (activations), in bytes. A lease is exclusive:
+        a second lease of the same weights waits, and nothing done under a lease is seen by the next one.
+        """
+        ...

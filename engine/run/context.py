@@ -1,0 +1,74 @@
+"""All that a node may touch while it runs.
+
+A node cannot reach the server, the cache or another node: it gets plain values and this. Helpers below the nodes get plain
+callables, not the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from engine.errors import Cancelled
+from engine.graph.graph import NodeId
+
+if TYPE_CHECKING:
+    from engine.fileref import FileRef
+    from engine.models import ModelStore
+    from engine.run.settings import DeviceSettings
+
+
+class Checkpoint(Protocol):
+    """Where a long node keeps its half-finished state, under its own key. Gone when the node has finished."""
+
+    def load(self) -> bytes | None:
+        """What was last saved for this very node with these very inputs, if anything."""
+        ...
+
+    def save(self, state: bytes) -> None:
+        """Keep ``state`` in place of what was there; whole or not at all."""
+        ...
+
+
+class FindFile(Protocol):
+    """Finds a file a node names while it runs (``embedding:name`` in a prompt)."""
+
+    def __call__(self, folder: str, name: str) -> FileRef | None: ...
+
+
+Preview = Callable[[], bytes]
+"""Makes a JPEG; called only if somebody is looking."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """One node's view of one run."""
+
+    job: str
+    node: NodeId
+    class_type: str
+    settings: DeviceSettings
+    checkpoint: Checkpoint
+    find_file: FindFile
+    """Looks a name up in a model folder; None where there is no such file."""
+    model_store: Callable[[], ModelStore]
+    report: Callable[[int, int, Preview | None], None]
+    is_cancelled: Callable[[], bool]
+    warn: Callable[[str], None]
+    """Tell the user something that is no error."""
+
+    @property
+    def models(self) -> ModelStore:
+        """The weights of this process. Made on first use."""
+        return self.model_store()
+
+    def check_cancelled(self) -> None:
+        """Raise ``Cancelled`` if the run was told to stop."""
+        if self.is_cancelled():
+            raise Cancelled
+
+    def progress(self, done: int, total: int, preview: Preview | None = None) -> None:
+        """Say that ``done`` of ``total`` steps are done, and stop here if the run was told to."""
+        self.check_cancelled()
+        self.report(done, total, preview)

@@ -1,0 +1,66 @@
+"""What a node's function may return.
+
+Plain values (one, or a tuple of as many as the node has outputs) are the common case; the classes say the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engine.graph.graph import Graph, Link
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file a node wants in the output (or temp) folder.
+
+    It is data, not an effect: the run places it, so a cached node's files are placed again without running the node, each time
+    with the metadata of the run at hand.
+    """
+
+    data: bytes
+    prefix: str
+    """Name without counter; may hold folders and ``%width%``-like tokens."""
+    extension: str
+    width: int = 0
+    height: int = 0
+    batch_index: int = 0
+    kind: Literal["output", "temp"] = "output"
+    ui: str = "images"
+    """The list of the node's ui output that names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Values with files or data for the user interface beside them."""
+
+    values: tuple[Any, ...] = ()
+    files: tuple[OutputFile, ...] = ()
+    ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The node needs these lazy inputs and will be called again with them."""
+
+    inputs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """The node becomes ``graph``; ``outputs`` are its results: values, or links into the graph."""
+
+    graph: Graph
+    outputs: tuple[Any | Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """What depends on this value does not run; with a reason the user is told."""
+
+    reason: str | None = None
+
+
+NodeResult = Outputs | Demand | Expand | Blocked

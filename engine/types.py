@@ -1,0 +1,44 @@
+"""Socket types: the names that decide which output may feed which input.
+
+A type is a name (``"MODEL"``, ``"LATENT"``, ``"INT"``); a comma list is a union (``"IMAGE,MASK"``); ``"*"`` is anything. Names are
+ComfyUI's. What travels on a link of a type is said in ``SOCKETS``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NewType
+
+SocketType = NewType("SocketType", str)
+
+ANY: Final = SocketType("*")
+INT: Final = SocketType("INT")
+FLOAT: Final = SocketType("FLOAT")
+STRING: Final = SocketType("STRING")
+BOOLEAN: Final = SocketType("BOOLEAN")
+COMBO: Final = SocketType("COMBO")
+
+WIDGETS: Final = frozenset({INT, FLOAT, STRING, BOOLEAN, COMBO})
+"""Types whose value a person can type in; all other types only ever come over a link."""
+
+SOCKETS: Final[dict[str, str]] = {
+    "IMAGE": "float32 [B,H,W,C], 0..1",
+    "MASK": "float32 [B,H,W], 1 = masked",
+    "LATENT": "dict: samples [B,C,h,w] in unscaled VAE space; noise_mask [B,1,H,W]?; batch_index list?",
+    "CONDITIONING": "list of [tensor [B,T,D], dict]",
+    "MODEL": "ModelRef, part unet",
+    "CLIP": "ModelRef, part clip",
+    "VAE": "ModelRef, part vae",
+    "SIGMAS": "float32 [n+1], falling, ends in 0",
+}
+
+
+def members(type_: str) -> frozenset[str]:
+    """The single names of a type: ``"IMAGE,MASK"`` has two."""
+    return frozenset(part.strip() for part in type_.split(","))
+
+
+def accepts(wanted: str, offered: str) -> bool:
+    """Whether an output of type ``offered`` may feed an input of type ``wanted``."""
+    if ANY in (wanted, offered) or wanted == offered:
+        return True
+    return not members(wanted).isdisjoint(members(offered))

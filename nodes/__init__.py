@@ -1,0 +1,31 @@
+"""The vocabulary: node declarations, one file a family, over the tensors of ``nodes.diffusion``.
+
+Reading this package imports no torch; a node's function brings in what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.spec import NodeSpec
+
+if TYPE_CHECKING:
+    from engine.models import ModelStore
+    from engine.registry import Registry
+    from engine.run.settings import DeviceSettings
+
+
+def register(registry: Registry) -> None:
+    """Add Mezzotint's own nodes, the codecs of their values and the model store. Entry point of group ``mezzotint.nodes``."""
+    from nodes import codecs, image, latent, loaders, sampling, text, vae
+
+    families = (loaders, text, sampling, latent, vae, image)
+    registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
+    registry.add_codecs(*codecs.LEAVES)
+    registry.provide_models(_make_store)
+
+
+def _make_store(settings: DeviceSettings) -> ModelStore:
+    from nodes.diffusion.store import make_store
+
+    return make_store(settings)

@@ -1,0 +1,18 @@
+"""The tensors: loading, memory, text, schedules, samplers, pictures. Usable alone, without graph, node or server.
+
+Submodules are imported when they are first touched, so that node declarations can name them without importing torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from nodes.diffusion import latents as latents
+    from nodes.diffusion import pictures as pictures
+    from nodes.diffusion import text as text
+    from nodes.diffusion import vae as vae
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["latents", "pictures", "text", "vae"])

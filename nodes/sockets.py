@@ -1,0 +1,34 @@
+"""Annotations for the sockets that carry tensors and models; the names are ComfyUI's, the shapes are in ``engine.types.SOCKETS``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
+
+from engine.models import ModelRef
+from engine.spec import Socket
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    # The signatures are read at import, long before anybody needs torch.
+    Tensor = Any
+
+
+class LatentDict(TypedDict):
+    """What travels on a LATENT link."""
+
+    samples: Tensor
+    """[B,C,h,w] in unscaled VAE space."""
+    noise_mask: NotRequired[Tensor]
+    """[B,1,H,W], 1 = repaint."""
+    batch_index: NotRequired[list[int]]
+    """Which sample of the noise sequence each one gets."""
+
+
+Image = Annotated[Tensor, Socket("IMAGE")]
+Mask = Annotated[Tensor, Socket("MASK")]
+Latent = Annotated[LatentDict, Socket("LATENT")]
+Conditioning = Annotated[list[Any], Socket("CONDITIONING")]
+Model = Annotated[ModelRef, Socket("MODEL")]
+Clip = Annotated[ModelRef, Socket("CLIP")]
+Vae = Annotated[ModelRef, Socket("VAE")]
