@@ -29,7 +29,8 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BadLink:
-    """A bare list that is no link. A file may hold one and so a graph can; ``validate`` reports it, and a valid graph has none."""
+    """A bare list that is no link. A file may hold one and so a graph can; ``validate`` reports it, and a valid graph
+    has none."""
 
     received: tuple[Value, ...]
 
@@ -60,7 +61,8 @@ class Call:
 
 
 class Graph(Mapping[NodeId, Call]):
-    """Calls by node id. Links may dangle or form cycles: a graph is what a file says, ``validate`` says what is wrong with it."""
+    """Calls by node id. Links may dangle or form cycles: a graph is what a file says, ``validate`` says what is wrong
+    with it."""
 
     def __init__(self, calls: Mapping[NodeId, Call] | Mapping[str, Call] | None = None) -> None:
         self._calls: dict[NodeId, Call] = {NodeId(node): call for node, call in (calls or {}).items()}
