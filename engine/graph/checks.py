@@ -46,7 +46,8 @@ class Checker:
         name = details.get("input")
         where = self.where(node) + (f", input {clip(name)}" if name else "")
         suggestion = details.get("nearest")
-        ending = f"; did you mean {shown(suggestion)}?" if suggestion is not None else ""
+        told = suggestion is None or suggestion in message
+        ending = "" if told else f"; did you mean {shown(suggestion)}?"
         return Problem(type_, f"{where}: {message}{ending}", str(node), call.type, self.title(call), **details)
 
     def where(self, node: NodeId) -> str:
@@ -195,16 +196,8 @@ class Checker:
         names = self.files.choices
         close = self._nearest(f"file of {choice}", name, lambda wrong: nearest(wrong, names(choice)))
         expected = expectation(spec)
-        message = f"expected {expected}, found {shown(name)}: {clip(error, 400)}"
-        yield self.problem(
-            node,
-            "missing_file",
-            message,
-            input=spec.name,
-            expected=expected,
-            found=name,
-            nearest=close if close != name else None,
-        )
+        details = {"input": spec.name, "expected": expected, "found": name, "nearest": close if close != name else None}
+        yield self.problem(node, "missing_file", f"expected {expected}: {clip(error, 400)}", **details)
 
     def _file_error(self, choice: FileChoice, name: str) -> str | None:
         key = (choice, name)

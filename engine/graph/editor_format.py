@@ -122,11 +122,11 @@ class _Reader:
             else:
                 inputs[name] = origin
         self.calls[id_] = Call(node.type, self._in_order(node, inputs), node.title or self._title(node))
-        self.seeds += self._seeds(id_, self.calls[id_], controls, supplies)
-        self.hints += _hints(node.properties, id_)
-        name = node.properties.get("Node name for S&R")
-        if isinstance(name, str) and name != node.type:
-            self.names[id_] = name
+        self.seeds.extend(self._seeds(id_, self.calls[id_], controls, supplies))
+        self.hints.extend(_hints(node.properties, id_))
+        alias = node.properties.get("Node name for S&R")
+        if isinstance(alias, str) and alias != node.type:
+            self.names[id_] = alias
 
     def _values(self, node: EditorNode) -> tuple[Mapping[str, Value], Mapping[str, Control]]:
         spec = self.registry.get(node.type)
