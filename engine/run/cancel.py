@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 
 
 class CancelToken:
-    """Set from any thread; read by the executor and, through its context, by the running node."""
+    """Set from any thread or from a signal handler; read by the executor and, through its context, by the running node."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._cancelled = False
+        self._listeners: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
-        self._event.set()
+        # no lock: a signal handler that waited for one held by the code it interrupted would wait for ever
+        self._cancelled = True
+        for listener in tuple(self._listeners):
+            listener()
 
     def __call__(self) -> bool:
-        return self._event.is_set()
+        return self._cancelled
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have ``listener`` called on ``cancel``, from whatever thread cancels, perhaps twice; at once if that has happened already.
+
+        Returns what takes the subscription back.
+        """
+        self._listeners.append(listener)
+        if self._cancelled:
+            listener()
+        return lambda: self._listeners.remove(listener)

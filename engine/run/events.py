@@ -26,7 +26,9 @@ class NodeCached:
     job: str
     node: NodeId
     tier: Literal["memory", "disk", "run"]
-    """``"run"``: another node of this run has the same key."""
+    """``"run"``: it was being computed at that moment, for another node with the same key."""
+    ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """As in ``NodeFinished``: files are put into the output folder for this run too."""
 
 
 @dataclass(frozen=True, slots=True)

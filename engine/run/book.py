@@ -1,0 +1,90 @@
+"""The calls of one run, ready to run: bound, keyed, and each computation once however often the workflow asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.errors import NodeFailed
+from engine.fileref import Files
+from engine.graph.graph import Call, Link, NodeId
+from engine.run.binding import bind
+from engine.run.keys import Key, Keyed, derive
+from engine.spec import NodeSpec
+
+
+@dataclass(slots=True)
+class Book:
+    """What is known about the nodes of a run. It grows when a node expands.
+
+    Nodes with equal keys are twins: the first of them, in the order of the graph, stands for all, and links to the others go to it.
+    """
+
+    specs: Mapping[str, NodeSpec]
+    files: Files
+    numerics: str
+    job: str
+    check: Callable[[], None]
+    """Raises to stop; called between nodes."""
+    calls: dict[NodeId, Call] = field(default_factory=dict)
+    keyed: Keyed = field(default_factory=Keyed)
+    fingerprints: dict[NodeId, Any] = field(default_factory=dict)
+    failures: dict[NodeId, NodeFailed] = field(default_factory=dict)
+    """Nodes that cannot be called, and why."""
+    twins: dict[NodeId, list[NodeId]] = field(default_factory=dict)
+    """For a node that stands for others, those others."""
+    names: set[NodeId] = field(default_factory=set)
+    """Every node there is, twins and unneeded ones too."""
+    _standing: dict[NodeId, NodeId] = field(default_factory=dict)
+    _by_key: dict[Key, NodeId] = field(default_factory=dict)
+
+    def admit(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
+        """Take in more calls, which may link to those taken in before. Returns the calls to run, without the twins."""
+        self.names |= calls.keys()
+        bound = bind(calls, self.specs, self.files, around=self.calls, check=self.check)
+        fresh = derive(
+            bound.calls,
+            self.specs,
+            numerics=self.numerics,
+            run_id=self.job,
+            fingerprints=bound.fingerprints,
+            known=self.keyed,
+        )
+        self.fingerprints |= bound.fingerprints
+        self.keyed.keys.update(fresh.keys)
+        self.keyed.salted.update(fresh.salted)
+        self.failures |= bound.failures
+        admitted = self._without_twins(bound.calls)
+        self.calls |= admitted
+        return admitted
+
+    def standing(self, node: NodeId) -> NodeId:
+        """The node that stands for ``node``: itself, or its twin."""
+        return self._standing.get(node, node)
+
+    def spec(self, node: NodeId) -> NodeSpec:
+        return self.specs[self.calls[node].type]
+
+    def cache_key(self, node: NodeId) -> Key | None:
+        """The key of ``node`` if any other run could have the same one."""
+        return None if node in self.keyed.salted else self.keyed.keys.get(node)
+
+    def _without_twins(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
+        for node in calls:
+            key = self.keyed.keys.get(node)
+            first = self._by_key.setdefault(key, node) if key is not None else node
+            if first != node:
+                self._standing[node] = first
+                self.twins.setdefault(first, []).append(node)
+        if not self._standing:
+            return dict(calls)
+        return {node: self._relinked(call) for node, call in calls.items() if node not in self._standing}
+
+    def _relinked(self, call: Call) -> Call:
+        moved = {
+            name: Link(self._standing[value.node], value.output)
+            for name, value in call.inputs.items()
+            if type(value) is Link and value.node in self._standing
+        }
+        return replace(call, inputs={**call.inputs, **moved}) if moved else call

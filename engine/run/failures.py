@@ -1,0 +1,30 @@
+"""Whatever a node raised, in one line a person can use."""
+
+from __future__ import annotations
+
+import logging
+
+from engine.errors import InputError, MezzotintError, NodeFailed
+
+_LONGEST = 600
+_log = logging.getLogger(__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of ``error`` on one line; errors that are not the engine's own are named by their type."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    if isinstance(error, MezzotintError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def node_failure(node: str, class_type: str, error: BaseException, *, input: str | None = None) -> NodeFailed:
+    """``error`` as the failure of a node, its cause kept; the traceback goes to the log at level debug."""
+    if isinstance(error, NodeFailed):
+        return error
+    named = error.input if isinstance(error, InputError) and error.input else input
+    failure = NodeFailed(node, class_type, one_line(error), input=named)
+    failure.__cause__ = error
+    _log.debug("node %s (%s) failed", node, class_type, exc_info=error)
+    return failure

@@ -1,0 +1,87 @@
+"""From slots to calls and from what the calls return to slots: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from engine.errors import DefinitionError
+from engine.run.results import Blocked, Demand, Expand, NodeResult, OutputFile, Outputs
+from engine.run.values import NodeValue, Slot, broadcast
+from engine.spec import NodeSpec
+
+
+def calls(spec: NodeSpec, slots: Mapping[str, Slot]) -> Iterator[dict[str, Any] | Blocked]:
+    """The arguments of each call of a node; a ``Blocked`` where one of them is blocked and the call does not take place."""
+    if spec.takes_lists:
+        lists = {name: list(slot) for name, slot in slots.items()}
+        yield _block_in([item for items in lists.values() for item in items]) or lists
+        return
+    for arguments in broadcast(slots):
+        yield _block_in(arguments.values()) or arguments
+
+
+def _block_in(values: Iterable[Any]) -> Blocked | None:
+    return next((value for value in values if type(value) is Blocked), None)
+
+
+def interpret(spec: NodeSpec, returned: Any) -> NodeResult:
+    """What a node's function meant. Raises ``DefinitionError`` where that is not what its declaration says."""
+    if isinstance(returned, Blocked | Demand):
+        return returned
+    if isinstance(returned, Expand):
+        if not spec.expands:
+            raise DefinitionError("returned an Expand, but is not declared with expands=True; add that to its @node")
+        _check_count(spec, returned.outputs)
+        return returned
+    outputs = returned if isinstance(returned, Outputs) else Outputs(_as_tuple(spec, returned))
+    _check_count(spec, outputs.values)
+    for output, value in zip(spec.outputs, outputs.values, strict=True):
+        if output.is_list and not isinstance(value, list | tuple | Blocked):
+            raise DefinitionError(
+                f"output {output.label} is declared a list, but a {type(value).__name__} was returned; return a list"
+            )
+    return outputs
+
+
+def _as_tuple(spec: NodeSpec, returned: Any) -> tuple[Any, ...]:
+    if isinstance(returned, tuple):
+        return returned
+    return () if returned is None and not spec.outputs else (returned,)
+
+
+def _check_count(spec: NodeSpec, values: tuple[Any, ...]) -> None:
+    if values == (None,) and len(spec.outputs) > 0:
+        raise DefinitionError(
+            f"returned nothing; expected {_counted(len(spec.outputs), 'output')}: does its function end in a return?"
+        )
+    if len(values) != len(spec.outputs):
+        found = _counted(len(values), "value")
+        raise DefinitionError(
+            f"returned {found}, but declares {_counted(len(spec.outputs), 'output')}; make the two agree"
+        )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def collect(spec: NodeSpec, results: Sequence[Outputs | Blocked]) -> NodeValue:
+    """One value from all calls: slots, files and ui data in the order of the calls."""
+    slots: list[list[Any]] = [[] for _ in spec.outputs]
+    files: list[OutputFile] = []
+    ui: dict[str, list[Any]] = {}
+    for result in results:
+        if isinstance(result, Blocked):
+            for slot in slots:
+                slot.append(result)
+            continue
+        for slot, output, value in zip(slots, spec.outputs, result.values, strict=True):
+            if output.is_list and not isinstance(value, Blocked):
+                slot.extend(value)
+            else:
+                slot.append(value)
+        files.extend(result.files)
+        for name, items in result.ui.items():
+            ui.setdefault(name, []).extend(items)
+    return NodeValue(tuple(map(tuple, slots)), tuple(files), ui)

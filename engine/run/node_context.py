@@ -1,0 +1,88 @@
+"""Makes the context of each node call: the bridge from a computing node to the events of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.errors import MissingFile
+from engine.fileref import FileRef, Files
+from engine.graph.graph import NodeId
+from engine.run import events
+from engine.run.checkpoint import NoCheckpoint, StoredCheckpoint
+from engine.run.context import Checkpoint, FindFile, NodeContext, Preview
+from engine.run.failures import one_line
+from engine.run.keys import Key
+from engine.run.request import Run, Tools
+from engine.spec import FileChoice
+
+
+@dataclass(frozen=True, slots=True)
+class ContextMaker:
+    """What the contexts of one run have in common."""
+
+    run: Run
+    tools: Tools
+    post: events.OnEvent
+    """Takes an event from any thread."""
+    is_cancelled: Callable[[], bool]
+    _checkpoints: dict[NodeId, list[StoredCheckpoint]] = field(default_factory=dict)
+
+    def make(self, node: NodeId, class_type: str, key: Key | None, call: int) -> NodeContext:
+        """The context of the ``call``-th call of ``node``; without a key it has nowhere to keep a checkpoint."""
+
+        def warn(message: str) -> None:
+            self.post(events.NodeWarning(self.run.job, node, message))
+
+        return NodeContext(
+            job=self.run.job,
+            node=node,
+            class_type=class_type,
+            settings=self.tools.settings,
+            checkpoint=self._checkpoint(node, key, call, warn),
+            find_file=_finder(self.tools.files),
+            model_store=self.tools.models,
+            report=_reporter(self.run, node, self.post, warn),
+            is_cancelled=self.is_cancelled,
+            warn=warn,
+        )
+
+    def discard_checkpoints(self, node: NodeId) -> None:
+        """``node`` has its value, and that is where it will be found: its half-finished states are of no use."""
+        for checkpoint in self._checkpoints.pop(node, ()):
+            if checkpoint.used:
+                checkpoint.discard()
+
+    def _checkpoint(self, node: NodeId, key: Key | None, call: int, warn: Callable[[str], None]) -> Checkpoint:
+        if key is None or self.tools.checkpoints is None:
+            return NoCheckpoint()
+        checkpoint = self.tools.checkpoints.open(key, call, warn, resume=self.run.resume)
+        self._checkpoints.setdefault(node, []).append(checkpoint)
+        return checkpoint
+
+
+def _finder(files: Files) -> FindFile:
+    def find(folder: str, name: str) -> FileRef | None:
+        try:
+            return files.ref(FileChoice(folder), name)
+        except MissingFile:
+            return None
+
+    return find
+
+
+def _reporter(
+    run: Run, node: NodeId, post: events.OnEvent, warn: Callable[[str], None]
+) -> Callable[[int, int, Preview | None], None]:
+    def report(done: int, total: int, preview: Preview | None) -> None:
+        post(events.NodeProgress(run.job, node, done, total))
+        if preview is None or not run.previews:
+            return
+        try:
+            image = preview()
+        except Exception as error:  # a picture on the way is not worth the node's work
+            warn(f"no preview ({one_line(error)})")
+            return
+        post(events.NodePreview(run.job, node, image))
+
+    return report
