@@ -46,7 +46,8 @@ class Checker:
         name = details.get("input")
         where = self.where(node) + (f", input {clip(name)}" if name else "")
         suggestion = details.get("nearest")
-        told = suggestion is None or suggestion in message
+        # what looks files up may have made the same suggestion
+        told = suggestion is None or (type_ == "missing_file" and suggestion in message)
         ending = "" if told else f"; did you mean {shown(suggestion)}?"
         return Problem(type_, f"{where}: {message}{ending}", str(node), call.type, self.title(call), **details)
 

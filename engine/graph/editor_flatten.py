@@ -35,6 +35,8 @@ PRIMITIVE: Final = "PrimitiveNode"
 VIRTUAL: Final = frozenset({REROUTE, PRIMITIVE, "Note", "MarkdownNote"})
 
 MOST_NODES: Final = 250_000
+MOST_INSTANCES: Final = 10_000
+"""Uses of subgraphs, each level counted."""
 DEEPEST: Final = 100
 """Levels of subgraphs in subgraphs."""
 
@@ -85,7 +87,7 @@ class Flattener:
         self._top = Scope(top)
         self._find = find_definition
         self._registry = registry
-        self._inside: dict[NodeId, Scope | None] = {}
+        self._inside: dict[NodeId, Scope] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
 
     def nodes(self) -> Iterator[tuple[Scope, EditorNode]]:
@@ -182,10 +184,13 @@ class Flattener:
     def _enter(self, scope: Scope, node: EditorNode) -> Scope | None:
         """The inside of a node, if it is an instance of a subgraph."""
         path = scope.id(node)
-        if path not in self._inside:
+        inner = self._inside.get(path)
+        if inner is None:
             definition = self._find(node)
-            self._inside[path] = None if definition is None else self._open(scope, node, definition)
-        return self._inside[path]
+            if definition is None:
+                return None
+            inner = self._inside[path] = self._open(scope, node, definition)
+        return inner
 
     def _open(self, scope: Scope, node: EditorNode, definition: Definition) -> Scope:
         around: Scope | None = scope
@@ -195,9 +200,9 @@ class Flattener:
                     f"subgraph {clip(definition.name)} contains itself (node {clip(scope.id(node))}); take it out"
                 )
             around = around.parent
-        if scope.depth >= DEEPEST or len(self._inside) > MOST_NODES:
+        if scope.depth >= DEEPEST or len(self._inside) >= MOST_INSTANCES:
             raise UnreadableWorkflow(
-                f"subgraphs are nested more than {DEEPEST} deep or used more than {MOST_NODES} times"
+                f"subgraphs are nested more than {DEEPEST} deep or used more than {MOST_INSTANCES} times; use them less"
             )
         path = scope.id(node)
         supplies = {} if definition.is_group else promoted(definition, node, path, self._registry)
