@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import DefinitionError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP: Final = "mezzotint.nodes"
 
+Converter = Callable[[Path, Path], None]
 StoreFactory = Callable[["DeviceSettings"], "ModelStore"]
 
 
@@ -36,6 +38,7 @@ class Registry(Mapping[str, NodeSpec]):
         self._specs: dict[str, NodeSpec] = {}
         self._codecs: dict[str, LeafCodec] = {}
         self._store_factory: StoreFactory | None = None
+        self._converter: Converter | None = None
         self.failures: list[PluginFailure] = []
         self.add(*specs)
 
@@ -77,6 +80,16 @@ class Registry(Mapping[str, NodeSpec]):
             raise DefinitionError("no model store: none of the loaded node packages provides one")
         return self._store_factory(settings)
 
+    def provide_converter(self, converter: Converter) -> None:
+        """Set what rewrites a pickle checkpoint as safetensors."""
+        self._converter = converter
+
+    def convert_model(self, source: Path, target: Path) -> None:
+        """Write the tensors of the pickle checkpoint ``source`` to the safetensors file ``target``."""
+        if self._converter is None:
+            raise DefinitionError("no converter: none of the loaded node packages provides one")
+        self._converter(source, target)
+
     def nearest(self, type_: str) -> str | None:
         """The known id most like ``type_``, if any is like it."""
         folded = {name.casefold(): name for name in self._specs}
@@ -98,3 +111,4 @@ class Registry(Mapping[str, NodeSpec]):
                 continue
             self._codecs |= trial._codecs
             self._store_factory = self._store_factory or trial._store_factory
+            self._converter = self._converter or trial._converter

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -84,6 +84,13 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """A choice among names that are computed where the node is declared; ``Literal`` says the others."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FileChoice:
     """A choice among files. ``folder`` is a model folder (``"checkpoints"``) or ``"input"``.
 
@@ -147,8 +154,13 @@ class Estimate:
 
 Fingerprint = Callable[..., Any]
 """Called with a node's literal inputs (links are None); its value enters the key."""
-Check = Callable[..., "str | None"]
+Check = Callable[..., str | None]
 """Called with a node's literal inputs (links are None); returns what is wrong, or None."""
+FilesRead = Callable[..., Iterable[tuple[str, str]]]
+"""Called with a node's literal inputs (links are None); gives (folder, name) of the files these name inside a text.
+
+The contents of those files enter the key. A name there is no file for counts as missing, and counts again once there is one.
+"""
 Estimator = Callable[..., Estimate]
 """Called with a node's literal inputs (links are None, file choices are ``FileRef``s)."""
 
@@ -181,6 +193,7 @@ class NodeSpec:
     fingerprint: Fingerprint | None = None
     check: Check | None = None
     estimate: Estimator | None = None
+    reads: FilesRead | None = None
     hidden: Mapping[str, str] = field(default_factory=dict)
     """Hidden inputs as editors know them (name -> ``"PROMPT"``...), for ``object_info`` alone."""
 
@@ -211,6 +224,7 @@ def node(
     fingerprint: Fingerprint | None = None,
     check: Check | None = None,
     estimate: Estimator | None = None,
+    reads: FilesRead | None = None,
     hidden: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], NodeSpec]:
     """Declare a node. Raise ``version`` whenever what the function computes changes: cached results of the old one then miss."""
@@ -238,6 +252,7 @@ def node(
             fingerprint=fingerprint,
             check=check,
             estimate=estimate,
+            reads=reads,
             hidden=dict(hidden or {}),
         )
 
@@ -330,6 +345,8 @@ def _socket(
         return SocketType(marks[Socket].type), None
     if FileChoice in marks:
         return COMBO, None
+    if Choices in marks:
+        return COMBO, marks[Choices].names
     if get_origin(base) is Literal:
         return COMBO, tuple(get_args(base))
     if base in _WIDGET_TYPES:

@@ -5,6 +5,7 @@ Reading this package imports no torch; a node's function brings in what it needs
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.spec import NodeSpec
@@ -23,9 +24,16 @@ def register(registry: Registry) -> None:
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
     registry.provide_models(_make_store)
+    registry.provide_converter(_convert)
 
 
 def _make_store(settings: DeviceSettings) -> ModelStore:
     from nodes.diffusion.store import make_store
 
     return make_store(settings)
+
+
+def _convert(source: Path, target: Path) -> None:
+    from nodes.diffusion.pickles import convert_pickle
+
+    convert_pickle(source, target)

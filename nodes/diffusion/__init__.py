@@ -12,7 +12,15 @@ import lazy_loader
 if TYPE_CHECKING:
     from nodes.diffusion import latents as latents
     from nodes.diffusion import pictures as pictures
+    from nodes.diffusion import prompts as prompts
+    from nodes.diffusion import resume as resume
+    from nodes.diffusion import sample as sample
+    from nodes.diffusion import schedules as schedules
+    from nodes.diffusion import sources as sources
     from nodes.diffusion import text as text
+    from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["latents", "pictures", "text", "vae"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["latents", "pictures", "prompts", "resume", "sample", "schedules", "sources", "text", "unet", "vae"]
+)

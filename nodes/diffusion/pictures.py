@@ -16,8 +16,8 @@ from torch import Tensor
 from engine.errors import InputError
 from nodes.diffusion.resize import resize
 
-MAX_PIXELS: Final = 2**28
-"""268 megapixels: three gigabytes as float32. Beyond it a file is refused before its pixels are decoded."""
+MAX_PIXELS: Final = 2**27
+"""134 megapixels: 1.6 gigabytes as float32. Beyond it a file is refused before its pixels are decoded."""
 
 
 def read(path: Path) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,9 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
             with Image.open(path) as picture:
                 _check_size(picture, path)
                 frames = [_frame(frame, path) for frame in _frames(picture)]
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"{path.name} cannot be read as a picture ({error}); give a whole PNG, JPEG, WebP, GIF or BMP file"
         ) from error
@@ -44,10 +46,12 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
 def _check_size(picture: Image.Image, path: Path) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{path.name} is {width}x{height}, {width * height / 1e6:.0f} megapixels;"
-            f" at most {MAX_PIXELS / 1e6:.0f} are read, scale it down first"
-        )
+        raise _too_large(path, f"{width}x{height}")
+
+
+def _too_large(path: Path, found: str) -> InputError:
+    most = f"at most {MAX_PIXELS / 1e6:.0f} megapixels are read, scale it down first"
+    return InputError(f"{path.name} is too large a picture ({found.rstrip('.')}); {most}")
 
 
 def _frames(picture: Image.Image) -> list[Image.Image]:

@@ -1,0 +1,218 @@
+"""The commands and their arguments. What they do is in the modules beside this one, imported when a command is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.screen import say
+from engine.errors import InvalidGraph, MezzotintError, UsageError, WorkflowError
+
+app = typer.Typer(
+    name="mezzotint",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Run diffusion workflows: JSON files of nodes and links, ComfyUI's among them.",
+)
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What earlier runs left to be used again.")
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Model files.")
+app.add_typer(cache_app, name="cache")
+app.add_typer(models_app, name="models")
+
+FAILED = 1
+WRONG = 2
+
+File = Annotated[
+    Path, typer.Argument(help="API JSON, editor JSON, or a PNG that carries a workflow.", show_default=False)
+]
+Sets = Annotated[
+    list[str], typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title.")
+]
+Models = Annotated[
+    list[Path], typer.Option("--models", metavar="DIR", help="Folder of model folders; may be given again.")
+]
+ExtraModelPaths = Annotated[
+    Path | None, typer.Option("--extra-model-paths", metavar="FILE", help="A ComfyUI extra_model_paths.yaml.")
+]
+Input = Annotated[Path, typer.Option("--input", metavar="DIR", help="Where pictures are read.")]
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Where pictures are written.")]
+State = Annotated[Path, typer.Option("--state", metavar="DIR", help="Cache, checkpoints, file digests.")]
+Targets = Annotated[
+    list[str],
+    typer.Option("--target", metavar="NODE", help="Run only this node and what it needs; may be given again."),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="D", help="cuda, cuda:1, mps, xpu or cpu; default: the best there is.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32, float16 or bfloat16; default: float32 on the CPU, half on a GPU."),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option("--vram-budget", metavar="B", help="What models may take of the device: 4GB, 80%, or bytes."),
+]
+NoiseDevice = Annotated[
+    str | None, typer.Option("--noise-device", help="cpu: draw all noise on the CPU, the same on every machine.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_MODELS = [Path("models")]
+_INPUT, _OUTPUT, _STATE = Path("input"), Path("output"), Path("state")
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Errors of ours end the process with one line and their code; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except InvalidGraph as error:
+        for problem in error.problems:
+            say(f"error: {problem.message}")
+        raise typer.Exit(WRONG) from error
+    except (WorkflowError, UsageError) as error:
+        say(f"error: {error}")
+        raise typer.Exit(WRONG) from error
+    except MezzotintError as error:
+        say(f"error: {error}")
+        raise typer.Exit(FAILED) from error
+
+
+@app.command()
+def run(
+    file: File,
+    sets: Sets = [],  # noqa: B006  (typer copies it)
+    output: Output = _OUTPUT,
+    input: Input = _INPUT,
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+    state: State = _STATE,
+    target: Targets = [],  # noqa: B006
+    device: Device = None,
+    dtype: Dtype = None,
+    vram_budget: Budget = None,
+    noise_device: NoiseDevice = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Run so many times.")] = 1,
+    randomize: Annotated[
+        bool, typer.Option("--randomize", help="Draw a new seed for every seed input, each time.")
+    ] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute everything again.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a workflow and print the paths of what it made."""
+    from engine.cli.options import Places
+    from engine.cli.run import RunArguments, run_command
+    from engine.run.settings import DeviceSettings
+
+    places = Places(models=tuple(models), input=input, output=output, state=state, extra_model_paths=extra_model_paths)
+    settings = DeviceSettings(device=device, dtype=dtype, vram_budget=vram_budget, noise_device=noise_device)
+    arguments = RunArguments(
+        file=file,
+        sets=tuple(sets),
+        targets=tuple(target),
+        count=count,
+        randomize=randomize,
+        use_cache=not no_cache,
+        json=json,
+    )
+    with exit_codes():
+        raise typer.Exit(run_command(arguments, places, settings))
+
+
+@app.command()
+def validate(
+    file: File,
+    sets: Sets = [],  # noqa: B006
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+    input: Input = _INPUT,
+    json: Json = False,
+) -> None:
+    """Say everything that is wrong with a workflow; nothing runs."""
+    from engine.cli.inspect import validate_command
+    from engine.cli.options import Places
+
+    with exit_codes():
+        places = Places(models=tuple(models), input=input, extra_model_paths=extra_model_paths)
+        raise typer.Exit(validate_command(file, tuple(sets), places, as_json=json))
+
+
+@app.command()
+def plan(
+    file: File,
+    sets: Sets = [],  # noqa: B006
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+    input: Input = _INPUT,
+    state: State = _STATE,
+    target: Targets = [],  # noqa: B006
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Say what a run would do: what is cached and where, what would be computed and why."""
+    from engine.cli.inspect import plan_command
+    from engine.cli.options import Places
+    from engine.run.settings import DeviceSettings
+
+    with exit_codes():
+        places = Places(models=tuple(models), input=input, state=state, extra_model_paths=extra_model_paths)
+        plan_command(file, tuple(sets), tuple(target), places, DeviceSettings(device=device, dtype=dtype), as_json=json)
+
+
+@app.command()
+def nodes(
+    name: Annotated[
+        str | None, typer.Argument(help="A node type; all of them if left out.", show_default=False)
+    ] = None,
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+    input: Input = _INPUT,
+    json: Json = False,
+) -> None:
+    """List the node types, or describe one. With --json: the object_info schema."""
+    from engine.cli.inspect import nodes_command
+    from engine.cli.options import Places
+
+    with exit_codes():
+        nodes_command(
+            name, Places(models=tuple(models), input=input, extra_model_paths=extra_model_paths), as_json=json
+        )
+
+
+@cache_app.command("info")
+def cache_info(state: State = _STATE, json: Json = False) -> None:
+    """What the cache holds and how large it is."""
+    from engine.cli.maintain import cache_info_command
+
+    with exit_codes():
+        cache_info_command(state, as_json=json)
+
+
+@cache_app.command("clear")
+def cache_clear(state: State = _STATE) -> None:
+    """Forget every kept result. Pictures in the output folder stay."""
+    from engine.cli.maintain import cache_clear_command
+
+    with exit_codes():
+        cache_clear_command(state)
+
+
+@models_app.command("convert")
+def models_convert(
+    file: Annotated[Path, typer.Argument(help="A .ckpt, .pt, .pth or .bin file.", show_default=False)],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Default: the same name with .safetensors.")
+    ] = None,
+) -> None:
+    """Rewrite a pickle checkpoint as safetensors. It is read in a child process that unpickles tensors and nothing else."""
+    from engine.cli.maintain import models_convert_command
+
+    with exit_codes():
+        models_convert_command(file, to)

@@ -1,0 +1,140 @@
+"""The samplers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from engine.run.context import NodeContext
+from engine.spec import Choices, Estimate, Output, Range, Seed, node
+from nodes import diffusion
+from nodes.diffusion.names import DIFFUSERS_NAMES, SAMPLER_NAMES, SCHEDULER_NAMES
+from nodes.sockets import Conditioning, Latent, LatentDict, Model
+
+if TYPE_CHECKING:
+    from nodes.diffusion.sample import Settings
+
+SeedInt = Annotated[int, Range(0, 2**64 - 1), Seed()]
+Steps = Annotated[int, Range(1, 10_000)]
+Cfg = Annotated[float, Range(0.0, 100.0, step=0.1, round=0.01)]
+SamplerName = Annotated[str, Choices(SAMPLER_NAMES + DIFFUSERS_NAMES)]
+SchedulerName = Annotated[str, Choices(SCHEDULER_NAMES)]
+Step = Annotated[int, Range(0, 10_000)]
+Switch = Literal["enable", "disable"]
+
+
+def _steps(steps: int | None, sampler_name: str | None, scheduler: str | None, **cut: Any) -> Estimate:
+    """Sampling steps, as far as the literals say."""
+    if not (steps and sampler_name and scheduler):
+        return Estimate()
+    known = {name: value for name, value in cut.items() if value is not None}
+    return Estimate(steps=diffusion.schedules.planned_steps(sampler_name, scheduler, steps, **known))
+
+
+def _ksampler_estimate(**given: Any) -> Estimate:
+    return _steps(given["steps"], given["sampler_name"], given["scheduler"], denoise=given.get("denoise"))
+
+
+def _advanced_estimate(**given: Any) -> Estimate:
+    return _steps(
+        given["steps"],
+        given["sampler_name"],
+        given["scheduler"],
+        start=given["start_at_step"],
+        end=given["end_at_step"],
+    )
+
+
+def _sample(
+    ctx: NodeContext,
+    model: Model,
+    settings: Settings,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: LatentDict,
+) -> LatentDict:
+    with ctx.models.lease(model, working_bytes=diffusion.unet.working_bytes(latent["samples"].shape)) as loaded:
+        keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device)
+        preview = diffusion.unet.previewer(model, ctx.models)
+
+        def on_step(info: Any) -> None:
+            ctx.progress(info.step, info.total, lambda: preview(info.denoised))
+
+        ctx.check_cancelled()
+        return diffusion.sample.sample_latent(
+            diffusion.unet.denoiser(loaded),
+            settings,
+            positive,
+            negative,
+            latent,
+            on_step=on_step,
+            resume=keeper.found,
+            save=keeper.keep,
+        )
+
+
+@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=_ksampler_estimate)
+def k_sampler(
+    ctx: NodeContext,
+    *,
+    model: Model,
+    seed: SeedInt = 0,
+    steps: Steps = 20,
+    cfg: Cfg = 8.0,
+    sampler_name: SamplerName,
+    scheduler: SchedulerName,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
+    denoise: Annotated[float, Range(0.0, 1.0, step=0.01)] = 1.0,
+) -> LatentDict:
+    """Work a picture out of noise. With denoise below 1 the latent's own picture shows through."""
+    settings = diffusion.sample.Settings(
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler=sampler_name,
+        scheduler=scheduler,
+        denoise=denoise,
+        noise_device=diffusion.unet.noise_device(ctx.settings),
+    )
+    return _sample(ctx, model, settings, positive, negative, latent_image)
+
+
+@node(
+    "KSamplerAdvanced",
+    title="KSampler (Advanced)",
+    category="sampling",
+    outputs=[Output("LATENT")],
+    estimate=_advanced_estimate,
+)
+def k_sampler_advanced(
+    ctx: NodeContext,
+    *,
+    model: Model,
+    add_noise: Switch,
+    noise_seed: SeedInt = 0,
+    steps: Steps = 20,
+    cfg: Cfg = 8.0,
+    sampler_name: SamplerName,
+    scheduler: SchedulerName,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
+    start_at_step: Step = 0,
+    end_at_step: Step = 10_000,
+    return_with_leftover_noise: Literal["disable", "enable"],
+) -> LatentDict:
+    """Do some of the steps of a schedule: what one sampler leaves noisy, another may finish."""
+    settings = diffusion.sample.Settings(
+        seed=noise_seed,
+        steps=steps,
+        cfg=cfg,
+        sampler=sampler_name,
+        scheduler=scheduler,
+        start=start_at_step,
+        end=end_at_step,
+        add_noise=add_noise == "enable",
+        leftover_noise=return_with_leftover_noise == "enable",
+        noise_device=diffusion.unet.noise_device(ctx.settings),
+    )
+    return _sample(ctx, model, settings, positive, negative, latent_image)
