@@ -1,0 +1,267 @@
+"""What the model is told, where in the picture, when, and how strongly.
+
+A CONDITIONING value is a list of ``[embedding [B,T,D], options]``. Before a run its entries are resolved once against
+the latent's size and the model's noise levels; what is left to do in a step is to take the active ones, batch those of
+equal shape, and average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
+
+Conditioning = Sequence[Sequence[Any]]
+"""Entries ``[embedding, options]``."""
+
+MOST_REPEATS: Final = 4
+"""How often the tokens of an entry may be repeated to be batched with a longer one."""
+
+FADE: Final = 8
+"""Latent cells over which an area fades at its inner edges."""
+
+
+class Area(NamedTuple):
+    """A rectangle of the latent, in cells."""
+
+    height: int
+    width: int
+    y: int
+    x: int
+
+    def of(self, picture: Tensor) -> Tensor:
+        """The part of ``picture`` [...,h,w] that it covers."""
+        return picture[..., self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def contains(self, other: Area) -> bool:
+        below = other.y + other.height <= self.y + self.height and other.x + other.width <= self.x + self.width
+        return self.y <= other.y and self.x <= other.x and below
+
+    @property
+    def size(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One resolved entry.
+
+    ``context`` is [1 or B,T,D]; ``weight`` is [1 or B,1,h,w] over the area, None for 1 everywhere; it holds while
+    ``sigma_start >= sigma >= sigma_end``. ``inputs`` are what else the network takes, each [1 or B,...]. A ``default``
+    entry fills what the others leave uncovered."""
+
+    context: Tensor
+    weight: Tensor | None = None
+    area: Area | None = None
+    sigma_start: float = BEYOND_NOISE
+    sigma_end: float = 0.0
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    default: bool = False
+
+    def active(self, sigma: float) -> bool:
+        return self.sigma_start >= sigma >= self.sigma_end
+
+    def crop(self, picture: Tensor) -> Tensor:
+        return picture if self.area is None else self.area.of(picture)
+
+
+InputsOf = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
+"""Makes a model family's further inputs (SDXL's vector, say) from an entry's options."""
+
+
+def no_inputs(options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    return {}
+
+
+def resolve(
+    conditioning: Conditioning, latent: Tensor, schedule: ModelSigmas, *, inputs_of: InputsOf = no_inputs
+) -> tuple[Entry, ...]:
+    """The entries of ``conditioning`` for ``latent`` [B,C,h,w], on its device."""
+    return tuple(_resolved(embedding, options, latent, schedule, inputs_of) for embedding, options in conditioning)
+
+
+def _resolved(
+    embedding: Tensor, options: Mapping[str, Any], latent: Tensor, schedule: ModelSigmas, inputs_of: InputsOf
+) -> Entry:
+    height, width = latent.shape[-2:]
+    mask = _mask(options, height, width, latent.device)
+    area = _area(options, mask, height, width)
+    start, end = options.get("start_percent", 0.0), options.get("end_percent", 1.0)
+    return Entry(
+        context=embedding.to(latent.device),
+        weight=_weight(options, mask, area, height, width, latent.device),
+        area=area,
+        # A range that is the whole run holds at every sigma, also at those above the model's highest.
+        sigma_start=schedule.percent_to_sigma(start) if start > 0 else BEYOND_NOISE,
+        sigma_end=schedule.percent_to_sigma(end) if end < 1 else 0.0,
+        inputs={name: value.to(latent.device) for name, value in inputs_of(options).items()},
+        default=bool(options.get("default", False)),
+    )
+
+
+def _mask(options: Mapping[str, Any], height: int, width: int, device: torch.device) -> Tensor | None:
+    """The entry's mask, [1 or B,h,w], at the latent's size."""
+    mask: Tensor | None = options.get("mask")
+    if mask is None:
+        return None
+    mask = mask.to(device, torch.float32)
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.shape[-2:] == (height, width):
+        return mask
+    return interpolate(mask[:, None], size=(height, width), mode="bilinear")[:, 0]
+
+
+def _area(options: Mapping[str, Any], mask: Tensor | None, height: int, width: int) -> Area | None:
+    if mask is not None and options.get("set_area_to_bounds", False):
+        return _fitted(bounds(mask), height, width)
+    given = options.get("area")
+    if given is None:
+        return None
+    if given[0] == "percentage":
+        h, w, y, x = given[1:]
+        given = (max(1, round(h * height)), max(1, round(w * width)), round(y * height), round(x * width))
+    return _fitted(Area(*given), height, width)
+
+
+def _fitted(area: Area, height: int, width: int) -> Area:
+    """``area`` moved and cut so that it lies in the latent and is not empty."""
+    y, x = min(area.y, height - 1), min(area.x, width - 1)
+    return Area(min(area.height, height - y), min(area.width, width - x), y, x)
+
+
+def bounds(mask: Tensor) -> Area:
+    """The bounding box of what is not zero in ``mask`` [B,h,w], at least 8 cells wide and high."""
+    marked = mask.abs().amax(dim=0) > 0
+    rows, columns = marked.any(dim=1).nonzero(), marked.any(dim=0).nonzero()
+    if len(rows) == 0:
+        return Area(8, 8, 0, 0)
+    y, x = int(rows[0]), int(columns[0])
+    return Area(max(8, int(rows[-1]) - y + 1), max(8, int(columns[-1]) - x + 1), y, x)
+
+
+def _weight(
+    options: Mapping[str, Any], mask: Tensor | None, area: Area | None, height: int, width: int, device: torch.device
+) -> Tensor | None:
+    strength = float(options.get("strength", 1.0))
+    if mask is not None:
+        inside = mask if area is None else area.of(mask)
+        return inside[:, None] * (float(options.get("mask_strength", 1.0)) * strength)
+    if area is not None:
+        return faded(area, height, width).to(device)[None, None] * strength
+    return None if strength == 1.0 else torch.full((1, 1, height, width), strength, device=device)
+
+
+def faded(area: Area, height: int, width: int) -> Tensor:
+    """Ones over ``area`` [h,w] that fall linearly over at most 8 cells, or a quarter of it, at edges inside the
+    picture."""
+    rows = _ramp(area.height, before=area.y != 0, after=area.y + area.height < height)
+    columns = _ramp(area.width, before=area.x != 0, after=area.x + area.width < width)
+    return rows[:, None] * columns[None, :]
+
+
+def _ramp(size: int, *, before: bool, after: bool) -> Tensor:
+    ramp = torch.ones(size)
+    cells = min(FADE, size // 4)
+    rise = torch.arange(1, cells + 1) / max(cells, 1)
+    if before:
+        ramp[:cells] *= rise
+    if after:
+        ramp[size - cells :] *= rise.flip(0)
+    return ramp
+
+
+def match_areas(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, ...]:
+    """``other`` with an entry added for every area of ``side``: what encloses it most closely, told for that area.
+
+    So that both sides of guidance see the same crops of the picture.
+    """
+    matched = list(other)
+    for entry in side:
+        if entry.area is None:
+            continue
+        enclosing = [e for e in matched if e.area is None or e.area.contains(entry.area)]
+        if not enclosing:
+            continue
+        closest = min(enclosing, key=lambda e: math.inf if e.area is None else e.area.size)
+        if closest.area != entry.area:
+            matched.append(replace(entry, context=closest.context, inputs=closest.inputs))
+    return tuple(matched)
+
+
+def matched_sides(positive: Sequence[Entry], negative: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Both sides of guidance, each with the areas of the other."""
+    negative = match_areas(positive, negative)
+    return match_areas(negative, positive), negative
+
+
+def at_sigma(entries: Iterable[Entry], sigma: float, latent: Tensor) -> list[Entry]:
+    """The entries that hold at ``sigma``. Default entries share what the others leave uncovered, if anything is."""
+    active = [entry for entry in entries if entry.active(sigma)]
+    default = [entry for entry in active if entry.default]
+    if not default:
+        return active
+    given = [entry for entry in active if not entry.default]
+    uncovered = (1 - _coverage(given, latent)).relu()
+    return given + (
+        [replace(entry, weight=entry.crop(uncovered)) for entry in default] if bool(uncovered.any()) else []
+    )
+
+
+def _coverage(entries: Sequence[Entry], latent: Tensor) -> Tensor:
+    covered = latent.new_zeros((len(latent), 1, *latent.shape[-2:]))
+    for entry in entries:
+        part = entry.crop(covered)
+        part += 1 if entry.weight is None else entry.weight
+    return covered
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Entries that go through the network in one call: indices into the list they come from, and their token count."""
+
+    members: tuple[int, ...]
+    tokens: int
+
+
+def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) -> list[Group]:
+    """How to batch ``entries``: those that see crops of one size and have inputs of one shape go together, at most
+    ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
+    found: list[Group] = []
+    for index, entry in enumerate(entries):
+        for place, group in enumerate(found):
+            tokens = math.lcm(group.tokens, entry.context.shape[1])
+            fewest = min(entries[i].context.shape[1] for i in (*group.members, index))
+            full = most is not None and len(group.members) >= most
+            if not full and tokens <= MOST_REPEATS * fewest and _alike(entries[group.members[0]], entry, latent):
+                found[place] = Group((*group.members, index), tokens)
+                break
+        else:
+            found.append(Group((index,), entry.context.shape[1]))
+    return found
+
+
+def _alike(a: Entry, b: Entry, latent: Tensor) -> bool:
+    def shapes(entry: Entry) -> tuple[Any, ...]:
+        inputs = {name: value.shape[1:] for name, value in entry.inputs.items()}
+        return entry.crop(latent).shape, entry.context.shape[2:], inputs
+
+    return shapes(a) == shapes(b)
+
+
+def for_batch(value: Tensor, count: int) -> Tensor:
+    """``value`` [n,...] repeated in turn, or cut, to ``count`` samples."""
+    if len(value) == count:
+        return value
+    repeats = -(-count // len(value))
+    return value.repeat(repeats, *[1] * (value.ndim - 1))[:count]
+
+
+def stretched(context: Tensor, tokens: int) -> Tensor:
+    """``context`` [B,T,D] with its tokens repeated to ``tokens``; attention does not see the difference."""
+    return context if context.shape[1] == tokens else context.repeat(1, tokens // context.shape[1], 1)

@@ -1,0 +1,128 @@
+"""From entries to one prediction: batching, weighted averages, classifier-free guidance, inpainting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nodes.diffusion.conditioning import Entry, Group, at_sigma, for_batch, groups, matched_sides, stretched
+from nodes.diffusion.denoiser import Denoiser, per_sample
+from nodes.diffusion.predictions import Prediction
+
+
+class Guider(Protocol):
+    """Makes the prediction a sampler asks for."""
+
+    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The clean latent for ``x`` [B,C,h,w] at ``sigma`` (float32 [B], on the CPU)."""
+        ...
+
+
+def predictions(
+    denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[Entry], most: int | None
+) -> list[Tensor]:
+    """What the model predicts under each entry, over the entry's area."""
+    found: dict[int, Tensor] = {}
+    for group in groups(entries, x, most):
+        outputs = _together(denoiser, x, sigma, [entries[i] for i in group.members], group)
+        found.update(zip(group.members, outputs, strict=True))
+    return [found[i] for i in range(len(entries))]
+
+
+def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[Entry], group: Group) -> Sequence[Tensor]:
+    """One call of the network for entries that fit together."""
+    batch = len(x)
+    context = torch.cat([for_batch(stretched(entry.context, group.tokens), batch) for entry in entries])
+    inputs = {
+        name: torch.cat([for_batch(entry.inputs[name], batch) for entry in entries]) for name in entries[0].inputs
+    }
+    crops = torch.cat([entry.crop(x) for entry in entries])
+    return denoiser(crops, sigma.repeat(len(entries)), context, inputs).split(batch)
+
+
+def averaged(x: Tensor, entries: Sequence[Entry], outputs: Sequence[Tensor]) -> Tensor:
+    """``sum(w * out) / sum(w)``, cell by cell; 0 where nothing has weight. ``x`` gives the shape."""
+    if len(entries) == 1 and entries[0].weight is None:
+        return outputs[0]
+    total = torch.zeros_like(x)
+    weights = x.new_zeros((len(x), 1, *x.shape[-2:]))
+    for entry, out in zip(entries, outputs, strict=True):
+        weight = x.new_ones(1) if entry.weight is None else for_batch(entry.weight, len(x))
+        covered, weighed = entry.crop(total), entry.crop(weights)
+        covered += out * weight
+        weighed += weight
+    return torch.where(weights == 0, 0, total / weights)
+
+
+def guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: ``u + s * (c - u)`` (Ho and Salimans 2022, eq. 6)."""
+    return negative + scale * (positive - negative)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CfgGuider:
+    """Classifier-free guidance between two lists of entries. At scale 1 the negative side is not computed.
+
+    ``most`` limits how many entries share one call of the network, where memory is short.
+    """
+
+    denoiser: Denoiser
+    positive: tuple[Entry, ...]
+    negative: tuple[Entry, ...]
+    scale: float
+    most: int | None = None
+
+    @classmethod
+    def between(
+        cls,
+        denoiser: Denoiser,
+        positive: Sequence[Entry],
+        negative: Sequence[Entry],
+        scale: float,
+        most: int | None = None,
+    ) -> CfgGuider:
+        """With the areas of each side made known to the other."""
+        return cls(denoiser, *matched_sides(positive, negative), scale, most)
+
+    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+        level = float(sigma[0])
+        positive = at_sigma(self.positive, level, x)
+        negative = [] if math.isclose(self.scale, 1.0) else at_sigma(self.negative, level, x)
+        outputs = predictions(self.denoiser, x, sigma, [*positive, *negative], self.most)
+        toward = averaged(x, positive, outputs[: len(positive)])
+        if math.isclose(self.scale, 1.0):
+            return toward
+        return guided(toward, averaged(x, negative, outputs[len(positive) :]), self.scale)
+
+
+def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:
+    """A noise mask ([h,w], [B,h,w] or [B,1,h,w], 1 = repaint, any size) as [B,1,h,w] for ``latent`` [B,C,h,w]."""
+    pictures = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent.device, torch.float32)
+    sized = interpolate(pictures, size=latent.shape[-2:], mode="bilinear")
+    return for_batch(sized, len(latent))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InpaintGuider:
+    """Keeps ``latent`` where ``mask`` is 0: the model sees it at the sample's noise level there, and the prediction is
+    replaced by it.
+
+    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space.
+    """
+
+    inner: Guider
+    mask: Tensor
+    latent: Tensor
+    noise: Tensor
+    prediction: Prediction
+
+    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+        kept = self.prediction.noised(self.latent, self.noise, per_sample(sigma, x))
+        denoised = self.inner.guide(x * self.mask + kept * (1 - self.mask), sigma)
+        return denoised * self.mask + self.latent * (1 - self.mask)

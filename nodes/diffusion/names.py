@@ -1,0 +1,104 @@
+"""Names of samplers and schedulers, in the order clients show them. Nothing is imported: node signatures list these."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SAMPLER_NAMES: Final = (
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "ipndm",
+    "deis",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+)
+
+SCHEDULER_NAMES: Final = (
+    "simple",
+    "sgm_uniform",
+    "karras",
+    "exponential",
+    "ddim_uniform",
+    "beta",
+    "normal",
+    "linear_quadratic",
+    "kl_optimal",
+)
+
+TWO_EVALUATIONS: Final = frozenset(
+    {"heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu"}
+)
+"""Samplers that evaluate the model twice in a step, but once in the step that ends at sigma 0."""
+
+DROPS_PENULTIMATE: Final = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
+"""Samplers for which one step more is planned and the second last sigma removed."""
+
+BROWNIAN: Final = frozenset(
+    {"dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu"}
+)
+"""Samplers whose step noise is a Brownian path over sigma; the ``_gpu`` ones draw it on the device."""
+
+FRESH_INPAINT_NOISE: Final = frozenset({"ddim"})
+"""Samplers that renoise the kept part of an inpainting with noise of their own instead of the initial noise."""
+
+DIFFUSERS_PREFIX: Final = "diffusers/"
+
+DIFFUSERS_SCALED: Final = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "SASolverScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+)
+"""Schedulers of diffusers whose samples have the variance of the data: ``(x0 + sigma n) / sqrt(1 + sigma^2)``."""
+
+DIFFUSERS_EXPLODING: Final = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+)
+"""Schedulers of diffusers whose samples are ``x0 + sigma n``."""
+
+DIFFUSERS_FLOW: Final = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+"""Schedulers of diffusers for flow models."""
+
+DIFFUSERS_NAMES: Final = tuple(
+    DIFFUSERS_PREFIX + name for name in DIFFUSERS_SCALED + DIFFUSERS_EXPLODING + DIFFUSERS_FLOW
+)
+"""Sampler names that stand for a scheduler of the diffusers library; they walk its sigmas, whatever scheduler is
+chosen."""
+
+DIFFUSERS_TWO_EVALUATIONS: Final = frozenset(
+    {
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverSDEScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+    }
+)
+"""Schedulers with two timesteps a step, but one in the last."""

@@ -1,0 +1,209 @@
+"""Solvers with one evaluation a step and a memory of earlier ones; ``State.history`` holds it, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nodes.diffusion.noise import StepNoise
+from nodes.diffusion.samplers.laws import Law
+from nodes.diffusion.samplers.single_step import slope
+from nodes.diffusion.samplers.state import Solver, State
+
+Floats = NDArray[np.float64]
+
+
+def lagrange(nodes: Sequence[float] | Floats, j: int, at: Floats) -> Floats:
+    """The polynomial that is 1 at ``nodes[j]`` and 0 at the others, at the points ``at``."""
+    value = np.ones_like(at)
+    for k, node in enumerate(nodes):
+        if k != j:
+            value = value * (at - node) / (nodes[j] - node)
+    return value
+
+
+def _combined(x: Tensor, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    return x + sum((weight * d for weight, d in zip(weights, slopes, strict=True)), torch.zeros((), dtype=x.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Lms(Solver):
+    """Linear multistep (Adams-Bashforth) in sigma with uneven steps, order 4: the integral over the step of the
+    polynomial through the last slopes. It is the solver that Karras et al. 2022 compare theirs with (table 2)."""
+
+    order: int = 4
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        slopes = (slope(state.x, state.sigma, denoised), *state.history)[: self.order]
+        x = denoised if state.ends_clean else _combined(state.x, self._weights(state, len(slopes)), slopes)
+        return state.stepped(x, history=slopes[: self.order - 1])
+
+    def _weights(self, state: State, order: int) -> list[float]:
+        nodes = state.sigmas[: state.step + 1].double().numpy()[::-1][:order]
+        start, end = float(state.sigma), float(state.sigma_next)
+        # Four Gauss points integrate a polynomial of degree 3 exactly.
+        points, widths = np.polynomial.legendre.leggauss(4)
+        at = start + (end - start) * (points + 1) / 2
+        return [float((widths * lagrange(nodes, j, at)).sum() * (end - start) / 2) for j in range(order)]
+
+
+ADAMS_BASHFORTH: Final = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+"""Weights of the newest slope and those before it, for orders 1 to 4 and even steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ipndm(Solver):
+    """Zhang and Chen 2023, "Fast Sampling of Diffusion Models with Exponential Integrator", iPNDM: the Adams-Bashforth
+    weights of even steps, whatever the steps are, order 4."""
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        slopes = (slope(state.x, state.sigma, denoised), *state.history)[:4]
+        width = state.sigma_next - state.sigma
+        weights = [float(width * w) for w in ADAMS_BASHFORTH[len(slopes) - 1]]
+        x = denoised if state.ends_clean else _combined(state.x, weights, slopes)
+        return state.stepped(x, history=slopes[:3])
+
+
+@dataclass(frozen=True, slots=True)
+class Deis(Solver):
+    """Zhang and Chen 2023, "Fast Sampling of Diffusion Models with Exponential Integrator", tAB-DEIS, order 3.
+
+    The slopes are interpolated by a polynomial in the time t of a variance preserving diffusion with linear beta, and
+    integrated over sigma(t) (eq. 15). The diffusion is the one whose sigma is 0.002 at t = 0.001 and 80 at t = 1."""
+
+    order: int = 3
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        slopes = (slope(state.x, state.sigma, denoised), *state.history)[: self.order]
+        if state.ends_clean or len(slopes) == 1:
+            x = state.x + slopes[0] * (state.sigma_next - state.sigma)
+        else:
+            x = _combined(state.x, self._weights(state, len(slopes)), slopes)
+        return state.stepped(x, history=slopes[: self.order - 1])
+
+    def _weights(self, state: State, order: int) -> list[float]:
+        times = _vp_time(state.sigmas[: state.step + 2].double().numpy())
+        nodes = times[:-1][::-1][:order]
+        at = np.linspace(times[-2], times[-1], DEIS_POINTS)
+        width = times[-1] - times[-2]
+        return [float((_vp_sigma_rate(at) * lagrange(nodes, j, at)).mean() * width) for j in range(order)]
+
+
+DEIS_POINTS: Final = 10_000
+"""Points of the quadrature; with so many it is exact to about 1e-5."""
+
+
+def _linear_beta(sigma_min: float = 0.002, sigma_max: float = 80.0, t_min: float = 1e-3) -> tuple[float, float]:
+    """Slope and start of beta(t) with ``log(1 + sigma^2) = slope t^2 / 2 + start t`` through both ends (Karras et al.
+    2022, table 1 and appendix C.1)."""
+    low, high = np.log1p(sigma_min**2), np.log1p(sigma_max**2)
+    gradient = 2 * (low / t_min - high) / (t_min - 1)
+    return float(gradient), float(high - gradient / 2)
+
+
+def _vp_time(sigma: Floats) -> Floats:
+    gradient, start = _linear_beta()
+    return (np.sqrt(start**2 + 2 * gradient * np.log1p(sigma**2)) - start) / gradient
+
+
+def _vp_sigma_rate(t: Floats) -> Floats:
+    """``d sigma / d t``, from ``sigma^2 = exp(gradient t^2 / 2 + start t) - 1``."""
+    gradient, start = _linear_beta()
+    grown = np.exp(gradient * t**2 / 2 + start * t)
+    return (gradient * t + start) * grown / (2 * np.sqrt(grown - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Dpmpp2m(Solver):
+    """Lu et al. 2022, "DPM-Solver++", alg. 2, in ``x / alpha``; the last step, to sigma 0, is of first order."""
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        lam, lam_next = -state.sigma.log(), -state.sigma_next.log()
+        h = lam_next - lam
+        D = denoised
+        if state.history and not state.ends_clean:
+            r = (lam + state.sigmas[state.step - 1].log()) / h
+            D = (1 + 1 / (2 * r)) * denoised - (1 / (2 * r)) * state.history[0]
+        x = (state.sigma_next / state.sigma) * state.x - (-h).expm1() * D
+        return state.stepped(x, history=(denoised,))
+
+
+def _lambda_steps(law: Law, state: State, count: int) -> list[Tensor]:
+    """The widths in lambda of this step and of up to ``count`` steps before it, newest first."""
+    first = max(state.step - count, 0)
+    lam = law.lam(state.sigmas[first : state.step + 2])
+    return list((lam[1:] - lam[:-1]).flip(0))
+
+
+def _noised(state: State, x: Tensor, h: Tensor) -> tuple[Tensor, StepNoise]:
+    """``x`` with the noise that the reverse SDE (eta 1) adds over a step of width ``h`` in lambda."""
+    noise, source = state.draw()
+    return x + noise * (state.sigma_next * (-(-2 * h).expm1()).sqrt()), source
+
+
+@dataclass(frozen=True, slots=True)
+class Dpmpp2mSde(Solver):
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", eq. 19), the midpoint form, eta 1."""
+
+    law: Law
+
+    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
+        return Solver.start(self, x, self.law.solvable(sigmas), noise)
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        if state.ends_clean:
+            return state.stepped(denoised)
+        h, *before = _lambda_steps(self.law, state, 1)
+        gain = self.law.alpha(state.sigma_next) * -(-2 * h).expm1()
+        x = state.sigma_next / state.sigma * (-h).exp() * state.x + gain * denoised
+        if state.history:
+            x = x + 0.5 * gain * (h / before[0]) * (denoised - state.history[0])
+        x, source = _noised(state, x, h)
+        return state.stepped(x, noise=source, history=(denoised,))
+
+
+@dataclass(frozen=True, slots=True)
+class Dpmpp3mSde(Solver):
+    """SDE-DPM-Solver++ with three points: the exponential integrator of Lu et al. 2022, "DPM-Solver++", appendix B, for
+    the reverse SDE (eta 1), with divided differences of the last three predictions."""
+
+    law: Law
+
+    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
+        return Solver.start(self, x, self.law.solvable(sigmas), noise)
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        if state.ends_clean:
+            return state.stepped(denoised)
+        h, *before = _lambda_steps(self.law, state, len(state.history))
+        alpha = self.law.alpha(state.sigma_next)
+        phi_1 = -(-2 * h).expm1()
+        x = state.sigma_next / state.sigma * (-h).exp() * state.x + alpha * phi_1 * denoised
+        x = x + alpha * self._correction(h, before, (denoised, *state.history)) if before else x
+        x, source = _noised(state, x, h)
+        return state.stepped(x, noise=source, history=(denoised, *state.history)[:2])
+
+    def _correction(self, h: Tensor, before: list[Tensor], D: tuple[Tensor, ...]) -> Tensor:
+        """The terms of the first and second derivative of the prediction in lambda."""
+        phi_2 = 1 + (-2 * h).expm1() / (2 * h)
+        r0 = before[0] / h
+        d1_0 = (D[0] - D[1]) / r0
+        if len(before) == 1:
+            return phi_2 * d1_0
+        phi_3 = phi_2 / (2 * h) - 0.5
+        r1 = before[1] / h
+        d1_1 = (D[1] - D[2]) / r1
+        d1 = d1_0 + (d1_0 - d1_1) * r0 / (r0 + r1)
+        d2 = (d1_0 - d1_1) / (r0 + r1)
+        return phi_2 * d1 - phi_3 * d2
