@@ -52,6 +52,16 @@ def device_kind(name: str | None = None) -> DeviceKind:
     raise UsageError(f"expected a device among auto, {', '.join(DEVICE_KINDS)}, found {name!r}")
 
 
+def precision(name: str | None) -> Precision | None:
+    """The precision called ``name``; None or "auto" is None. Raises UsageError when there is no such precision."""
+    if name is None or name == "auto":
+        return None
+    for known in PRECISIONS:
+        if name == known:
+            return known
+    raise UsageError(f"expected a precision among auto, {', '.join(PRECISIONS)}, found {name!r}")
+
+
 @functools.cache
 def guess_device_kind() -> DeviceKind:
     """The kind of device the installed torch would use on this machine."""

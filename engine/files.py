@@ -1,0 +1,130 @@
+"""Names to files: where models, inputs and outputs are, and which names may reach them.
+
+A workflow names files relative to folders it does not choose: a checkpoint below ``models/checkpoints``, a picture below the
+input folder. What is here turns such a name into a path, and never into one outside of the configured folders, whatever
+the name or a symbolic link says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from engine.digests import DigestIndex
+from engine.errors import MissingFile, PathOutsideRoots
+from engine.fileref import FileRef
+from engine.model_folders import ModelFolders, default_hub, read_extra_folders
+from engine.paths import checked_name, is_inside, nearest, walk
+from engine.spec import FileChoice
+
+FileKind = Literal["input", "output", "temp"]
+FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
+
+PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""What is offered from an input folder when a node does not say which files it reads."""
+
+_ANNOTATED: Final = re.compile(r"(?P<name>.*?) ?\[(?P<kind>input|output|temp)\]")
+
+
+def split_annotation(name: str) -> tuple[str, FileKind | None]:
+    """``("x.png", "output")`` of ``"x.png [output]"``; a name without a mark comes back as it is, with None."""
+    found = _ANNOTATED.fullmatch(name)
+    if found is None:
+        return name, None
+    kind: FileKind = next(known for known in FILE_KINDS if known == found["kind"])
+    return found["name"], kind
+
+
+@dataclass(frozen=True, slots=True)
+class FileRoots:
+    """The folders a workflow reads pictures from and writes results to."""
+
+    input: Path
+    output: Path
+    temp: Path
+
+    def folder(self, kind: FileKind) -> Path:
+        return {"input": self.input, "output": self.output, "temp": self.temp}[kind]
+
+    def find(self, name: str, default: FileKind = "input") -> Path:
+        """The existing file called ``name``, which may end with `` [input]``, `` [output]`` or `` [temp]``.
+
+        Raises PathOutsideRoots when the name leaves the folder, MissingFile when the file is not there.
+        """
+        bare, kind = split_annotation(name)
+        folder = self.folder(kind or default)
+        path = self.place(kind or default, bare)
+        if not path.is_file():
+            raise MissingFile(f"expected {bare!r} in {folder}, found none; {nearest(bare, self.list(kind or default))}")
+        return path
+
+    def place(self, kind: FileKind, name: str) -> Path:
+        """Where a file called ``name`` is or would be; nothing need be there. Raises PathOutsideRoots."""
+        folder = self.folder(kind)
+        path = folder / checked_name(name)
+        if not is_inside(path, (folder,)):
+            raise PathOutsideRoots(f"expected {name!r} to lie in {folder}, found a link to {path.resolve()}")
+        return path
+
+    def list(self, kind: FileKind) -> list[str]:
+        """Names of all files of a folder, sorted, relative to it."""
+        folder = self.folder(kind)
+        return sorted(str(path.relative_to(folder)) for path in walk(folder, (folder,)))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """Files on this machine; ``engine.fileref.Files``."""
+
+    models: ModelFolders
+    roots: FileRoots
+    digests: DigestIndex
+
+    def choices(self, choice: FileChoice) -> Sequence[str]:
+        """The names an editor may offer, sorted."""
+        if choice.folder not in FILE_KINDS:
+            return [name for name in self.models.list(choice.folder) if _ends_with(name, choice.suffixes)]
+        suffixes = choice.suffixes or PICTURE_SUFFIXES
+        return [name for name in self.roots.list(_kind(choice.folder)) if _ends_with(name, suffixes)]
+
+    def resolve(self, choice: FileChoice, name: str) -> Path:
+        """Where ``name`` is. Raises ``MissingFile`` or ``PathOutsideRoots``."""
+        if choice.folder in FILE_KINDS:
+            return self.roots.find(name, _kind(choice.folder))
+        return self.models.find(choice.folder, name)
+
+    def ref(self, choice: FileChoice, name: str) -> FileRef:
+        """The file with its content's digest, which may take the time to read it once."""
+        path = self.resolve(choice, name)
+        return FileRef(self.digests.digest(path), path, name)
+
+
+def _ends_with(name: str, suffixes: Sequence[str]) -> bool:
+    return not suffixes or name.lower().endswith(tuple(suffixes))
+
+
+def _kind(folder: str) -> FileKind:
+    return next(kind for kind in FILE_KINDS if kind == folder)
+
+
+def open_files(
+    *,
+    models: Sequence[Path],
+    input: Path,
+    output: Path,
+    temp: Path,
+    state: Path,
+    extra_model_paths: Path | None = None,
+) -> LocalFiles:
+    """The files of one process: models roots in the order of search, the three folders of files, the state folder.
+
+    Raises UsageError when the configuration file of extra model folders cannot be read.
+    """
+    folders = ModelFolders.under(models, hub=default_hub(os.environ))
+    if extra_model_paths is not None:
+        folders = folders.with_extra(read_extra_folders(extra_model_paths))
+    return LocalFiles(folders, FileRoots(input, output, temp), DigestIndex(state))

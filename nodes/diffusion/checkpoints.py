@@ -1,0 +1,213 @@
+"""A safetensors file, checked before it is trusted and mapped instead of read.
+
+A safetensors file is eight bytes of header length, a JSON header that gives every tensor a name, a dtype, a shape and a
+byte range, and the bytes. ``read_header`` believes none of it until it is consistent with itself and with the file's
+size. ``WeightFile`` then hands out tensors that are views of the mapped file: no byte is read before it is used, and
+none is copied.
+
+Pickles are refused: reading one runs code. ``nodes.diffusion.pickles`` converts them in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.errors import MissingFile, ModelFileError
+
+if TYPE_CHECKING:
+    import torch
+
+SAFE_SUFFIXES: Final = frozenset({".safetensors", ".sft"})
+PICKLE_SUFFIXES: Final = frozenset({".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
+
+BITS: Final[Mapping[str, int]] = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "C64": 64,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+"""Bits of one element, by the dtype's name in a header."""
+
+_LENGTH_BYTES: Final = 8
+_MAX_HEADER_BYTES: Final = 100_000_000
+_MAX_TENSORS: Final = 200_000
+_MAX_DIMENSIONS: Final = 16
+_PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a header says of one tensor; ``start`` and ``stop`` count bytes from the first byte after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+Tensors = Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The checked header of one file."""
+
+    tensors: Tensors
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The header of ``path``.
+
+    Raises:
+        MissingFile: there is no such file.
+        ModelFileError: the file is a pickle, is cut short, or its header contradicts itself or the file's size.
+    """
+    refuse_pickle(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(_LENGTH_BYTES)
+            length = _header_length(path, start, size)
+            text = file.read(length)
+    except FileNotFoundError as error:
+        raise MissingFile(f"expected a model file at {path}, found none; check the name") from error
+    except OSError as error:
+        raise ModelFileError(f"expected a readable model file, found {path}: {error.strerror or error}") from error
+    return parse_header(path.name, text, size - _LENGTH_BYTES - length)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise ModelFileError when the name says that the file is a pickle."""
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise _pickle_error(path)
+
+
+def _pickle_error(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"{path.name} is a pickle, and reading one can run code; make a safetensors file of it: "
+        f"mezzotint models convert {path}"
+    )
+
+
+def _header_length(path: Path, start: bytes, size: int) -> int:
+    if start.startswith(_PICKLE_STARTS):
+        raise _pickle_error(path)
+    if len(start) < _LENGTH_BYTES:
+        raise _broken(path.name, f"the file has {size} bytes, too few for a header")
+    (length,) = struct.unpack("<Q", start)
+    if length > _MAX_HEADER_BYTES:
+        raise _broken(path.name, f"it announces a header of {length} bytes, more than {_MAX_HEADER_BYTES} are allowed")
+    if length > size - _LENGTH_BYTES:
+        raise _broken(path.name, f"it announces a header of {length} bytes and is {size} bytes long")
+    return int(length)
+
+
+def _broken(name: str, found: str) -> ModelFileError:
+    return ModelFileError(f"{name} is not a whole safetensors file: {found}; download it again")
+
+
+def parse_header(name: str, text: bytes, data_bytes: int) -> Header:
+    """Check a header's JSON ``text`` against the ``data_bytes`` that follow it. ``name`` is for the messages.
+
+    Raises ModelFileError, see ``read_header``.
+    """
+    try:
+        raw = json.loads(text.decode("utf-8"), object_pairs_hook=_object_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _broken(name, f"its header is not valid JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise _broken(name, f"its header is a JSON {type(raw).__name__}, not an object")
+    metadata = _metadata(name, raw.pop("__metadata__", {}))
+    if len(raw) > _MAX_TENSORS:
+        raise _broken(name, f"its header lists {len(raw)} tensors, more than {_MAX_TENSORS} are allowed")
+    tensors = {key: _tensor_info(name, key, entry) for key, entry in raw.items()}
+    _check_ranges(name, tensors, data_bytes)
+    return Header(tensors, metadata)
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name is given twice")
+    return result
+
+
+def _metadata(name: str, raw: object) -> Mapping[str, str]:
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise _broken(name, "its __metadata__ is not an object of strings")
+    return raw
+
+
+def _tensor_info(name: str, key: str, entry: object) -> TensorInfo:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _broken(name, f"tensor {key!r} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise _broken(name, f"tensor {key!r} has the unknown dtype {dtype!r}")
+    if not _are_sizes(shape) or len(shape) > _MAX_DIMENSIONS:
+        raise _broken(name, f"tensor {key!r} has no shape")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _broken(name, f"tensor {key!r} has no byte range")
+    info = TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
+    if info.count * BITS[dtype] != (info.stop - info.start) * 8:
+        raise _broken(name, f"tensor {key!r}, {dtype} {list(shape)}, does not fit its {info.stop - info.start} bytes")
+    return info
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_ranges(name: str, tensors: Tensors, data_bytes: int) -> None:
+    """The byte ranges must follow each other without gap or overlap and end where the file ends."""
+    position = 0
+    for key, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if info.stop > data_bytes:
+            raise _broken(
+                name, f"tensor {key!r} ends at byte {info.stop} and only {data_bytes} bytes of data are there"
+            )
+        if info.start != position:
+            kind = "overlaps another tensor" if info.start < position else "leaves a gap before it"
+            raise _broken(name, f"tensor {key!r} {kind}")
+        position = info.stop
+    if position != data_bytes:
+        raise _broken(name, f"{data_bytes - position} bytes at its end belong to no tensor")
+
+
+class WeightFile(Mapping[str, "torch.Tensor"]):
+    """The tensors of one safetensors file, each a view of the mapped file.
+
+    Writing to such a view never reaches the file: the mapping is private. ``header`` is the checked header.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        self.header = read_header(path)
+        try:
+            self._file = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise _broken(path.name, str(error)) from error
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.header.tensors:
+            raise KeyError(name)
+        tensor: torch.Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.header.tensors)
+
+    def __len__(self) -> int:
+        return len(self.header.tensors)

@@ -1,0 +1,113 @@
+"""Where models run and in which precision, and how much memory there is.
+
+Half precision on a GPU, float32 on the CPU; the autoencoder stays in float32 everywhere unless bfloat16 is asked for,
+because its activations outgrow float16.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from engine.errors import UsageError
+from engine.models import Part
+from engine.numerics import DEFAULT_PRECISION, Precision, device_kind
+
+_UNITS: Final[Mapping[str, int]] = {
+    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+_AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*|%)\s*")
+
+BUDGET_SHARE: Final = 0.9
+"""Share of the free memory that models may take when no budget is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePolicy:
+    """A device and the precision of each part on it."""
+
+    device: torch.device
+    dtypes: Mapping[Part, torch.dtype]
+
+    def dtype(self, part: Part) -> torch.dtype:
+        return self.dtypes[part]
+
+
+def device_policy(device: str | None = None, precision: Precision | None = None) -> DevicePolicy:
+    """The policy for a device by name (None or "auto": the best there is) and a precision (None: the device's default).
+
+    Raises UsageError when the device is not there.
+    """
+    kind = device_kind(device)
+    name = kind if device in (None, "auto") else str(device)
+    _check_available(name)
+    main = getattr(torch, precision or DEFAULT_PRECISION[kind])
+    vae = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return DevicePolicy(torch.device(name), {"unet": main, "clip": main, "vae": vae})
+
+
+def _check_available(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"expected a device that torch can use, found {name}: {str(error).splitlines()[0]}") from error
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device``."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "xpu":
+        return int(torch.xpu.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return _free_main_memory()
+
+
+def _free_main_memory() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    # elsewhere only the total is known without another package; half of it is a careful guess
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def parse_budget(text: str | None, free: int) -> int:
+    """Bytes of a budget such as ``4GB``, ``3.5GiB``, ``6000000000`` or ``80%`` of the ``free`` bytes.
+
+    None is the default share of what is free. Raises UsageError when the text is no positive amount.
+    """
+    if text is None:
+        return int(free * BUDGET_SHARE)
+    found = _AMOUNT.fullmatch(text)
+    unit = found[2].upper() if found else ""
+    if found is None or (unit != "%" and unit not in _UNITS) or float(found[1]) <= 0:
+        raise UsageError(f"expected a memory budget such as 4GB or 80%, found {text!r}")
+    return int(free * float(found[1]) / 100) if unit == "%" else int(float(found[1]) * _UNITS[unit])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the machine has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def release_unused(device: torch.device) -> None:
+    """Give memory that torch keeps for later back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "xpu":
+        torch.xpu.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,117 @@
+"""Build the networks of Stable Diffusion 1 without weights, and give them some.
+
+``build`` makes a network on the meta device: all its layers, no memory. ``torch.device("meta")`` as a context changes the
+factory functions of this thread only. (accelerate's ``init_empty_weights`` replaces ``register_parameter`` of all modules of
+the process, so that weights which another thread assigns meanwhile are lost.) What is not in any file, CLIP's position
+numbers, is made anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nodes.diffusion.configs import (
+    PartConfig,
+    TextConfig,
+    UNetConfig,
+    VaeConfig,
+    text_arguments,
+    unet_arguments,
+    vae_arguments,
+)
+from nodes.diffusion.convert import Shapes
+
+
+def build(config: PartConfig) -> nn.Module:
+    """The network of ``config`` in evaluation mode, its parameters on the meta device in float32."""
+    with torch.device("meta"):
+        module = _construct(config)
+    for embeddings in (child for child in module.modules() if "position_ids" in child._buffers):
+        embeddings.register_buffer("position_ids", torch.arange(_positions(config)).unsqueeze(0), persistent=False)
+    return module.requires_grad_(False).eval()
+
+
+def _construct(config: PartConfig) -> nn.Module:
+    # imported here, because each of the three costs a good part of a second and a run may need only one
+    module: nn.Module
+    if isinstance(config, UNetConfig):
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        module = UNet2DConditionModel(**unet_arguments(config))
+    elif isinstance(config, VaeConfig):
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        module = AutoencoderKL(**vae_arguments(config))
+    else:
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModel
+
+        module = CLIPTextModel(CLIPTextConfig(**text_arguments(config)))
+    return module
+
+
+def _positions(config: PartConfig) -> int:
+    return config.positions if isinstance(config, TextConfig) else 0
+
+
+def wanted_shapes(module: nn.Module) -> Shapes:
+    """Name and shape of every tensor that a file must hold for ``module``."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def assign(module: nn.Module, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Put ``tensors`` into ``module`` as they are, without a copy; those not named stay."""
+    for name, tensor in tensors:
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        if leaf in owner._parameters:
+            owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        else:
+            owner._buffers[leaf] = tensor
+
+
+def computed_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """The buffers that no file holds."""
+    stored = module.state_dict().keys()
+    return [(name, buffer) for name, buffer in module.named_buffers() if name not in stored]
+
+
+def strip(module: nn.Module, dtype: torch.dtype) -> None:
+    """Take the weights out of ``module``: meta tensors of ``dtype`` are left, whatever memory they had is free."""
+    assign(module, ((name, torch.empty(tensor.shape, dtype=dtype, device="meta"))
+                    for name, tensor in module.state_dict().items()))  # fmt: skip
+
+
+def weight_bytes(module: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of all weights of ``module`` in ``dtype``."""
+    return sum(tensor.numel() for tensor in module.state_dict().values()) * dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What can be left behind in a module: changed or exchanged tensors, hooks, processors, training mode."""
+
+    marks: tuple[object, ...]
+
+
+def trace(module: nn.Module, *, tensors: bool) -> Trace:
+    """Equal traces before and after say that the module is as it was; its tensors are looked at only if asked for."""
+    return Trace((*_module_marks(module), *(_tensor_marks(module) if tensors else ())))
+
+
+def _tensor_marks(module: nn.Module) -> Iterator[object]:
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        # a storage without memory has no address, and the version of an inference tensor cannot be asked for
+        address = 0 if tensor.is_meta else tensor.data_ptr()
+        yield name, id(tensor), tensor._version, address, tensor.dtype
+
+
+def _module_marks(module: nn.Module) -> Iterator[object]:
+    for child in module.modules():
+        hooks = len(child._forward_hooks), len(child._forward_pre_hooks)
+        yield id(child), hooks, child.training, id(vars(child).get("forward")), id(vars(child).get("processor"))

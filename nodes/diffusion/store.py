@@ -1,0 +1,299 @@
+"""Leases: the one way from a recipe to weights on a device.
+
+A ``LocalModelStore`` keeps the models of one device. A lease finds or opens the model's source, makes room by the budget's
+decisions, puts the weights on the device (or lets them stream, when they do not fit), and pins them until it ends. Weights
+are told apart by content, part, dtype and patches; settings of a recipe, clip skip say, are read by those who use the
+model and never cause a load.
+
+What has to go from the device leaves its module stripped and its source mapped: main memory holds no second copy, the
+file's pages are the copy. Nothing done under a lease is seen by the next: a module that came back changed is thrown away.
+
+Locks are taken in this order: a model's own (held for the whole lease), then the store's (held while weights move).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+from weakref import WeakSet
+
+import torch
+from torch import nn
+
+from engine.errors import InputError, ResourceError
+from engine.models import Digest, ModelRef, Part, Patch
+from engine.numerics import precision
+from engine.run.settings import DeviceSettings
+from nodes.diffusion import networks, offload
+from nodes.diffusion.budget import Budget, Resident
+from nodes.diffusion.configs import PartConfig
+from nodes.diffusion.devices import (
+    DevicePolicy,
+    device_policy,
+    free_memory,
+    is_out_of_memory,
+    parse_budget,
+    release_unused,
+)
+from nodes.diffusion.sources import Facts, Source, Weights, open_source
+
+Patcher = Callable[[Part, Weights, tuple[Patch, ...]], Mapping[str, torch.Tensor]]
+"""Gives, for a part's pristine weights, those tensors that the patches change, as new tensors."""
+
+State = Literal["stripped", "resident", "streamed"]
+
+_KEPT_MODELS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsKey:
+    """What makes two models' weights the same."""
+
+    source: Digest
+    part: Part
+    dtype: torch.dtype
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model under a lease. Inputs belong on ``device``, in ``dtype``; the module's outputs come back there."""
+
+    ref: ModelRef
+    module: nn.Module
+    config: PartConfig
+    facts: Facts
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(slots=True)
+class Counters:
+    """``reads``: parts opened from a file; ``loads``: times weights were put on the device or set to stream."""
+
+    reads: int = 0
+    loads: int = 0
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A network and where its weights come from."""
+
+    source: Source
+    module: nn.Module
+    weights: Mapping[str, torch.Tensor]
+    nbytes: int
+    block_bytes: int
+    state: State = "stripped"
+
+    @property
+    def device_bytes(self) -> int:
+        return {"stripped": 0, "resident": self.nbytes, "streamed": self.block_bytes}[self.state]
+
+    def trace(self) -> networks.Trace:
+        """A streamed module changes its tensors with every call; only the rest of it can tell."""
+        return networks.trace(self.module, tensors=self.state == "resident")
+
+
+@dataclass(slots=True)
+class _Model:
+    """A model the store knows; ``opened`` is None until the first lease and after one that left it changed."""
+
+    key: WeightsKey
+    opened: _Opened | None = None
+    last_used: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    owner: int | None = None
+    """The thread that holds the lease."""
+    users: int = 0
+    """Leases held or waited for."""
+
+    @property
+    def on_device(self) -> bool:
+        return self.opened is not None and self.opened.state != "stripped"
+
+
+def make_store(settings: DeviceSettings) -> LocalModelStore:
+    """The store of this process. Raises UsageError when the settings name a device or an amount that is none."""
+    policy = device_policy(settings.device, precision(settings.dtype))
+    return LocalModelStore(policy, Budget(parse_budget(settings.vram_budget, free_memory(policy.device))))
+
+
+class LocalModelStore:
+    """The models of one device: ``engine.models.ModelStore`` for this process.
+
+    Args:
+        policy: device and dtypes; None is the best device there is.
+        budget: bytes that models and their work may take on it; None is most of what is free now.
+        patcher: makes patched weights; without one, a recipe with patches is refused.
+    """
+
+    def __init__(
+        self, policy: DevicePolicy | None = None, budget: Budget | None = None, patcher: Patcher | None = None
+    ) -> None:
+        self.policy = policy or device_policy()
+        self.budget = budget or Budget(parse_budget(None, free_memory(self.policy.device)))
+        self.counters = Counters()
+        self._patcher = patcher
+        self._lock = threading.Lock()
+        self._models: dict[WeightsKey, _Model] = {}
+        self._soiled: WeakSet[Source] = WeakSet()
+        self._clock = 0
+
+    @contextmanager
+    def lease(self, ref: ModelRef, *, working_bytes: int = 0) -> Iterator[LoadedModel]:
+        """See ``engine.models.ModelStore.lease``.
+
+        Raises:
+            MissingFile, ModelFileError: the source is gone, broken or lacks the part.
+            InputError: the recipe has patches and the store no patcher.
+            ResourceError: the device ran out of memory while the weights were put there.
+            RuntimeError: this thread already holds a lease of the same weights, and would wait for itself.
+        """
+        key = WeightsKey(ref.source, ref.part, self.policy.dtype(ref.part), ref.patches)
+        with self._in_use(key) as model, self._exclusive(model):
+            with self._lock:
+                opened = self._bring(model, ref, working_bytes)
+                before = opened.trace()
+            try:
+                config = opened.source.part(ref.part).config
+                yield LoadedModel(ref, opened.module, config, opened.source.facts, self.policy.device, key.dtype)
+            finally:
+                with self._lock:
+                    self._check_untouched(model, opened, before)
+
+    def resident(self) -> list[Resident[WeightsKey]]:
+        """The models on the device now."""
+        with self._lock:
+            return self._residents()
+
+    def evict_all(self) -> None:
+        """Take everything off the device that nobody leases."""
+        with self._lock:
+            self._evict(key for key, model in self._models.items() if model.owner is None)
+
+    @contextmanager
+    def _in_use(self, key: WeightsKey) -> Iterator[_Model]:
+        """The record of ``key``, which is not forgotten meanwhile."""
+        with self._lock:
+            model = self._models.setdefault(key, _Model(key))
+            model.users += 1
+        try:
+            yield model
+        finally:
+            with self._lock:
+                model.users -= 1
+                self._forget_oldest()
+
+    @contextmanager
+    def _exclusive(self, model: _Model) -> Iterator[None]:
+        """This thread's turn with a model."""
+        if model.owner == threading.get_ident():
+            raise RuntimeError("expected one lease of a model at a time in a thread, found a second inside the first")
+        with model.lock:
+            model.owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                model.owner = None
+
+    def _residents(self) -> list[Resident[WeightsKey]]:
+        return [
+            Resident(model.key, model.opened.device_bytes, model.last_used, model.owner is not None)
+            for model in self._models.values()
+            if model.opened is not None and model.on_device
+        ]
+
+    def _bring(self, model: _Model, ref: ModelRef, working_bytes: int) -> _Opened:
+        """Open, make room, load."""
+        self._clock += 1
+        model.last_used = self._clock
+        opened = model.opened = model.opened or self._open(model.key, ref)
+        placement = self.budget.place(
+            [resident for resident in self._residents() if resident.key != model.key],
+            weights=opened.nbytes,
+            working=working_bytes,
+            largest_block=opened.block_bytes,
+        )
+        self._evict(placement.evict)
+        if opened.state != placement.mode:
+            self._load(opened, model.key.dtype, placement.mode)
+        return opened
+
+    def _open(self, key: WeightsKey, ref: ModelRef) -> _Opened:
+        source = self._source(ref)
+        module = networks.build(source.part(ref.part).config)
+        pristine = source.weights(ref.part, networks.wanted_shapes(module))
+        weights = ChainMap(dict(self._patched(ref, pristine)), dict(pristine)) if ref.patches else pristine
+        networks.strip(module, key.dtype)
+        self.counters.reads += 1
+        size = networks.weight_bytes(module, key.dtype)
+        return _Opened(source, module, weights, size, offload.largest_block(module, key.dtype))
+
+    def _source(self, ref: ModelRef) -> Source:
+        """The source that another part of the same file has opened, or a new one."""
+        for model in self._models.values():
+            known = model.opened.source if model.opened is not None else None
+            if known is not None and model.key.source == ref.source and known not in self._soiled:
+                return known
+        return open_source(ref.location)
+
+    def _patched(self, ref: ModelRef, pristine: Weights) -> Mapping[str, torch.Tensor]:
+        if self._patcher is None:
+            kinds = ", ".join(sorted({patch.kind for patch in ref.patches}))
+            raise InputError(f"expected a model without patches, found {kinds}; this store was made without a patcher")
+        return self._patcher(ref.part, pristine, ref.patches)
+
+    def _load(self, opened: _Opened, dtype: torch.dtype, state: State) -> None:
+        self._strip(opened, dtype)
+        if state == "streamed":
+            offload.stream(opened.module, opened.weights, self.policy.device)
+        else:
+            self._upload(opened, dtype)
+        opened.state = state
+        self.counters.loads += 1
+
+    def _upload(self, opened: _Opened, dtype: torch.dtype) -> None:
+        """Put the weights on the device one after the other, so that never more than one is there in two dtypes."""
+        device, module, weights = self.policy.device, opened.module, opened.weights
+        try:
+            # outside of inference mode, so that a changed tensor can be told by its version
+            with torch.inference_mode(False), torch.no_grad():
+                networks.assign(module, ((name, weights[name].to(device).to(dtype)) for name in weights))
+                networks.assign(module, ((name, it.to(device)) for name, it in networks.computed_buffers(module)))
+        except Exception as error:
+            networks.strip(module, dtype)
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"expected room for {opened.nbytes} bytes of weights on {device}, found too little; "
+                "give a smaller --vram-budget, so that weights are streamed"
+            ) from error
+
+    def _evict(self, keys: Iterable[WeightsKey]) -> None:
+        for key in keys:
+            model = self._models[key]
+            if model.opened is not None:
+                self._strip(model.opened, key.dtype)
+                release_unused(self.policy.device)
+
+    def _strip(self, opened: _Opened, dtype: torch.dtype) -> None:
+        if opened.state == "streamed":
+            offload.stop_streaming(opened.module)
+        networks.strip(opened.module, dtype)
+        opened.state = "stripped"
+
+    def _check_untouched(self, model: _Model, opened: _Opened, before: networks.Trace) -> None:
+        """Throw away what came back changed. The mapped weights may be written to as well, so the file is opened anew."""
+        if opened.trace() != before:
+            self._soiled.add(opened.source)
+            model.opened = None
+
+    def _forget_oldest(self) -> None:
+        idle = [model for model in self._models.values() if model.users == 0 and not model.on_device]
+        for model in sorted(idle, key=lambda model: model.last_used)[:-_KEPT_MODELS]:
+            del self._models[model.key]

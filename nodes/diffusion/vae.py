@@ -1,0 +1,199 @@
+"""Pictures to latents and back, with a leased autoencoder.
+
+Latents are unscaled: the scale factor belongs to the UNet's side. A batch is worked off in pieces that fit into memory; a
+picture that does not fit even alone is done in overlapping tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from engine.errors import InputError, ResourceError
+from nodes.diffusion.configs import VaeConfig
+from nodes.diffusion.devices import free_memory, is_out_of_memory, release_unused
+from nodes.diffusion.store import LoadedModel
+
+Warn = Callable[[str], None]
+
+TILE: Final = 64
+"""Side of a tile in latent cells."""
+OVERLAP: Final = 16
+"""Latent cells that neighbouring tiles share and fade over."""
+
+_LAYERS_ALIVE: Final = 8
+"""Activations of the widest layer that are in memory at once, with what a convolution works on; measured, rounded up."""
+
+
+def _silent(message: str) -> None:
+    del message
+
+
+def working_bytes(vae: VaeConfig, height: int, width: int, dtype: torch.dtype) -> int:
+    """Memory in bytes that one picture of ``height`` x ``width`` pixels takes beside the weights."""
+    return (
+        vae.channels
+        * vae.channel_mult[min(1, len(vae.channel_mult) - 1)]
+        * height
+        * width
+        * dtype.itemsize
+        * _LAYERS_ALIVE
+    )
+
+
+@torch.inference_mode()
+def decode(samples: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tensor:
+    """Pictures of latents.
+
+    Args:
+        samples: unscaled latents [B, C, h, w].
+        vae: a leased autoencoder.
+        warn: told when memory was too small and tiles were used.
+
+    Returns:
+        float32 [B, h * 8, w * 8, 3] in 0..1 on the CPU, a tiny VAE's factor in place of 8.
+
+    Raises:
+        InputError: the latents have another number of channels than the autoencoder's.
+        ResourceError: not even tiles fit into memory.
+    """
+    config = _config(vae)
+    if samples.ndim != 4 or samples.shape[1] != config.latent_channels:
+        raise InputError(
+            f"expected latents of shape [batch, {config.latent_channels}, height, width], found {list(samples.shape)}; "
+            "use the VAE they were made for",
+            input="samples",
+        )
+
+    def run(latents: Tensor) -> Tensor:
+        pictures = vae.module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+        return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    pixels = samples.shape[-2] * config.downscale, samples.shape[-1] * config.downscale
+    pictures = _in_pieces(samples, run, vae, working_bytes(config, *pixels, vae.dtype), config.downscale, 1, warn)
+    return pictures.movedim(1, -1).contiguous()
+
+
+@torch.inference_mode()
+def encode(pictures: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tensor:
+    """Latents of pictures: the mode of the distribution the encoder gives, unscaled.
+
+    Args:
+        pictures: [B, H, W, C] in 0..1; channels beyond the third are left out, a single one is taken as grey.
+        vae: a leased autoencoder.
+        warn: told when memory was too small and tiles were used.
+
+    Returns:
+        float32 [B, C, H // 8, W // 8] on the CPU; what is beyond a multiple of 8 pixels is cropped on all sides alike.
+
+    Raises:
+        InputError: the pictures are smaller than one latent cell.
+        ResourceError: not even tiles fit into memory.
+    """
+    config = _config(vae)
+    pixels = centre_crop(pictures[..., :3], config.downscale).movedim(-1, 1)
+    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+
+    def run(batch: Tensor) -> Tensor:
+        scaled = batch.to(vae.device, torch.float32) * 2 - 1
+        latents: Tensor = vae.module.encode(scaled.to(vae.dtype), return_dict=False)[0].mode()
+        return latents.float().cpu()
+
+    need = working_bytes(config, pixels.shape[-2], pixels.shape[-1], vae.dtype)
+    return _in_pieces(pixels, run, vae, need, 1, config.downscale, warn)
+
+
+def centre_crop(pictures: Tensor, multiple: int) -> Tensor:
+    """[B, H, W, C] cropped to sides that are multiples of ``multiple``, as much on either side."""
+    height, width = (side - side % multiple for side in pictures.shape[1:3])
+    if not height or not width:
+        raise InputError(
+            f"expected a picture of at least {multiple} x {multiple} pixels, "
+            f"found {pictures.shape[2]} x {pictures.shape[1]}",
+            input="pixels",
+        )
+    top, left = (pictures.shape[1] - height) // 2, (pictures.shape[2] - width) // 2
+    return pictures[:, top : top + height, left : left + width]
+
+
+def _config(vae: LoadedModel) -> VaeConfig:
+    assert isinstance(vae.config, VaeConfig)
+    return vae.config
+
+
+def _in_pieces(
+    batch: Tensor, run: Callable[[Tensor], Tensor], vae: LoadedModel, need: int, grow: int, shrink: int, warn: Warn
+) -> Tensor:
+    """``run`` over as many of ``batch`` at a time as fit; over tiles when one alone does not."""
+    at_once = max(1, free_memory(vae.device) // max(need, 1))
+    try:
+        return torch.cat([run(piece) for piece in batch.split(at_once)])
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = f"{batch.shape[-1] * grow} x {batch.shape[-2] * grow}"
+    release_unused(vae.device)
+    warn(f"expected room for a picture of {size} pixels at once, found too little; the VAE works in tiles, slower")
+    tiling = Tiling(TILE * shrink, OVERLAP * shrink, grow, shrink)
+    try:
+        return torch.cat([tiled(one, run, tiling) for one in batch.split(1)])
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"expected room for one tile of a {size} picture, found too little; free memory") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Tiles of ``tile`` input cells that overlap by ``overlap``; outputs are ``grow`` times larger, ``shrink`` smaller."""
+
+    tile: int = TILE
+    overlap: int = OVERLAP
+    grow: int = 1
+    shrink: int = 1
+
+    def out(self, cells: int) -> int:
+        """Output cells of so many input cells."""
+        return cells * self.grow // self.shrink
+
+
+def tiled(batch: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling) -> Tensor:
+    """``run`` over overlapping tiles of ``batch`` [B, C, H, W], the results faded into each other."""
+    rows = spans(batch.shape[-2], tiling)
+    return _joined(
+        [_joined([run(_part(_part(batch, -2, row), -1, column)) for column in spans(batch.shape[-1], tiling)],
+                 spans(batch.shape[-1], tiling), tiling, -1) for row in rows],
+        rows, tiling, -2,
+    )  # fmt: skip
+
+
+def spans(side: int, tiling: Tiling) -> list[tuple[int, int]]:
+    """Starts and ends of the tiles along ``side`` input cells: evenly spread, each neighbour pair overlapping enough."""
+    if side <= tiling.tile:
+        return [(0, side)]
+    step = tiling.tile - tiling.overlap
+    count = -(-(side - tiling.overlap) // step)
+    grid = tiling.shrink
+    starts = [round((side - tiling.tile) * number / (count - 1) / grid) * grid for number in range(count)]
+    return [(start, start + tiling.tile) for start in starts]
+
+
+def _part(batch: Tensor, dim: int, span: tuple[int, int]) -> Tensor:
+    return batch.narrow(dim, span[0], span[1] - span[0])
+
+
+def _joined(pieces: list[Tensor], places: list[tuple[int, int]], tiling: Tiling, dim: int) -> Tensor:
+    """The results of tiles at ``places`` along ``dim``, each faded in over what it shares with the one before."""
+    joined = pieces[0]
+    for piece, (_, end), (start, _) in zip(pieces[1:], places, places[1:], strict=False):
+        shared = tiling.out(end) - tiling.out(start)
+        ramp = (torch.arange(shared) + 0.5) / shared
+        ramp = ramp.reshape(-1, *[1] * (-dim - 1))
+        kept, old = joined.split([joined.shape[dim] - shared, shared], dim)
+        new, rest = piece.split([shared, piece.shape[dim] - shared], dim)
+        joined = torch.cat([kept, old + ramp * (new - old), rest], dim)
+    return joined
