@@ -22,5 +22,6 @@ if TYPE_CHECKING:
     from nodes.diffusion import vae as vae
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["latents", "pictures", "prompts", "resume", "sample", "schedules", "sources", "text", "unet", "vae"]
+    __name__,
+    submodules=["latents", "pictures", "prompts", "resume", "sample", "schedules", "sources", "text", "unet", "vae"],
 )

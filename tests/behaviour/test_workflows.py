@@ -1,0 +1,97 @@
+"""The workflows of the repository make the pictures they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.files import LocalFiles
+from engine.graph.read import read_workflow
+from engine.graph.validate import coerced, validate
+from engine.registry import Registry
+from engine.run.executor import Executor, Run, RunResult
+from training.judge import Picture, look
+from training.world import COLOURS, SHAPES
+
+ROOT = Path(__file__).parents[2]
+Execute = Callable[[str], tuple[RunResult, list[Path]]]
+
+
+@pytest.fixture
+def execute(core: Registry, local_files: LocalFiles, make_executor: Callable[[], Executor], tmp_path: Path) -> Execute:
+    """Runs a workflow file of the repository and gives its pictures."""
+
+    def run(name: str) -> tuple[RunResult, list[Path]]:
+        graph = read_workflow(ROOT / "workflows" / f"{name}.json", core).graph
+        assert validate(graph, core, local_files) == []
+        result = make_executor().run_sync(Run(coerced(graph, core)))
+        items: list[dict[str, Any]] = [item for ui in result.ui.values() for item in ui.get("images", [])]
+        return result, [tmp_path / "output" / item["subfolder"] / item["filename"] for item in items]
+
+    return run
+
+
+def _pixels(path: Path) -> Picture:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _seen(path: Path) -> tuple[str | None, str | None, str | None]:
+    """Colour, shape and ground of a picture, as the judge names them."""
+    finding = look(_pixels(path))
+    return (
+        None if finding.colour is None else COLOURS[finding.colour],
+        None if finding.shape is None else SHAPES[finding.shape],
+        None if finding.ground is None else COLOURS[finding.ground],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "count", "size"),
+    [
+        ("txt2img", ("red", "circle", "blue"), 1, (128, 128)),
+        ("batch", ("yellow", "star", "purple"), 4, (128, 128)),
+        ("prompt_weights", ("green", "heart", "white"), 1, (128, 128)),
+        ("img2img", ("yellow", "square", "green"), 1, (128, 128)),
+    ],
+)
+def test_a_workflow_makes_the_picture_it_describes(
+    execute: Execute, name: str, expected: tuple[str, str, str], count: int, size: tuple[int, int]
+) -> None:
+    """Shape, its colour and the ground's are those of the prompt."""
+    result, pictures = execute(name)
+    assert result.status == "succeeded", result.failures
+    assert len(pictures) == count
+    assert [_pixels(path).shape[:2] for path in pictures] == [size] * count
+    assert [_seen(path) for path in pictures] == [expected] * count
+
+
+def test_hires_fix_keeps_the_first_pass_and_refines_it(execute: Execute) -> None:
+    """The second picture is twice as large and shows what the first one does, in the same place."""
+    result, (first, second) = execute("hires_fix")
+    assert result.status == "succeeded", result.failures
+    small, large = _pixels(first).astype(float), _pixels(second).astype(float)
+    assert large.shape == (256, 256, 3)
+    large = large.reshape(128, 2, 128, 2, 3).mean((1, 3))
+    assert _seen(first) == ("red", "heart", "white")
+    assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.8
+
+
+def test_a_picture_carries_its_workflow_and_makes_itself_again(
+    execute: Execute, core: Registry, make_executor: Callable[[], Executor], tmp_path: Path
+) -> None:
+    """A saved picture, read as a workflow and computed anew without the cache, is the same picture to the last pixel."""
+    graph = coerced(read_workflow(ROOT / "workflows" / "txt2img.json", core).graph, core)
+    prompt = json.loads((ROOT / "workflows" / "txt2img.json").read_text())
+    first = make_executor().run_sync(Run(graph, metadata={"prompt": prompt}))
+    path = tmp_path / "output" / first.ui[next(iter(first.ui))]["images"][0]["filename"]
+    again = make_executor().run_sync(Run(coerced(read_workflow(path, core).graph, core), use_cache=False))
+    copy = tmp_path / "output" / again.ui[next(iter(again.ui))]["images"][0]["filename"]
+    assert copy != path
+    assert np.array_equal(_pixels(path), _pixels(copy))
