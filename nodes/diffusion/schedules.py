@@ -69,14 +69,15 @@ class DiscreteSchedule:
 
     def timestep(self, sigma: Floats) -> Floats:
         distance = np.log(sigma)[..., None] - np.log(self.table)
-        return np.abs(distance).argmin(axis=-1).astype(np.float64)
+        nearest: Floats = np.abs(distance).argmin(axis=-1).astype(np.float64)
+        return nearest
 
     def percent_to_sigma(self, percent: float) -> float:
         if percent <= 0:
             return BEYOND_NOISE
         if percent >= 1:
             return 0.0
-        return float(self.sigma(np.float64((1 - percent) * (len(self.table) - 1))[None])[0])
+        return float(self.sigma(np.array([(1 - percent) * (len(self.table) - 1)]))[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class FlowSchedule:
             return 1.0
         if percent >= 1:
             return 0.0
-        return float(self.sigma(np.float64((1 - percent) * self.steps)[None])[0])
+        return float(self.sigma(np.array([(1 - percent) * self.steps]))[0])
 
 
 def _sigmas_of(alphas_cumprod: Floats) -> Floats:
@@ -131,7 +132,7 @@ def stable_diffusion(
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         alphas_cumprod = root**2
         alphas_cumprod[-1] = 4.8973451890853435e-08
-    return DiscreteSchedule(_sigmas_of(alphas_cumprod))
+    return DiscreteSchedule(_sigmas_of(alphas_cumprod.astype(np.float64)))
 
 
 def _closed(sigmas: Floats | list[float]) -> Floats:
