@@ -1,0 +1,86 @@
+"""Who may know whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchvision", "controlnet_aux", "spandrel"}
+
+RULES = {
+    "engine": HEAVY | {"nodes", "server", "training", "tests"},
+    "engine/graph": {"engine.run", "engine.cli"},
+    "engine/run": {"engine.cli"},
+    "nodes": {"server", "training", "tests", "engine.registry", "engine.cli", "engine.graph"},
+    "nodes/diffusion": {
+        "engine.graph",
+        "engine.registry",
+        "engine.spec",
+        "engine.run.executor",
+        "engine.run.results",
+        "engine.cli",
+    },
+}
+"""What the files below a folder may not import."""
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _forbidden(folder: str) -> list[str]:
+    banned = RULES[folder]
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in _imports(path)
+        if any(name == ban or name.startswith(ban + ".") for ban in banned)
+    ]
+
+
+@pytest.mark.parametrize("folder", RULES)
+def test_a_folder_imports_only_what_it_may(folder: str) -> None:
+    """No file of a room reaches into a room it must not know."""
+    allowed = {"nodes/__init__.py imports engine.registry.Registry", "nodes/__init__.py imports engine.registry"}
+    assert set(_forbidden(folder)) - allowed == set()
+
+
+def test_the_machine_and_the_declarations_import_no_torch() -> None:
+    """Graphs, their execution, the command line and the node declarations are there long before torch is."""
+    modules = "engine, engine.cli.app, engine.cli.run, engine.run.executor, engine.graph.validate, nodes"
+    code = (
+        f"import sys, {modules}\n"
+        "from engine.registry import Registry\n"
+        "registry = Registry(); nodes.register(registry)\n"
+        f"print([name for name in sys.modules if name.split('.')[0] in {sorted(HEAVY)!r}])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_files_stay_small() -> None:
+    """No file is longer than 600 lines, no function longer than 80."""
+    too_long = []
+    for folder in ("engine", "nodes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if text.count("\n") > 600:
+                too_long.append(str(path.relative_to(ROOT)))
+            for node in ast.walk(ast.parse(text)):
+                if (
+                    isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                    and (node.end_lineno or 0) - node.lineno >= 80
+                ):
+                    too_long.append(f"{path.relative_to(ROOT)}:{node.name}")
+    assert too_long == []
