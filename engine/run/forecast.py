@@ -22,7 +22,7 @@ from engine.spec import Estimate, NodeSpec
 
 Fate = Literal["runs", "memory", "disk", "twin", "lazy", "unneeded", "fails"]
 """``memory``, ``disk``: the value is taken from there. ``twin``: another node of the run computes the same. ``lazy``: runs if it is asked
-for. ``unneeded``: what needs it is known already. ``fails``: it cannot be called."""
+for. ``unneeded``: what needs it is known already. ``fails``: it, or something it needs, cannot be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class NodeForecast:
     model_bytes: int = 0
     """Of the weights it brings in, for the first node that brings in these weights."""
     problem: str | None = None
-    """Why it fails."""
+    """Why it cannot be called."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -112,6 +112,9 @@ def forecast(
         lazy=lambda type_: lazy_inputs(registry, type_),
         groups=model_groups(bound.calls, registry),
     )
+    for node in bound.failures:
+        if plan.state(node) in (State.WAITING, State.READY):
+            plan.fail(node)
     before = last_runs.recall(graph) if last_runs else None
     parts = describe(bound.calls, registry, keyed, numerics, bound.fingerprints)
     seer = _Seer(bound.calls, registry, plan, keyed, cache, bound.failures, parts, before)
@@ -163,7 +166,7 @@ class _Seer:
         state = self.plan.state(node)
         if state is State.DONE:
             return _where(node, self.keyed, self.cache) or "unneeded"
-        if node in self.failures:
+        if state in (State.FAILED, State.SKIPPED):
             return "fails"
         if state in (State.WAITING, State.READY):
             key = self.keyed.keys.get(node)

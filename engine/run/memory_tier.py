@@ -65,6 +65,7 @@ class MemoryTier:
                 self._remove(key)
                 return None
             resident.credit = self._floor + resident.seconds / resident.nbytes
+            self._residents[key] = self._residents.pop(key)  # of equal credits the one used last stays
             return resident.value
 
     def put(self, key: Key, value: NodeValue, seconds: float) -> None:

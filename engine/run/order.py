@@ -15,7 +15,6 @@ Three wishes, in this order where they disagree:
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 
 from engine.graph.graph import Call, Link, NodeId
@@ -99,9 +98,8 @@ class _Play:
     def __init__(self, ranks: Mapping[NodeId, int], groups: Mapping[NodeId, Hashable]) -> None:
         self._ranks = ranks
         self._groups = groups
-        self._left = Counter(groups[node] for node in ranks if node in groups)
         self._free: list[tuple[int, NodeId]] = []
-        self._ready: dict[Hashable, list[tuple[int, NodeId]]] = {group: [] for group in self._left}
+        self._ready: dict[Hashable, list[tuple[int, NodeId]]] = {groups[node]: [] for node in ranks if node in groups}
         self._turns: list[tuple[int, Hashable]] = []
         self._current: Hashable = None
 
@@ -118,14 +116,11 @@ class _Play:
     def next(self) -> NodeId:
         """Take the node to run."""
         at_hand = self._ready.get(self._current) or []
-        # what is free may be what the rest of the current group waits for, so it goes before a change of model
-        if not at_hand and not (self._free and self._left[self._current]):
+        # what is free may end in an output, or be what more of the current group waits for: it goes before a change of model
+        if not at_hand and (self._current is None or not self._free):
             at_hand = self._change()
         heap = min((heap for heap in (self._free, at_hand) if heap), key=lambda heap: heap[0])
-        _, node = heapq.heappop(heap)
-        if heap is not self._free:
-            self._left[self._current] -= 1
-        return node
+        return heapq.heappop(heap)[1]
 
     def _change(self) -> list[tuple[int, NodeId]]:
         """The heap of the group whose turn it is; the current group changes unless a free node comes first anyway."""
