@@ -56,7 +56,7 @@ def validate(
     )
     needed = graph.ancestors(wanted)
     general = _general_problems(checker, graph, needed if targets is not None else None)
-    if not wanted:
+    if not wanted and (targets is not None or not _may_have_outputs(graph, registry)):
         general.setdefault(None, []).append(_no_outputs(graph, targets is not None))
     inputs = {node: checker.node_problems(node) for node in graph if node in needed}
     if any(problem.type in _DISCONNECTS for found in (*general.values(), *inputs.values()) for problem in found):
@@ -101,6 +101,12 @@ def _cycle_problem(checker: Checker, graph: Graph, cycle: tuple[NodeId, ...]) ->
     path = " -> ".join(around if len(around) <= 12 else [*around[:6], f"... ({len(around) - 11} more)", *around[-5:]])
     message = f"the node needs its own result: {path}; cut one of these links"
     return checker.problem(cycle[0], "cycle", message, input=closing, expected="links without a cycle", found=path)
+
+
+def _may_have_outputs(graph: Graph, registry: Registry) -> bool:
+    """Whether a node of an unknown type stands where an output node would, so that its type is the one problem."""
+    used = {link.node for call in graph.values() for link in call.links.values()}
+    return any(call.type not in registry and node not in used for node, call in graph.items())
 
 
 def _no_outputs(graph: Graph, targeted: bool) -> Problem:

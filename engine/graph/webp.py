@@ -14,6 +14,7 @@ from engine.errors import UnreadableWorkflow
 _ASCII: Final = 2
 _MODEL_TAG: Final = 0x0110
 _LOWEST_TAG: Final = 0x0100
+_DAMAGED: Final = "the WEBP picture is cut off or damaged; get it anew from where it came from"
 _MOST_CHUNKS: Final = 10_000
 _MOST_TEXT: Final = 64 * 2**20
 """Bytes of text that one picture may carry."""
@@ -65,6 +66,8 @@ def _entries(exif: bytes) -> Iterator[tuple[str, str]]:
                 f"the WEBP picture holds more than {_MOST_TEXT // 2**20} MiB of text; that is no workflow"
             )
         start = entry + 8 if length <= 4 else struct.unpack_from(order + "I", exif, entry + 8)[0]
+        if start + length > len(exif):
+            raise UnreadableWorkflow(_DAMAGED)
         key, colon, text = exif[start : start + length].rstrip(b"\0").decode("utf-8", "replace").partition(":")
         if colon:
             yield key, text
