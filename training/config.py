@@ -1,0 +1,133 @@
+"""Every number of the recipe, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecipe:
+    """Teaching the text encoder; shares are of all captions drawn."""
+
+    seed: int = 0
+    steps: int = 1500
+    batch: int = 48
+    rate: float = 2e-3
+    short_length: int = 32
+    """Three steps in four look at the first 32 positions only; the encoder is causal, so nothing is lost."""
+    placed_share: float = 0.35
+    unknown_share: float = 0.5
+    unknown_words: int = 4
+    nothing_share: float = 0.06
+    """Empty captions and captions of unknown words only, as in a customary negative prompt."""
+    junk_words: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """So many steps on pictures of this side in pixels."""
+
+    side: int
+    batch: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class VaeRecipe:
+    """Encoder and decoder together. Small pictures first: they hold more outline per pixel."""
+
+    seed: int = 0
+    phases: tuple[Phase, ...] = (Phase(32, 16, 900), Phase(64, 8, 900), Phase(128, 2, 300))
+    rate: float = 1e-3
+    decay: float = 0.995
+    noise: float = 0.4
+    """Each picture's latents get noise of a strength drawn from 0 to this (latents have spread 1)."""
+    edge: float = 0.5
+    half: bool = True
+    """Convolutions in bfloat16."""
+    whiten_side: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSet:
+    """Pictures encoded once for the denoiser: how wide in pixels, how many, and the share whose place is named."""
+
+    name: str
+    side: int
+    count: int
+    seed: int
+    placed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How often, relative to the others, a step uses this latent set, and its batch."""
+
+    latents: str
+    batch: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnetPhase:
+    """Steps of the denoiser; the rate goes from `rate` to `last_rate` along half a cosine."""
+
+    name: str
+    steps: int
+    rate: float
+    last_rate: float
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnetRecipe:
+    """Training of the denoiser; shares are of all captions drawn."""
+
+    seed: int = 0
+    phases: tuple[UnetPhase, ...] = (
+        UnetPhase("small", 2500, 1.5e-3, 1.2e-3, (Share("64", 32, 1.0),)),
+        UnetPhase("main", 12000, 1.2e-3, 8e-4, (Share("128", 16, 0.9), Share("64", 32, 0.1))),
+        UnetPhase("settle", 6000, 8e-4, 1e-5, (Share("128", 16, 0.94), Share("192", 8, 0.06))),
+    )
+    warm: int = 200
+    decay: float = 0.999
+    cap: float = 5.0
+    """Min-SNR's gamma."""
+    empty_share: float = 0.1
+    junk_words: int = 24
+    unknown_share: float = 0.15
+    unknown_words: int = 4
+    save_every: int = 250
+
+
+@dataclass(frozen=True, slots=True)
+class PolishRecipe:
+    """The decoder's last training, on the denoiser's own latents."""
+
+    seed: int = 5
+    drafts: int = 1200
+    group: int = 24
+    guidances: tuple[float, ...] = (4.0, 5.0, 6.0)
+    sampling_steps: int = 20
+    least_overlap: float = 0.75
+    """A draft further than this from an ideal shape is not used."""
+    steps: int = 1200
+    batch: int = 4
+    draft_share: float = 0.6
+    rate: float = 3e-4
+    decay: float = 0.995
+    noise: float = 0.15
+    edge: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    text: TextRecipe = field(default_factory=TextRecipe)
+    vae: VaeRecipe = field(default_factory=VaeRecipe)
+    latents: tuple[LatentSet, ...] = (
+        LatentSet("64", 64, 4096, seed=1),
+        LatentSet("128", 128, 8192, seed=2, placed=0.25),
+        LatentSet("192", 192, 512, seed=3, placed=0.25),
+    )
+    unet: UnetRecipe = field(default_factory=UnetRecipe)
+    polish: PolishRecipe = field(default_factory=PolishRecipe)

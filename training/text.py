@@ -1,0 +1,168 @@
+"""The text encoder: CLIP's layout, 64 wide, taught to name what a caption says and then frozen.
+
+While it is taught, only the words of the grammar have rows of their own; every other token shares one row, the
+"unknown word". Then the table is spread over CLIP's 49,408 rows, so that any prompt can be read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from training.config import TextRecipe
+from training.grammar import NOT_SAID, Meaning, every_caption, words
+from training.tokens import LENGTH, clip_tokenizer
+from training.world import COLOURS, PLACES, SHAPES
+
+VOCABULARY = 49408
+START, END = VOCABULARY - 2, VOCABULARY - 1
+UNKNOWN = 0
+"""A token of no word in the grammar ("!"): its row is every unknown word's."""
+WIDTH = 64
+HEADS = 8
+LAYERS = 2
+ANSWERS = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1, len(PLACES))
+"""Answers to each question about a caption: colour, shape and ground (the last answer is "not said"), place."""
+NOTHING = Meaning(NOT_SAID, NOT_SAID, NOT_SAID)
+TABLE = "embeddings.token_embedding.weight"
+
+
+def token_rows(captions: Sequence[str]) -> Tensor:
+    """(N, 77) token numbers."""
+    tokenizer = clip_tokenizer()
+    return torch.tensor([tokenizer(text) for text in captions])
+
+
+def known_tokens() -> list[int]:
+    """The tokens of the grammar's words and the two marks, in order."""
+    tokenizer = clip_tokenizer()
+    return sorted({START, END} | {token for word in words() for token in tokenizer.pieces(word)})
+
+
+def with_unknown_words(row: Sequence[int], most: int, chance: random.Random) -> list[int]:
+    """Put 1 to `most` unknown words into a row of tokens: at its beginning, at its end or anywhere."""
+    body = list(row[1 : row.index(END)])
+    for _ in range(chance.randint(1, most)):
+        body.insert(chance.choice([0, len(body), chance.randint(0, len(body))]), UNKNOWN)
+    filled = [START, *body[: LENGTH - 2]]
+    return filled + [END] * (LENGTH - len(filled))
+
+
+def make_text_encoder(vocabulary: int = VOCABULARY) -> CLIPTextModel:
+    """An untrained encoder for token numbers below `vocabulary`, of which the last two are the marks."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=LENGTH,
+            hidden_act="quick_gelu",
+            projection_dim=WIDTH,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
+
+
+def answers(meaning: Meaning) -> list[int]:
+    """A meaning as class numbers, "not said" being the last class of the first three questions."""
+    said = (meaning.colour, meaning.shape, meaning.ground, meaning.place)
+    return [number % classes for number, classes in zip(said, ANSWERS, strict=True)]
+
+
+class Lessons:
+    """Draws captions, a share of them with unknown words inside, or with nothing but unknown words."""
+
+    def __init__(self, recipe: TextRecipe) -> None:
+        captions = list(every_caption())
+        self._rows = token_rows([text for text, _ in captions]).tolist()
+        self._answers = [answers(meaning) for _, meaning in captions]
+        self._placed = [number for number, (_, meaning) in enumerate(captions) if meaning.place]
+        self._plain = [number for number, (_, meaning) in enumerate(captions) if not meaning.place]
+        self._empty = token_rows([""])[0].tolist()
+        self._recipe = recipe
+        self._chance = random.Random(recipe.seed)
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """(count, 77) token numbers and (count, 4) answers."""
+        drawn = [self._one() for _ in range(count)]
+        return torch.tensor([row for row, _ in drawn]), torch.tensor([answer for _, answer in drawn])
+
+    def _one(self) -> tuple[list[int], list[int]]:
+        chance, recipe = self._chance, self._recipe
+        if chance.random() < recipe.nothing_share:
+            junk = with_unknown_words(self._empty, recipe.junk_words, chance)
+            return chance.choice([self._empty, junk]), answers(NOTHING)
+        number = chance.choice(self._placed if chance.random() < recipe.placed_share else self._plain)
+        row = self._rows[number]
+        if chance.random() < recipe.unknown_share:
+            row = with_unknown_words(row, recipe.unknown_words, chance)
+        return row, self._answers[number]
+
+
+def _loss(states: Tensor, questions: nn.ModuleList, closing: Tensor, right: Tensor) -> tuple[Tensor, float]:
+    """Cross entropy and share of right answers at the end mark and the padding behind it (`closing`, (N, L))."""
+    loss, correct = states.new_zeros(()), 0.0
+    for number, question in enumerate(questions):
+        guess = question(states[closing])
+        target = right[:, number : number + 1].expand_as(closing)[closing]
+        loss = loss + functional.cross_entropy(guess, target)
+        correct += (guess.argmax(-1) == target).float().mean().item() / len(questions)
+    return loss, correct
+
+
+def train_text(recipe: TextRecipe, path: Path) -> None:
+    """Teach the encoder and save its weights, with CLIP's whole vocabulary, to `path`."""
+    torch.manual_seed(recipe.seed)
+    tokens = known_tokens()
+    small = torch.zeros(VOCABULARY, dtype=torch.int64)
+    small[torch.tensor(tokens)] = torch.arange(1, len(tokens) + 1)
+    encoder = make_text_encoder(len(tokens) + 1)
+    nn.init.normal_(encoder.get_input_embeddings().weight, std=0.3)
+    questions = nn.ModuleList(nn.Linear(WIDTH, classes) for classes in ANSWERS)
+    parameters = [*encoder.parameters(), *questions.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=1e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.05)
+    lessons = Lessons(recipe)
+    for step in range(recipe.steps):
+        rows, right = lessons.draw(recipe.batch)
+        if step % 4:
+            rows = rows[:, : recipe.short_length]
+        loss, correct = _loss(encoder(input_ids=small[rows]).last_hidden_state, questions, rows == END, right)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 99:
+            print(f"text: step {step + 1}, loss {loss.item():.4f}, right answers {correct:.4f}", flush=True)
+    torch.save(spread(encoder.state_dict(), tokens), path)
+
+
+def spread(weights: dict[str, Tensor], tokens: Sequence[int]) -> dict[str, Tensor]:
+    """An encoder's weights with its small table, row 0 for all unknown tokens and then `tokens`, as CLIP's table."""
+    name = next(key for key in weights if key.endswith(TABLE))
+    table = weights[name][:1].expand(VOCABULARY, -1).clone()
+    table[torch.tensor(tokens)] = weights[name][1:]
+    return weights | {name: table}
+
+
+def load_text(path: Path) -> CLIPTextModel:
+    encoder = make_text_encoder()
+    encoder.load_state_dict(torch.load(path))
+    return encoder.eval().requires_grad_(False)
+
+
+def encode(encoder: CLIPTextModel, captions: Sequence[str], batch: int = 64) -> Tensor:
+    """(N, 77, 64) states."""
+    with torch.no_grad():
+        return torch.cat([encoder(input_ids=part).last_hidden_state for part in token_rows(captions).split(batch)])
