@@ -38,24 +38,24 @@ class DiffusersSampler(Solver):
     """A scheduler after ``set_timesteps``, walked one of its timesteps at a time.
 
     ``levels`` [n + 1] are the sigmas of its n timesteps and of the end; ``scaled`` says whether its samples are
-    ``x / sqrt(1 + sigma^2)``.
+    ``x / sqrt(1 + sigma^2)``; ``first`` is the timestep that a run begins with.
     """
 
     scheduler: Any
     levels: Tensor
     scaled: bool
+    first: int = 0
 
     def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
         if not isinstance(noise, GeneratorNoise):
             raise TypeError(f"a scheduler of diffusers draws from a generator; found {type(noise).__name__}")
         state = Solver.start(self, x, sigmas, noise)
-        first = int((self.levels - state.sigma).abs().argmin())
         scheduler = copy.copy(self.scheduler)
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
+            scheduler.set_begin_index(self.first)
         if hasattr(scheduler, "noise_sampler_seed"):
             scheduler.noise_sampler_seed = noise.generator().initial_seed()
-        return self._stored(state, scheduler, first)
+        return self._stored(state, scheduler, self.first)
 
     def advance(self, state: State, denoised: Tensor) -> State:
         memory = json.loads(state.note)
@@ -178,6 +178,9 @@ def make_diffusers_sampler(name: str, schedule: ModelSigmas, steps: int) -> Diff
     kind: Callable[..., Any] = getattr(diffusers, short)
     scheduler = kind(**_configuration(getattr(diffusers, short), schedule, steps))
     scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "is_scale_input_called"):
+        # The denoiser scales the network's input itself; without this the library warns that nobody did.
+        scheduler.is_scale_input_called = True
     return DiffusersSampler(scheduler, _levels(scheduler, schedule), short in DIFFUSERS_SCALED)
 
 
@@ -200,5 +203,6 @@ def plan_diffusers(
     whole = steps if denoise > 0.9999 else int(steps / denoise)
     sampler = make_diffusers_sampler(name, schedule, whole)
     order = int(sampler.scheduler.order)
-    walked = sampler.levels.numpy()[(whole - steps) * order :]
-    return sampler, cut(walked, start * order, end * order, leftover_noise=leftover_noise)
+    skipped = (whole - steps) * order
+    sigmas = cut(sampler.levels.numpy()[skipped:], start * order, end * order, leftover_noise=leftover_noise)
+    return replace(sampler, first=skipped + start * order), sigmas
