@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
 from engine.cli.options import parse_assignment
