@@ -16,7 +16,7 @@ from typing import Final
 
 import blake3
 
-from engine.errors import InputError, MissingFile
+from engine.errors import InputError, MissingFile, ResourceError
 from engine.models import Digest
 
 FOLDER_SUFFIXES: Final = frozenset({".json", ".safetensors", ".sft", ".txt"})
@@ -89,14 +89,18 @@ class DigestIndex:
         with self._lock:
             try:
                 return self._run(statement, values)
-            except sqlite3.OperationalError:
-                raise
+            except sqlite3.OperationalError as error:
+                raise ResourceError(
+                    f"expected to keep digests in {self._path}, found: {error}; make room there"
+                ) from error
             except sqlite3.DatabaseError:
                 self._path.unlink()
                 return self._run(statement, values)
 
     def _run(self, statement: str, values: tuple[object, ...]) -> list[tuple[str, ...]]:
         with closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS)) as connection, connection:
+            # no waiting for the disk: what a power cut takes or breaks is found anew
+            connection.execute("PRAGMA synchronous = OFF")
             connection.execute(_SCHEMA)
             return connection.execute(statement, values).fetchall()
 

@@ -19,16 +19,6 @@ from engine.run.outputs import OutputFolder
 
 ROOT = Path(__file__).parents[1]
 
-# Written, and not yet seen to pass as a whole on a quiet machine; `pytest FILE` runs one. Each line goes when its file has.
-collect_ignore_glob = [
-    "engine/graph/test_*.py",
-    "engine/run/test_*.py",
-    "engine/test_digests.py",
-    "engine/test_files.py",
-    "nodes/diffusion/test_*.py",
-    "training/test_*.py",
-]
-
 # Whether a property holds does not depend on how busy the machine is.
 settings.register_profile("mezzotint", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mezzotint")

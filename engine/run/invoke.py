@@ -51,7 +51,7 @@ def _as_tuple(spec: NodeSpec, returned: Any) -> tuple[Any, ...]:
 
 
 def _check_count(spec: NodeSpec, values: tuple[Any, ...]) -> None:
-    if values == (None,) and len(spec.outputs) > 0:
+    if spec.outputs and len(values) == 1 and values[0] is None:
         raise DefinitionError(
             f"returned nothing; expected {_counted(len(spec.outputs), 'output')}: does its function end in a return?"
         )

@@ -83,7 +83,6 @@ def test_hires_fix_keeps_the_first_pass_and_refines_it(execute: Execute) -> None
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.8
 
 
-@pytest.mark.skip(reason="seen to hang: a run with use_cache=False, after one with the cache, did not end")
 def test_a_picture_carries_its_workflow_and_makes_itself_again(
     execute: Execute, core: Registry, make_executor: Callable[[], Executor], tmp_path: Path
 ) -> None:

@@ -17,13 +17,14 @@ from training.grammar import (
     words,
 )
 from training.tokens import LENGTH, clip_tokenizer
-from training.world import COLOURS, COMBOS, HELD_OUT, PLACES, SHAPES
+from training.world import COLOURS, COMBOS, HELD_OUT, PLACED_RADII, PLACES, SHAPES, SIZES
 
 
 def test_the_customary_sentence() -> None:
-    """The plain phrase and its placed form read as people write them, with the right articles."""
+    """The plain phrase and its forms with a place and a size read as people write them, with the right articles."""
     assert caption(Meaning(0, 0, 2)) == "a red circle on a blue background"
     assert caption(Meaning(5, 3, 5 - 4)) == "an orange star on a green background"
+    assert caption(Meaning(5, 0, 2, size=1)) == "a small orange circle on a blue background"
     assert caption(Meaning(0, 0, 5, 1)) == "a red circle on the left on an orange background"
 
 
@@ -42,11 +43,12 @@ def test_what_a_phrase_leaves_out_is_not_said() -> None:
 
 
 def test_every_caption_is_listed_once() -> None:
-    """9 full phrases and 10 placed ones for each combination; fewer for those that leave something out."""
+    """Full phrases with every size, placed ones with every place and size that goes with it; fewer for those that leave something out."""
     captions = [text for text, _ in every_caption()]
-    pairs, lone = len(COLOURS) * len(SHAPES), len(SHAPES) * len(COLOURS)
-    placed = len(PLACED_PHRASES) * (len(PLACES) - 1)
-    assert len(captions) == len(set(captions)) == len(COMBOS) * (len(FULL_PHRASES) + placed) + pairs + lone
+    partial = 2 * len(COLOURS) * len(SHAPES)
+    placed = len(PLACED_PHRASES) * (len(PLACES) - 1) * len(PLACED_RADII)
+    expected = len(COMBOS) * (len(FULL_PHRASES) * len(SIZES) + placed) + partial * len(SIZES)
+    assert len(captions) == len(set(captions)) == expected
 
 
 def test_judged_prompts_are_distinct_and_held_out() -> None:

@@ -13,19 +13,18 @@ from training.world import COMBOS, SHAPES, Combo, Scenes, draw_scenes, render, t
 
 
 def drawn(count: int, seed: int, side: int = 128) -> tuple[list[Picture], list[Meaning]]:
-    scenes = draw_scenes(count, torch.Generator().manual_seed(seed), COMBOS, placed=0.4)
+    scenes = draw_scenes(count, torch.Generator().manual_seed(seed), COMBOS, placed=0.4, sized=0.4)
     return list(to_bytes(render(scenes, side)).numpy()), [Meaning(*row) for row in scenes.combo.tolist()]
 
 
 def picture_of(combo: Combo, centre: tuple[float, float] = (0.0, 0.0), radius: float = 0.5) -> Picture:
-    zero = torch.zeros(1, dtype=torch.int64)
-    scene = Scenes(torch.tensor([combo]), zero, torch.tensor([centre]), torch.tensor([radius]))
+    scene = Scenes.unnamed(torch.tensor([combo]), torch.tensor([centre]), torch.tensor([radius]))
     return to_bytes(render(scene, 128))[0].numpy()
 
 
 @pytest.mark.parametrize("side", [64, 128, 192])
 def test_every_drawing_is_recognised_and_clean(side: int) -> None:
-    """Drawings of the world, in all places, agree with what was drawn and count as clean."""
+    """Drawings of the world, in all places and sizes, agree with what was drawn and count as clean."""
     pictures, meanings = drawn(24, seed=1, side=side)
     for picture, meaning in zip(pictures, meanings, strict=True):
         found = look(picture)

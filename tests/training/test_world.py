@@ -13,7 +13,9 @@ from training.world import (
     HELD_OUT,
     OUTLINES,
     PALETTE,
+    PLACED_RADII,
     PLACES,
+    RADII,
     SHAPES,
     TRAINED,
     Combo,
@@ -27,8 +29,7 @@ from training.world import (
 
 
 def one_scene(combo: Combo, centre: tuple[float, float] = (0.0, 0.0), radius: float = 0.5) -> Scenes:
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Scenes(torch.tensor([combo]), zero, torch.tensor([centre]), torch.tensor([radius]))
+    return Scenes.unnamed(torch.tensor([combo]), torch.tensor([centre]), torch.tensor([radius]))
 
 
 @pytest.mark.parametrize("combo", COMBOS[::37])
@@ -73,16 +74,27 @@ def test_outlines_are_one_pixel_wide() -> None:
     assert set(drawn.unique().tolist()) >= {0.0, 1.0}
 
 
+@pytest.mark.parametrize("size", range(len(PLACED_RADII)))
 @pytest.mark.parametrize("place", range(1, len(PLACES)))
-def test_placed_shapes_lie_where_their_place_says(place: int) -> None:
+def test_placed_shapes_lie_where_their_place_says(place: int, size: int) -> None:
     """Centres are off the middle on the named side, or near it for "center", and the shape stays in the picture."""
     count = 64
     drawn = torch.tensor(TRAINED)[:count]
-    scenes = arrange(drawn, torch.full((count,), place), torch.Generator().manual_seed(0))
+    scenes = arrange(drawn, torch.full((count,), place), torch.full((count,), size), torch.Generator().manual_seed(0))
     x, y = scenes.centre.T
     wanted = {"left": x < -0.2, "right": x > 0.2, "top": y < -0.2, "bottom": y > 0.2}
     assert wanted.get(PLACES[place], (x.abs() < 0.2) & (y.abs() < 0.2)).all()
     assert (scenes.centre.abs().amax(1) + 0.88 * scenes.radius).max() <= 1
+
+
+def test_sizes_do_not_overlap() -> None:
+    """Small, ordinary and large shapes differ in radius, all of them fit the picture, and none with a place is large."""
+    scenes = draw_scenes(2000, torch.Generator().manual_seed(1), placed=0.3, sized=0.5)
+    ordinary, small, large = (scenes.radius[(scenes.size == size) & (scenes.place == 0)] for size in range(len(RADII)))
+    assert small.max() < ordinary.min() < ordinary.max() < large.min()
+    assert not ((scenes.size == len(RADII) - 1) & (scenes.place > 0)).any()
+    reach = scenes.radius * 1.22 + scenes.centre.abs().amax(1)
+    assert reach[scenes.place == 0].max() < 1
 
 
 def test_held_out_combinations_are_never_drawn_for_training() -> None:
