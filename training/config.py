@@ -18,6 +18,9 @@ class TextRecipe:
     placed_share: float = 0.35
     unknown_share: float = 0.5
     unknown_words: int = 4
+    sized_share: float = 0.35
+    hold: float = 20.0
+    """When an encoder learns more words: weight of its old captions' states staying what they were."""
     nothing_share: float = 0.06
     """Empty captions and captions of unknown words only, as in a customary negative prompt."""
     junk_words: int = 24
@@ -43,20 +46,19 @@ class VaeRecipe:
     noise: float = 0.4
     """Each picture's latents get noise of a strength drawn from 0 to this (latents have spread 1)."""
     edge: float = 0.5
-    half: bool = True
-    """Convolutions in bfloat16."""
     whiten_side: int = 128
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSet:
-    """Pictures encoded once for the denoiser: how wide in pixels, how many, and the share whose place is named."""
+    """Pictures encoded once for the denoiser: how wide in pixels, how many, and the shares whose place or size is named."""
 
     name: str
     side: int
     count: int
     seed: int
     placed: float = 0.0
+    sized: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class UnetRecipe:
     phases: tuple[UnetPhase, ...] = (
         UnetPhase("small", 2500, 1.5e-3, 1.2e-3, (Share("64", 32, 1.0),)),
         UnetPhase("main", 12000, 1.2e-3, 8e-4, (Share("128", 16, 0.9), Share("64", 32, 0.1))),
-        UnetPhase("settle", 6000, 8e-4, 1e-5, (Share("128", 16, 0.94), Share("192", 8, 0.06))),
+        UnetPhase("settle", 6000, 8e-4, 1e-5, (Share("128", 16, 0.94), Share("64", 32, 0.06))),
     )
     warm: int = 200
     decay: float = 0.999
@@ -100,18 +102,24 @@ class UnetRecipe:
     save_every: int = 250
 
 
+REFINING = UnetRecipe(
+    phases=(UnetPhase("refine", 4000, 6e-4, 1e-5, (Share("128", 16, 0.85), Share("64", 32, 0.15))),), warm=100
+)
+"""Going on from a denoiser that draws already."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolishRecipe:
     """The decoder's last training, on the denoiser's own latents."""
 
     seed: int = 5
-    drafts: int = 1200
+    drafts: int = 900
     group: int = 24
     guidances: tuple[float, ...] = (4.0, 5.0, 6.0)
     sampling_steps: int = 20
     least_overlap: float = 0.75
     """A draft further than this from an ideal shape is not used."""
-    steps: int = 1200
+    steps: int = 700
     batch: int = 4
     draft_share: float = 0.6
     rate: float = 3e-4
@@ -125,9 +133,8 @@ class Recipe:
     text: TextRecipe = field(default_factory=TextRecipe)
     vae: VaeRecipe = field(default_factory=VaeRecipe)
     latents: tuple[LatentSet, ...] = (
-        LatentSet("64", 64, 4096, seed=1),
-        LatentSet("128", 128, 8192, seed=2, placed=0.25),
-        LatentSet("192", 192, 512, seed=3, placed=0.25),
+        LatentSet("64", 64, 4096, seed=1, placed=0.2, sized=0.2),
+        LatentSet("128", 128, 6144, seed=2, placed=0.3, sized=0.3),
     )
     unet: UnetRecipe = field(default_factory=UnetRecipe)
     polish: PolishRecipe = field(default_factory=PolishRecipe)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from training.config import Recipe
+from training.config import REFINING, Recipe
 from training.export import export, read
 from training.polish import make_drafts, polish
 from training.text import load_text, train_text
@@ -88,10 +88,10 @@ def run_export(recipe: Recipe, folder: Folder) -> None:
     export(unet.state_dict(), vae.state_dict(), text.state_dict(), folder.path / "demo.safetensors")
 
 
-def start(file: Path, folder: Folder) -> None:
-    """Lay an exported model's pieces into the folder, so that the stages go on from them."""
+def start(file: Path, recipe: Recipe, folder: Folder) -> None:
+    """Lay an exported model's pieces into the folder, its text encoder with any new words, so that the stages go on from them."""
     unet, vae, text = read(file)
-    torch.save(text.state_dict(), folder.text)
+    train_text(recipe.text, folder.text, text)
     torch.save(vae.state_dict(), folder.vae)
     start_from(unet, folder.unet)
 
@@ -116,10 +116,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     folder = Folder(arguments.work)
+    recipe = Recipe(unet=REFINING) if arguments.start else Recipe()
     if arguments.start and not folder.unet.exists():
-        start(arguments.start, folder)
+        start(arguments.start, recipe, folder)
     for stage in arguments.stages:
-        STAGES[stage](Recipe(), folder)
+        STAGES[stage](recipe, folder)
 
 
 if __name__ == "__main__":

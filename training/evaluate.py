@@ -20,7 +20,7 @@ from training.sheet import contact_sheet
 from training.text import encode
 from training.unet import Unet
 from training.vae import FACTOR, to_pictures
-from training.world import COMBOS, HELD_OUT, PLACES, Combo, to_bytes
+from training.world import COMBOS, HELD_OUT, PLACED_RADII, PLACES, RADII, SIZES, Combo, to_bytes
 
 SEED = 4_000_000
 """First seed of the judged noise; training uses seeds below a thousand."""
@@ -112,6 +112,15 @@ def place_kept(found: Finding, place: int) -> bool:
     return checks.get(PLACES[place], abs(x) < 0.25 and abs(y) < 0.25)
 
 
+def size_kept(found: Finding, meaning: Meaning) -> bool:
+    """Whether the shape's radius is nearer to the named size than to the ordinary one."""
+    radii = PLACED_RADII if meaning.place else RADII
+    ordinary, named = radii[0], radii[meaning.size]
+    if SIZES[meaning.size] == "small":
+        return found.radius < (ordinary[0] + named[1]) / 2
+    return found.radius > (ordinary[1] + named[0]) / 2
+
+
 def plain_prompts(combos: Sequence[Combo], count: int) -> list[tuple[str, Meaning]]:
     """The customary sentence for these combinations, taking turns."""
     chosen = [combos[number % len(combos)] for number in range(count)]
@@ -151,17 +160,16 @@ def main() -> None:
 
 
 def judge(method: str, pictures: list[Picture], texts: list[str], meanings: list[Meaning], sheet: Path | None) -> None:
-    """Print the report, each wrong picture and the places kept; save the sheet."""
+    """Print the report, each wrong picture, the places and sizes kept; save the sheet."""
     findings = [look(picture) for picture in pictures]
     print(f"{method}: {Report.of(findings, meanings)}", flush=True)
     wrong = [n for n, found in enumerate(findings) if not found.agrees(meanings[n])]
     for number in wrong:
         print(f"  {texts[number]!r} looks like {describe(findings[number])!r} ({findings[number].overlap:.2f})")
-    placed = [
-        place_kept(found, meaning.place) for found, meaning in zip(findings, meanings, strict=True) if meaning.place
-    ]
-    if placed:
-        print(f"  places kept {sum(placed)}/{len(placed)}", flush=True)
+    pairs = list(zip(findings, meanings, strict=True))
+    placed = [place_kept(found, meaning.place) for found, meaning in pairs if meaning.place]
+    sized = [size_kept(found, meaning) for found, meaning in pairs if meaning.size]
+    print(f"  places kept {sum(placed)}/{len(placed)}, sizes kept {sum(sized)}/{len(sized)}", flush=True)
     if sheet:
         contact_sheet(pictures, texts, sheet.with_stem(f"{sheet.stem}-{method}"), wrong=wrong)
 

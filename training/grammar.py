@@ -1,6 +1,6 @@
 """The sentences the demo model understands.
 
-A caption names a colour, a shape and a ground in any of several phrases, and may name a place. Some phrases leave
+A caption names a colour, a shape and a ground in any of several phrases, and may name a place and a size. Some phrases leave
 something out, so that the model also knows what to do with less.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from training.world import COLOURS, COMBOS, PLACES, SHAPES, Combo
+from training.world import COLOURS, COMBOS, PLACED_RADII, PLACES, SHAPES, SIZES, Combo
 
 NOT_SAID = -1
 """Stands for a colour, shape or ground that a caption leaves out."""
@@ -19,12 +19,13 @@ NOT_SAID = -1
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a caption says: numbers in COLOURS, SHAPES, COLOURS (NOT_SAID if it does not) and PLACES (0 if none)."""
+    """What a caption says: numbers in COLOURS, SHAPES, COLOURS (NOT_SAID if it does not), PLACES and SIZES (0 if none)."""
 
     colour: int
     shape: int
     ground: int
     place: int = 0
+    size: int = 0
 
 
 PLAIN = "{a_thing} on {a_ground} background"
@@ -52,13 +53,14 @@ def _with_article(words: str) -> str:
 
 def phrase(pattern: str, meaning: Meaning) -> str:
     """Fill one of the phrases above; what the phrase does not mention is not said."""
-    thing, ground = f"{COLOURS[meaning.colour]} {SHAPES[meaning.shape]}", COLOURS[meaning.ground]
+    size = SIZES[meaning.size] + " " if meaning.size else ""
+    thing, ground = f"{size}{COLOURS[meaning.colour]} {SHAPES[meaning.shape]}", COLOURS[meaning.ground]
     return pattern.format(
         thing=thing,
         ground=ground,
         a_thing=_with_article(thing),
         a_ground=_with_article(ground),
-        a_shape=_with_article(SHAPES[meaning.shape]),
+        a_shape=_with_article(size + SHAPES[meaning.shape]),
         place=PLACE_WORDS[meaning.place],
     )
 
@@ -75,7 +77,13 @@ def said(pattern: str, meaning: Meaning) -> Meaning:
         shape=meaning.shape,
         ground=meaning.ground if "ground}" in pattern else NOT_SAID,
         place=meaning.place,
+        size=meaning.size,
     )
+
+
+def sizes(place: int) -> range:
+    """The sizes a scene with this place may have, 0 among them."""
+    return range(len(PLACED_RADII) if place else len(SIZES))
 
 
 def patterns(place: int) -> tuple[str, ...]:
@@ -94,8 +102,10 @@ def pattern_weights(place: int) -> list[float]:
 def every_caption() -> Iterator[tuple[str, Meaning]]:
     """Each sentence of the grammar once, with what it says."""
     seen: set[str] = set()
-    for combo, place in product(COMBOS, range(len(PLACES))):
-        meaning = Meaning(*combo, place)
+    for combo, place, size in product(COMBOS, range(len(PLACES)), range(len(SIZES))):
+        if size not in sizes(place):
+            continue
+        meaning = Meaning(*combo, place, size)
         for pattern in patterns(place):
             text = phrase(pattern, meaning)
             if text not in seen:
@@ -103,16 +113,19 @@ def every_caption() -> Iterator[tuple[str, Meaning]]:
                 yield text, said(pattern, meaning)
 
 
-def prompts(combos: Sequence[Combo], count: int, seed: int, placed: float = 0.25) -> list[tuple[str, Meaning]]:
+def prompts(
+    combos: Sequence[Combo], count: int, seed: int, placed: float = 0.25, sized: float = 0.25
+) -> list[tuple[str, Meaning]]:
     """`count` distinct sentences that name colour, shape and ground, and what they say.
 
-    The combinations take turns; phrase and place are drawn, a place for a share of `placed`.
+    The combinations take turns; phrase, place and size are drawn, the last two for shares of `placed` and `sized`.
     """
     chance = random.Random(seed)
     chosen: dict[str, Meaning] = {}
     while len(chosen) < count:
         place = chance.randrange(1, len(PLACES)) if chance.random() < placed else 0
-        meaning = Meaning(*combos[len(chosen) % len(combos)], place)
+        size = chance.choice(sizes(place)[1:]) if chance.random() < sized else 0
+        meaning = Meaning(*combos[len(chosen) % len(combos)], place, size)
         text = phrase(chance.choice(PLACED_PHRASES if place else FULL_PHRASES), meaning)
         chosen.setdefault(text, meaning)
     return list(chosen.items())

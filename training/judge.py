@@ -51,6 +51,11 @@ class Finding:
     centre: tuple[float, float] = (0.0, 0.0)
     area: float = 0.0
 
+    @property
+    def radius(self) -> float:
+        """Of the ideal shape of the same area, in half sides; 0 where no shape was found."""
+        return 0.0 if self.shape is None else (self.area / unit_moments(SHAPES[self.shape]).area) ** 0.5
+
     def agrees(self, meaning: Meaning) -> bool:
         """Whether shape, its colour and the ground's colour are what the caption says."""
         return (self.colour, self.shape, self.ground) == (meaning.colour, meaning.shape, meaning.ground)
@@ -105,7 +110,8 @@ def unit_moments(shape: str) -> Moments:
 def _moments(mask: Mask) -> Moments:
     side = len(mask)
     ys, xs = np.nonzero(mask)
-    return Moments(4 * len(xs) / side**2, (xs.mean() + 0.5) / side * 2 - 1, (ys.mean() + 0.5) / side * 2 - 1)
+    x, y = (float(places.mean() + 0.5) / side * 2 - 1 for places in (xs, ys))
+    return Moments(4 * len(xs) / side**2, x, y)
 
 
 def _overlap(mask: Mask, ideal: Mask) -> float:
@@ -184,9 +190,7 @@ def ideal(found: Finding) -> Scenes:
     """The scene of exactly what the judge saw: the same shape and colours, area and centre of mass."""
     if found.colour is None or found.shape is None or found.ground is None:
         raise ValueError("expected a finding with colour, shape and ground, found a part missing; judge it again")
-    own = unit_moments(SHAPES[found.shape])
-    radius = (found.area / own.area) ** 0.5
+    own, radius = unit_moments(SHAPES[found.shape]), found.radius
     centre = (found.centre[0] - radius * own.x, found.centre[1] - radius * own.y)
     named = torch.tensor([[found.colour, found.shape, found.ground]])
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Scenes(named, zero, torch.tensor([centre]), torch.tensor([radius]))
+    return Scenes.unnamed(named, torch.tensor([centre]), torch.tensor([radius]))

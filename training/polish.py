@@ -96,8 +96,7 @@ def polish(vae: AutoencoderKL, drafts: Path, recipe: PolishRecipe, path: Path) -
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * cosine(step, recipe.steps, warm=50, floor=0.03)
         latents, pictures = lessons.draw()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            made = vae.decode(latents / SCALE).sample
+        made = vae.decode(latents / SCALE).sample
         loss = picture_loss(made, pictures, recipe.edge)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)

@@ -7,7 +7,7 @@ While it is taught, only the words of the grammar have rows of their own; every 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from training.config import TextRecipe
 from training.grammar import NOT_SAID, Meaning, every_caption, words
 from training.tokens import LENGTH, clip_tokenizer
-from training.world import COLOURS, PLACES, SHAPES
+from training.world import COLOURS, PLACES, SHAPES, SIZES
 
 VOCABULARY = 49408
 START, END = VOCABULARY - 2, VOCABULARY - 1
@@ -27,8 +27,8 @@ UNKNOWN = 0
 WIDTH = 64
 HEADS = 8
 LAYERS = 2
-ANSWERS = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1, len(PLACES))
-"""Answers to each question about a caption: colour, shape and ground (the last answer is "not said"), place."""
+ANSWERS = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1, len(PLACES), len(SIZES))
+"""Answers to each question about a caption: colour, shape and ground (the last answer is "not said"), place, size."""
 NOTHING = Meaning(NOT_SAID, NOT_SAID, NOT_SAID)
 TABLE = "embeddings.token_embedding.weight"
 
@@ -75,7 +75,7 @@ def make_text_encoder(vocabulary: int = VOCABULARY) -> CLIPTextModel:
 
 def answers(meaning: Meaning) -> list[int]:
     """A meaning as class numbers, "not said" being the last class of the first three questions."""
-    said = (meaning.colour, meaning.shape, meaning.ground, meaning.place)
+    said = (meaning.colour, meaning.shape, meaning.ground, meaning.place, meaning.size)
     return [number % classes for number, classes in zip(said, ANSWERS, strict=True)]
 
 
@@ -86,14 +86,15 @@ class Lessons:
         captions = list(every_caption())
         self._rows = token_rows([text for text, _ in captions]).tolist()
         self._answers = [answers(meaning) for _, meaning in captions]
-        self._placed = [number for number, (_, meaning) in enumerate(captions) if meaning.place]
-        self._plain = [number for number, (_, meaning) in enumerate(captions) if not meaning.place]
+        self._numbers: dict[tuple[bool, bool], list[int]] = {}
+        for number, (_, meaning) in enumerate(captions):
+            self._numbers.setdefault((meaning.place > 0, meaning.size > 0), []).append(number)
         self._empty = token_rows([""])[0].tolist()
         self._recipe = recipe
         self._chance = random.Random(recipe.seed)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """(count, 77) token numbers and (count, 4) answers."""
+        """(count, 77) token numbers and (count, 5) answers."""
         drawn = [self._one() for _ in range(count)]
         return torch.tensor([row for row, _ in drawn]), torch.tensor([answer for _, answer in drawn])
 
@@ -102,7 +103,8 @@ class Lessons:
         if chance.random() < recipe.nothing_share:
             junk = with_unknown_words(self._empty, recipe.junk_words, chance)
             return chance.choice([self._empty, junk]), answers(NOTHING)
-        number = chance.choice(self._placed if chance.random() < recipe.placed_share else self._plain)
+        placed, sized = chance.random() < recipe.placed_share, chance.random() < recipe.sized_share
+        number = chance.choice(self._numbers[placed, sized])
         row = self._rows[number]
         if chance.random() < recipe.unknown_share:
             row = with_unknown_words(row, recipe.unknown_words, chance)
@@ -120,14 +122,45 @@ def _loss(states: Tensor, questions: nn.ModuleList, closing: Tensor, right: Tens
     return loss, correct
 
 
-def train_text(recipe: TextRecipe, path: Path) -> None:
-    """Teach the encoder and save its weights, with CLIP's whole vocabulary, to `path`."""
+class Elder:
+    """An encoder that knew fewer words: what it made of its own captions is to stay as it was."""
+
+    def __init__(self, encoder: CLIPTextModel, tokens: Sequence[int]) -> None:
+        self._encoder = encoder
+        table = encoder.get_input_embeddings().weight
+        self._new = torch.tensor([token for token in tokens if torch.equal(table[token], table[UNKNOWN])])
+
+    def teach(self, young: CLIPTextModel, tokens: Sequence[int]) -> None:
+        """Start `young` from what is known; new words from the unknown word's row and a little noise."""
+        weights = dict(self._encoder.state_dict())
+        name = _table_in(weights)
+        weights[name] = weights[name][torch.tensor([UNKNOWN, *tokens])].clone()
+        fresh = torch.isin(torch.tensor([UNKNOWN, *tokens]), self._new)
+        weights[name][fresh] += 0.3 * torch.randn(int(fresh.sum()), WIDTH)
+        young.load_state_dict(weights)
+
+    def distance(self, rows: Tensor, states: Tensor) -> Tensor:
+        """Mean squared change of the states of those captions that hold no new word."""
+        old = ~torch.isin(rows, self._new).any(1)
+        with torch.no_grad():
+            before = self._encoder(input_ids=rows[old]).last_hidden_state
+        return functional.mse_loss(states[old], before)
+
+
+def train_text(recipe: TextRecipe, path: Path, known: CLIPTextModel | None = None) -> None:
+    """Teach the encoder and save its weights, with CLIP's whole vocabulary, to `path`.
+
+    `known` is an encoder that understands some of the captions already; a denoiser trained with it can go on with the new one.
+    """
     torch.manual_seed(recipe.seed)
     tokens = known_tokens()
     small = torch.zeros(VOCABULARY, dtype=torch.int64)
     small[torch.tensor(tokens)] = torch.arange(1, len(tokens) + 1)
     encoder = make_text_encoder(len(tokens) + 1)
     nn.init.normal_(encoder.get_input_embeddings().weight, std=0.3)
+    elder = Elder(known, tokens) if known else None
+    if elder:
+        elder.teach(encoder, tokens)
     questions = nn.ModuleList(nn.Linear(WIDTH, classes) for classes in ANSWERS)
     parameters = [*encoder.parameters(), *questions.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=1e-3, fused=True)
@@ -137,7 +170,10 @@ def train_text(recipe: TextRecipe, path: Path) -> None:
         rows, right = lessons.draw(recipe.batch)
         if step % 4:
             rows = rows[:, : recipe.short_length]
-        loss, correct = _loss(encoder(input_ids=small[rows]).last_hidden_state, questions, rows == END, right)
+        states = encoder(input_ids=small[rows]).last_hidden_state
+        loss, correct = _loss(states, questions, rows == END, right)
+        if elder:
+            loss = loss + recipe.hold * elder.distance(rows, states)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -150,10 +186,14 @@ def train_text(recipe: TextRecipe, path: Path) -> None:
 
 def spread(weights: dict[str, Tensor], tokens: Sequence[int]) -> dict[str, Tensor]:
     """An encoder's weights with its small table, row 0 for all unknown tokens and then `tokens`, as CLIP's table."""
-    name = next(key for key in weights if key.endswith(TABLE))
+    name = _table_in(weights)
     table = weights[name][:1].expand(VOCABULARY, -1).clone()
     table[torch.tensor(tokens)] = weights[name][1:]
     return weights | {name: table}
+
+
+def _table_in(weights: Mapping[str, Tensor]) -> str:
+    return next(key for key in weights if key.endswith(TABLE))
 
 
 def load_text(path: Path) -> CLIPTextModel:

@@ -54,7 +54,7 @@ def sigmas() -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """Encoded scenes: (N, 4, h, w) float16 scaled latents and the (N, 4) meanings, columns as in Meaning."""
+    """Encoded scenes: (N, 4, h, w) float16 scaled latents and the (N, 5) meanings, columns as in Meaning."""
 
     values: Tensor
     meanings: Tensor
@@ -64,7 +64,7 @@ class Latents:
 
 
 def _meanings(scenes: Scenes) -> Tensor:
-    return torch.cat([scenes.combo, scenes.place[:, None]], 1)
+    return torch.cat([scenes.combo, scenes.place[:, None], scenes.size[:, None]], 1)
 
 
 def encode_set(vae: AutoencoderKL, wanted: LatentSet, path: Path) -> None:
@@ -73,7 +73,7 @@ def encode_set(vae: AutoencoderKL, wanted: LatentSet, path: Path) -> None:
     values, meanings = [], []
     meter = Meter(f"latents {wanted.name}", every=50)
     while 32 * len(values) < wanted.count:
-        scenes = draw_scenes(32, generator, placed=wanted.placed)
+        scenes = draw_scenes(32, generator, placed=wanted.placed, sized=wanted.sized)
         values.append(to_latents(vae, render(scenes, wanted.side)).half())
         meanings.append(_meanings(scenes))
         meter.note(spread=values[-1].float().std().item())
@@ -94,7 +94,7 @@ class Captions:
         self._chance = random.Random(seed)
 
     def states(self, meanings: Tensor) -> Tensor:
-        """(N, 4) meanings to (N, 77, 64) states; some are the states of nothing, for guidance."""
+        """(N, 5) meanings to (N, 77, 64) states; some are the states of nothing, for guidance."""
         rows = [self._rows(Meaning(*meaning)) for meaning in meanings.tolist()]
         with torch.no_grad():
             return self._encoder(input_ids=torch.tensor(rows)).last_hidden_state

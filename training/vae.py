@@ -82,7 +82,7 @@ def start_at_unit_scale(vae: AutoencoderKL, generator: torch.Generator) -> None:
 def sketches(count: int, side: int, generator: torch.Generator) -> Tensor:
     """(N, 3, side, side) pictures for the autoencoder: scenes of the world, a third of them with any colours,
     any position and size and a second shape on top, so that it can also carry what the captions do not cover."""
-    scenes = draw_scenes(count, generator, COMBOS, placed=0.3)
+    scenes = draw_scenes(count, generator, COMBOS, placed=0.3, sized=0.3)
     pictures = render(scenes, side)
     loose = (torch.rand(count, generator=generator) < 1 / 3).nonzero().flatten()
     if len(loose):
@@ -98,7 +98,7 @@ def _anywhere(count: int, generator: torch.Generator) -> Scenes:
     scenes = draw_scenes(count, generator, COMBOS)
     radius = 0.15 + 1.1 * torch.rand(count, generator=generator)
     centre = torch.rand(count, 2, generator=generator) * 2 - 1
-    return Scenes(scenes.combo, scenes.place, centre, radius)
+    return Scenes.unnamed(scenes.combo, centre, radius)
 
 
 def edges(difference: Tensor) -> Tensor:
@@ -141,10 +141,9 @@ def train_vae(recipe: VaeRecipe, path: Path) -> None:
     for step, pictures in enumerate(_batches(recipe, generator)):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * cosine(step, total, warm=60, floor=0.03)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.half):
-            latents = vae.encode(pictures).latent_dist.mean.float()
-            strength = recipe.noise * torch.rand(len(latents), 1, 1, 1)
-            made = vae.decode(latents + strength * torch.randn_like(latents)).sample
+        latents = vae.encode(pictures).latent_dist.mean
+        strength = recipe.noise * torch.rand(len(latents), 1, 1, 1)
+        made = vae.decode(latents + strength * torch.randn_like(latents)).sample
         loss = picture_loss(made, pictures, recipe.edge) + 0.05 * _centring(latents)
         loss.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -187,11 +186,9 @@ def load_vae(path: Path) -> AutoencoderKL:
 
 
 def to_latents(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """(N, 3, 8h, 8w) pictures to (N, 4, h, w) scaled latents; bfloat16 inside, float32 in the 1x1 convolution that scales."""
+    """(N, 3, 8h, 8w) pictures to (N, 4, h, w) scaled latents."""
     with torch.no_grad():
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = vae.encoder(pictures.contiguous(memory_format=torch.channels_last))
-        return vae.quant_conv(hidden.float())[:, :CHANNELS] * SCALE
+        return vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mean * SCALE
 
 
 def to_pictures(vae: AutoencoderKL, latents: Tensor, batch: int = 8) -> Tensor:

@@ -31,9 +31,12 @@ COLOURS = tuple(PALETTE)
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 PLACES = ("", "left", "right", "top", "bottom", "center")
 
-RADII = (0.42, 0.62)
-PLACED_RADII = (0.34, 0.44)
-"""Radii of shapes with a place: small enough that the place shows."""
+SIZES = ("", "small", "large")
+
+RADII = ((0.42, 0.58), (0.27, 0.35), (0.62, 0.70))
+"""Radii of shapes by size; the first are those of captions that name none."""
+PLACED_RADII = ((0.36, 0.46), (0.24, 0.31))
+"""Radii of shapes with a place: small enough that the place shows, so none is large."""
 DIRECTIONS = ((0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0), (0.0, 0.0))
 DISTANCES = (0.34, 0.46)
 """How far from the middle a place is."""
@@ -73,17 +76,24 @@ TRAINED = tuple(combo for combo in COMBOS if combo not in set(HELD_OUT))
 class Scenes:
     """A batch of N scenes.
 
-    combo: (N, 3) numbers as in Combo; place: (N,) numbers in PLACES, 0 where the caption names none; centre: (N, 2)
-    x and y; radius: (N,).
+    combo: (N, 3) numbers as in Combo; place and size: (N,) numbers in PLACES and SIZES, 0 where the caption names none;
+    centre: (N, 2) x and y; radius: (N,).
     """
 
     combo: Tensor
     place: Tensor
+    size: Tensor
     centre: Tensor
     radius: Tensor
 
     def __len__(self) -> int:
         return len(self.radius)
+
+    @classmethod
+    def unnamed(cls, combo: Tensor, centre: Tensor, radius: Tensor) -> Scenes:
+        """Scenes of any size anywhere, of which a caption would name neither."""
+        nothing = torch.zeros(len(radius), dtype=torch.int64)
+        return cls(combo, nothing, nothing, centre, radius)
 
 
 def _between(bounds: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,21 +102,29 @@ def _between(bounds: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_scenes(
-    count: int, generator: torch.Generator, combos: Sequence[Combo] = TRAINED, placed: float = 0.0
+    count: int,
+    generator: torch.Generator,
+    combos: Sequence[Combo] = TRAINED,
+    placed: float = 0.0,
+    sized: float = 0.0,
 ) -> Scenes:
-    """Draw scenes at random; `placed` is the share of those whose place is to be named."""
+    """Draw scenes at random; `placed` and `sized` are the shares of those whose place or size is to be named."""
     combo = torch.tensor(combos)[torch.randint(len(combos), (count,), generator=generator)]
     place = torch.randint(1, len(PLACES), (count,), generator=generator)
-    return arrange(combo, place * (torch.rand(count, generator=generator) < placed), generator)
+    size = torch.randint(1, len(SIZES), (count,), generator=generator)
+    place = place * (torch.rand(count, generator=generator) < placed)
+    size = size * (torch.rand(count, generator=generator) < sized)
+    return arrange(combo, place, torch.where(place > 0, size.clamp(max=len(PLACED_RADII) - 1), size), generator)
 
 
-def arrange(combo: Tensor, place: Tensor, generator: torch.Generator) -> Scenes:
-    """Draw centres and radii that agree with the given places."""
-    radius = _between(torch.tensor([RADII, PLACED_RADII])[(place > 0).long()], generator)
+def arrange(combo: Tensor, place: Tensor, size: Tensor, generator: torch.Generator) -> Scenes:
+    """Draw centres and radii that agree with the given places and sizes."""
+    bounds = torch.tensor([*RADII, *PLACED_RADII])[size + len(RADII) * (place > 0)]
+    radius = _between(bounds, generator)
     distance = _between(torch.tensor(DISTANCES).expand(len(place), 2), generator)
     jitter = _between(torch.tensor((-JITTER, JITTER)).expand(len(place), 2, 2), generator)
     centre = torch.tensor(DIRECTIONS)[place] * distance[:, None] + jitter
-    return Scenes(combo, place, centre, radius)
+    return Scenes(combo, place, size, centre, radius)
 
 
 def _regular(count: int, radius: float, turn: float = 0.0) -> list[tuple[float, float]]:
