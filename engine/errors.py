@@ -96,3 +96,10 @@ class NodeFailed(MezzotintError):
 
 class Cancelled(BaseException):
     """The run was cancelled. Never caught by nodes; the executor alone ends the run on it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the machine has no memory left, be it torch's own or any other's."""
+    text = str(error)
+    told = "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)

@@ -156,8 +156,9 @@ Fingerprint = Callable[..., Any]
 """Called with a node's literal inputs (links are None); its value enters the key."""
 Check = Callable[..., str | None]
 """Called with a node's literal inputs (links are None); returns what is wrong, or None."""
-FilesRead = Callable[..., Iterable[tuple[str, str]]]
-"""Called with a node's literal inputs (links are None); gives (folder, name) of the files these name inside a text.
+FilesRead = Callable[..., Iterable[tuple[str, str | None]]]
+"""Called with a node's literal inputs (links are None); gives (folder, name) of the files these name inside a text, and (folder, None)
+where it may be any file of the folder.
 
 The contents of those files enter the key. A name there is no file for counts as missing, and counts again once there is one.
 """

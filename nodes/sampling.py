@@ -60,7 +60,7 @@ def _sample(
             ctx.progress(info.step, info.total, lambda: preview(info.denoised))
 
         ctx.check_cancelled()
-        return diffusion.sample.sample_latent(
+        sampled = diffusion.sample.sample_latent(
             diffusion.unet.denoiser(loaded),
             settings,
             positive,
@@ -70,6 +70,7 @@ def _sample(
             resume=keeper.found,
             save=keeper.keep,
         )
+        return {**latent, "samples": sampled["samples"]}
 
 
 @node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=_ksampler_estimate)

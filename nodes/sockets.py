@@ -8,7 +8,7 @@ from engine.models import ModelRef
 from engine.spec import Socket
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor as Tensor
 else:
     # The signatures are read at import, long before anybody needs torch.
     Tensor = Any

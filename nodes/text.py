@@ -13,9 +13,12 @@ from nodes import diffusion
 from nodes.sockets import Clip
 
 
-def _embeddings_in(text: str | None, clip: None) -> Iterable[tuple[str, str]]:
-    """The textual inversions a prompt names: their files are part of what it means."""
-    for segment in diffusion.prompts.parse(text or ""):
+def _embeddings_in(text: str | None, clip: None) -> Iterable[tuple[str, str | None]]:
+    """The textual inversions a prompt names: their files are part of what it means. One that comes over a link may name any."""
+    if text is None:
+        yield "embeddings", None
+        return
+    for segment in diffusion.prompts.parse(text):
         for part in diffusion.prompts.split_embeddings(segment.text):
             if isinstance(part, diffusion.prompts.EmbeddingName):
                 yield "embeddings", part.name.rstrip(",")

@@ -94,7 +94,8 @@ def _distance(shape: str, side: int, moments: Moments) -> NDArray[np.float64]:
     steps = (torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     x, y = (x - moments.x) / radius + own.x, (y - moments.y) / radius + own.y
-    return (OUTLINES[shape](x, y) * radius * side / 2).numpy()
+    distance: NDArray[np.float64] = (OUTLINES[shape](x, y) * radius * side / 2).numpy()
+    return distance
 
 
 @cache
@@ -120,7 +121,8 @@ def _overlap(mask: Mask, ideal: Mask) -> float:
 
 def _outline(mask: Mask) -> Mask:
     """Pixels on either side of the mask's border."""
-    return ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask)
+    outline: Mask = ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask)
+    return outline
 
 
 def _biggest(mask: Mask) -> tuple[Mask, float]:

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -19,7 +20,7 @@ from training.text import WIDTH, token_rows, with_unknown_words
 from training.vae import CHANNELS, GROUPS, to_latents
 from training.world import Scenes, draw_scenes, render
 
-Unet = UNet2DConditionModel
+Unet: TypeAlias = UNet2DConditionModel
 TIMES = 1000
 
 
@@ -70,7 +71,8 @@ def _meanings(scenes: Scenes) -> Tensor:
 def encode_set(vae: AutoencoderKL, wanted: LatentSet, path: Path) -> None:
     """Draw and encode a set and save it to `path`."""
     generator = torch.Generator().manual_seed(wanted.seed)
-    values, meanings = [], []
+    values: list[Tensor] = []
+    meanings: list[Tensor] = []
     meter = Meter(f"latents {wanted.name}", every=50)
     while 32 * len(values) < wanted.count:
         scenes = draw_scenes(32, generator, placed=wanted.placed, sized=wanted.sized)
@@ -97,7 +99,8 @@ class Captions:
         """(N, 5) meanings to (N, 77, 64) states; some are the states of nothing, for guidance."""
         rows = [self._rows(Meaning(*meaning)) for meaning in meanings.tolist()]
         with torch.no_grad():
-            return self._encoder(input_ids=torch.tensor(rows)).last_hidden_state
+            states: Tensor = self._encoder(input_ids=torch.tensor(rows)).last_hidden_state
+            return states
 
     def _rows(self, meaning: Meaning) -> list[int]:
         chance, recipe = self._chance, self._recipe
@@ -117,7 +120,7 @@ def noise_loss(unet: nn.Module, clean: Tensor, states: Tensor, cap: float) -> Te
     times = ((torch.arange(count) + torch.rand(count)) / count * TIMES).long().clamp(max=TIMES - 1)
     signal = kept()[times].float().view(-1, 1, 1, 1)
     noise = torch.randn_like(clean)
-    guess = unet(signal.sqrt() * clean + (1 - signal).sqrt() * noise, times, states, return_dict=False)[0]
+    guess: Tensor = unet(signal.sqrt() * clean + (1 - signal).sqrt() * noise, times, states, return_dict=False)[0]
     ratio = (signal / (1 - signal)).flatten()
     return ((guess.float() - noise).square().mean((1, 2, 3)) * (ratio.clamp(max=cap) / ratio)).mean()
 

@@ -65,6 +65,7 @@ def start_near_identity(vae: AutoencoderKL) -> None:
 
 
 def _zero(module: nn.Conv2d | nn.Linear) -> None:
+    assert module.bias is not None
     module.weight.zero_()
     module.bias.zero_()
 
@@ -188,7 +189,8 @@ def load_vae(path: Path) -> AutoencoderKL:
 def to_latents(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """(N, 3, 8h, 8w) pictures to (N, 4, h, w) scaled latents."""
     with torch.no_grad():
-        return vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mean * SCALE
+        means: Tensor = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+        return means * SCALE
 
 
 def to_pictures(vae: AutoencoderKL, latents: Tensor, batch: int = 8) -> Tensor:

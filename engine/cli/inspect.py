@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.cli.checking import checked, with_hint
 from engine.cli.options import Places, find_node
 from engine.cli.screen import say
-from engine.cli.workspace import Workspace, numerics, open_cache, open_last_runs, open_workspace, read_file
+from engine.cli.workspace import Workspace, numerics, open_cache, open_last_runs, open_workspace, read_file, sent
 from engine.errors import UsageError
 from engine.graph.validate import validate
 from engine.run.settings import DeviceSettings
@@ -55,7 +55,7 @@ def plan_command(
     workspace = open_workspace(places)
     workflow = read_file(file, sets, workspace)
     wanted = tuple(find_node(workflow.graph, name) for name in targets) or None
-    graph = checked(workflow.graph, workflow, workspace, wanted)
+    graph = checked(sent(workflow.graph, workflow, workspace), workflow, workspace, wanted)
     found = forecast(
         graph,
         workspace.registry,

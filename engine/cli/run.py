@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.cli.checking import checked
 from engine.cli.options import Places, find_node
 from engine.cli.screen import say, watch
-from engine.cli.workspace import Workspace, open_executor, open_workspace, read_file
+from engine.cli.workspace import Workspace, open_executor, open_workspace, read_file, sent
 from engine.graph.graph import Graph, NodeId
 from engine.graph.seeds import next_seeds, randomized
 from engine.run.cancel import CancelToken
@@ -104,7 +104,7 @@ def _make_run(
     from engine.graph.api_format import write_api
     from engine.run.executor import Run
 
-    final = checked(graph, workflow, workspace, targets)
+    final = checked(sent(graph, workflow, workspace), workflow, workspace, targets)
     metadata: dict[str, Any] = {"prompt": write_api(final)}
     if workflow.editor is not None and graph == workflow.graph:
         metadata["workflow"] = workflow.editor

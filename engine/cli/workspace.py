@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from engine.registry import Registry
 
 if TYPE_CHECKING:
     from engine.files import LocalFiles
+    from engine.graph.graph import Graph
     from engine.graph.read import Workflow
     from engine.run.cache import OutputCache
     from engine.run.executor import Executor
@@ -59,6 +61,20 @@ def read_file(path: Path, sets: tuple[str, ...], workspace: Workspace) -> Workfl
         return workflow
     assignments = [parse_assignment(argument) for argument in sets]
     return replace(workflow, graph=apply_assignments(workflow.graph, assignments, workspace.registry), editor=None)
+
+
+def sent(graph: Graph, workflow: Workflow, workspace: Workspace) -> Graph:
+    """What an editor would send for ``graph``: its choices drawn by the seeds, its file names filled in.
+
+    An API file was sent by an editor already, so its texts are what they are.
+    """
+    if workflow.source == "api":
+        return graph
+    from engine.graph.dynamic_prompts import sent_graph
+    from engine.graph.seeds import seed_of
+
+    seed = seed_of(graph, workflow.seeds)
+    return sent_graph(graph, workspace.registry, seed=seed, now=datetime.now(), names=workflow.names)
 
 
 def open_cache(workspace: Workspace) -> OutputCache:

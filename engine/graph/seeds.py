@@ -51,6 +51,15 @@ def randomized(seeds: Iterable[SeedInput]) -> tuple[SeedInput, ...]:
     return tuple(replace(seed, control="randomize") for seed in seeds)
 
 
+def seed_of(graph: Graph, seeds: Iterable[SeedInput]) -> int:
+    """One number for all seeds of a graph: the same seeds, the same number; 0 for a graph that has none."""
+    values = [graph[seed.node].inputs.get(seed.input) for seed in seeds if seed.node in graph]
+    number = 0
+    for value in values:
+        number = (number * 1_000_003 + (value if isinstance(value, int) else 0)) % 2**64
+    return number
+
+
 def next_seeds(graph: Graph, seeds: Iterable[SeedInput], registry: Registry, draw: Callable[[int], int]) -> Graph:
     """The graph with every seed as its control has it after a run.
 

@@ -126,7 +126,10 @@ def _fingerprint(spec: NodeSpec, call: Call, files: Files) -> Any:
     return [own, [[folder, name, _content(files, folder, name)] for folder, name in spec.reads(**literals)]]
 
 
-def _content(files: Files, folder: str, name: str) -> str | None:
+def _content(files: Files, folder: str, name: str | None) -> Any:
+    """The digest of a file, None where there is none; without a name, those of all files of the folder by their names."""
+    if name is None:
+        return [[known, _content(files, folder, known)] for known in files.choices(FileChoice(folder))]
     try:
         return files.ref(FileChoice(folder), name).digest
     except InputError:  # no such file, or a name no file may have: the node will say so, and may run without it

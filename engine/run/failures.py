@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from engine.errors import InputError, MezzotintError, NodeFailed
+from engine.errors import InputError, MezzotintError, NodeFailed, is_out_of_memory
 
 _LONGEST = 600
 _log = logging.getLogger(__name__)
@@ -16,7 +16,10 @@ def one_line(error: BaseException) -> str:
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     if isinstance(error, MezzotintError):
         return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if is_out_of_memory(error):
+        return f"needs more memory than there is; make the picture or the batch smaller ({named})"
+    return named
 
 
 def node_failure(node: str, class_type: str, error: BaseException, *, input: str | None = None) -> NodeFailed:

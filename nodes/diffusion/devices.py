@@ -95,14 +95,6 @@ def parse_budget(text: str | None, free: int) -> int:
     return int(free * float(found[1]) / 100) if unit == "%" else int(float(found[1]) * _UNITS[unit])
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device or the machine has no memory left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
 def release_unused(device: torch.device) -> None:
     """Give memory that torch keeps for later back to the device."""
     if device.type == "cuda":

@@ -43,7 +43,8 @@ def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[En
         name: torch.cat([for_batch(entry.inputs[name], batch) for entry in entries]) for name in entries[0].inputs
     }
     crops = torch.cat([entry.crop(x) for entry in entries])
-    return denoiser(crops, sigma.repeat(len(entries)), context, inputs).split(batch)
+    outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs).split(batch)
+    return outputs
 
 
 def averaged(x: Tensor, entries: Sequence[Entry], outputs: Sequence[Tensor]) -> Tensor:

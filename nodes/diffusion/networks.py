@@ -89,7 +89,8 @@ def strip(module: nn.Module, dtype: torch.dtype) -> None:
 
 def weight_bytes(module: nn.Module, dtype: torch.dtype) -> int:
     """Bytes of all weights of ``module`` in ``dtype``."""
-    return sum(tensor.numel() for tensor in module.state_dict().values()) * dtype.itemsize
+    count: int = sum(tensor.numel() for tensor in module.state_dict().values())
+    return count * dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)

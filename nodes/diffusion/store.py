@@ -18,13 +18,13 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
 from torch import nn
 
-from engine.errors import InputError, ResourceError
+from engine.errors import InputError, ResourceError, is_out_of_memory
 from engine.models import Digest, ModelRef, Part, Patch
 from engine.numerics import precision
 from engine.run.settings import DeviceSettings
@@ -35,7 +35,6 @@ from nodes.diffusion.devices import (
     DevicePolicy,
     device_policy,
     free_memory,
-    is_out_of_memory,
     parse_budget,
     release_unused,
 )
@@ -69,6 +68,8 @@ class LoadedModel:
     facts: Facts
     device: torch.device
     dtype: torch.dtype
+    derived: dict[str, Any]
+    """What users of the model worked out from its weights, a preview's colours say; kept for as long as the weights are known."""
 
 
 @dataclass(slots=True)
@@ -89,6 +90,7 @@ class _Opened:
     nbytes: int
     block_bytes: int
     state: State = "stripped"
+    derived: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device_bytes(self) -> int:
@@ -161,7 +163,8 @@ class LocalModelStore:
                 before = opened.trace()
             try:
                 config = opened.source.part(ref.part).config
-                yield LoadedModel(ref, opened.module, config, opened.source.facts, self.policy.device, key.dtype)
+                facts = opened.source.facts
+                yield LoadedModel(ref, opened.module, config, facts, self.policy.device, key.dtype, opened.derived)
             finally:
                 with self._lock:
                     self._check_untouched(model, opened, before)

@@ -77,7 +77,7 @@ def encode(
 
 def tokens_of(text: str, finder: EmbeddingFinder, positions: int = prompts.CHUNK + 2) -> list[list[Weighted[Token]]]:
     """The chunks of a prompt, each of ``positions`` tokens: start, text, end, and the end token again as padding."""
-    groups = prompts.groups(text, tokenize, finder)
+    groups: list[list[Weighted[Token]]] = prompts.groups(text, tokenize, finder)
     return [_framed(chunk, positions) for chunk in prompts.chunks(groups, positions - 2)]
 
 

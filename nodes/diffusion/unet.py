@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from torch import Tensor
@@ -61,14 +62,16 @@ def noise_device(settings: DeviceSettings) -> NoiseDevice:
 def previewer(model: ModelRef, store: ModelStore) -> Callable[[Tensor], bytes]:
     """Makes JPEG previews of ``model``'s latents (model space, [B,C,h,w]; the first is shown).
 
-    The map to colours is fitted to the VAE that came with the model, when the first preview is asked for.
+    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings.
     """
-    fitted: list[tuple[PreviewMap, LatentFormat]] = []
+    vae = replace(model, part="vae", patches=(), settings=())
+
+    @cache
+    def fitted() -> tuple[PreviewMap, LatentFormat]:
+        return _fit(vae, store)
 
     def preview(denoised: Tensor) -> bytes:
-        if not fitted:
-            fitted.append(_fit(replace(model, part="vae", patches=(), settings=()), store))
-        mapping, latent_format = fitted[0]
+        mapping, latent_format = fitted()
         return preview_jpeg(latent_format.from_model(denoised[0]), mapping)
 
     return preview
@@ -82,5 +85,8 @@ def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
             pictures: Tensor = loaded.module.decode(latents.to(loaded.device, loaded.dtype), return_dict=False)[0]
             return pictures
 
-        mapping = fit(decode, facts.latent_channels, facts.scale_factor, device=loaded.device)
+        mapping = loaded.derived.get("preview")
+        if mapping is None:
+            mapping = fit(decode, facts.latent_channels, facts.scale_factor, device=loaded.device)
+            loaded.derived["preview"] = mapping
     return mapping, LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from engine.errors import InputError, ResourceError
+from engine.errors import InputError, ResourceError, is_out_of_memory
 from nodes.diffusion.configs import VaeConfig
-from nodes.diffusion.devices import free_memory, is_out_of_memory, release_unused
+from nodes.diffusion.devices import free_memory, release_unused
 from nodes.diffusion.store import LoadedModel
 
 Warn = Callable[[str], None]
@@ -70,7 +70,8 @@ def decode(samples: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tensor
         )
 
     def run(latents: Tensor) -> Tensor:
-        pictures = vae.module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+        module: Any = vae.module
+        pictures: Tensor = module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
 
     pixels = samples.shape[-2] * config.downscale, samples.shape[-1] * config.downscale
@@ -100,7 +101,8 @@ def encode(pictures: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tenso
 
     def run(batch: Tensor) -> Tensor:
         scaled = batch.to(vae.device, torch.float32) * 2 - 1
-        latents: Tensor = vae.module.encode(scaled.to(vae.dtype), return_dict=False)[0].mode()
+        module: Any = vae.module
+        latents: Tensor = module.encode(scaled.to(vae.dtype), return_dict=False)[0].mode()
         return latents.float().cpu()
 
     need = working_bytes(config, pixels.shape[-2], pixels.shape[-1], vae.dtype)

@@ -86,7 +86,7 @@ def test_a_cached_run_still_puts_its_picture_where_it_was_asked_for(mezzotint: M
     second = json.loads(mezzotint("run", file, "--json", "--output", "b").stdout)
     assert len(first["ran"]) == 3
     assert second["ran"] == []
-    assert np.array_equal(*(_pixels(tmp_path / report["files"][0]) for report in (first, second)))
+    assert np.array_equal(_pixels(tmp_path / first["files"][0]), _pixels(tmp_path / second["files"][0]))
 
 
 def test_five_planted_mistakes_are_five_problems(mezzotint: Mezzotint, tmp_path: Path) -> None:
@@ -218,3 +218,37 @@ def test_a_cached_run_never_imports_torch(mezzotint: Mezzotint, tmp_path: Path) 
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert result.stderr.splitlines()[-1] == "False"
     assert (tmp_path / "output" / "grey_00002_.png").exists()
+
+
+def _editor_file(tmp_path: Path, **widgets: list[Any]) -> Path:
+    """The repository's text to image workflow as an editor saves it, some nodes' widgets changed; one step, 64 pixels."""
+    workflow = json.loads((ROOT / "tests" / "engine" / "graph" / "files" / "txt2img.json").read_text())
+    changed = {"EmptyLatentImage": [64, 64, 1], "KSampler": [7, "fixed", 1, 5, "euler", "normal", 1], **widgets}
+    for entry in workflow["nodes"]:
+        if entry.get("title") != "Positive" and entry["type"] in changed:
+            entry["widgets_values"] = changed[entry["type"]]
+    return _write(tmp_path / "editor.json", workflow)
+
+
+def _prompt_of(path: Path) -> str:
+    text: str = json.loads(read_text(path.read_bytes())["prompt"])["6"]["inputs"]["text"]
+    return text
+
+
+def test_an_editor_file_is_sent_as_its_editor_would_send_it(mezzotint: Mezzotint, tmp_path: Path) -> None:
+    """Choices are drawn, comments are gone, file names are filled in; the same seed draws the same."""
+    file = _editor_file(tmp_path, SaveImage=["%KSampler.seed%_%Positive.text%"])
+    paths = [Path(mezzotint("run", file).stdout.strip()) for _ in range(2)]
+    prompts = [_prompt_of(tmp_path / path) for path in paths]
+    assert prompts[0] in ("a red circle ", "a blue circle ")
+    assert prompts[0] == prompts[1]
+    assert paths[0].name == f"7_{prompts[0]}_00001_.png"
+    assert "workflow" in read_text((tmp_path / paths[0]).read_bytes())
+
+
+def test_new_seeds_draw_new_choices(mezzotint: Mezzotint, tmp_path: Path) -> None:
+    """Among ten randomized runs both colours come up, and no seed twice."""
+    file = _editor_file(tmp_path, SaveImage=["x"])
+    report = json.loads(mezzotint("run", file, "--count", "10", "--randomize", "--json").stdout)
+    prompts = [_prompt_of(tmp_path / run["files"][0]) for run in report["runs"]]
+    assert {prompt.split()[1] for prompt in prompts} == {"red", "blue"}

@@ -43,11 +43,10 @@ def test_empty_and_scalar_tensors_keep_their_shape(shape: tuple[int, ...]) -> No
 
 def test_a_latent_comes_back_as_it_was() -> None:
     """A value of a link is a structure around tensors; a view is stored as what it shows."""
-    samples = torch.randn(4, 4, 8, 8)
-    latent = {"samples": samples[1:3].transpose(2, 3), "batch_index": [1, 2]}
-    back = _round_trip(latent)
+    samples = torch.randn(4, 4, 8, 8)[1:3].transpose(2, 3)
+    back = _round_trip({"samples": samples, "batch_index": [1, 2]})
     assert isinstance(back, dict)
-    assert torch.equal(back["samples"], latent["samples"])
+    assert torch.equal(back["samples"], samples)
     assert back["batch_index"] == [1, 2]
 
 

@@ -121,7 +121,8 @@ def _vp_sigma_rate(t: Floats) -> Floats:
     """``d sigma / d t``, from ``sigma^2 = exp(gradient t^2 / 2 + start t) - 1``."""
     gradient, start = _linear_beta()
     grown = np.exp(gradient * t**2 / 2 + start * t)
-    return (gradient * t + start) * grown / (2 * np.sqrt(grown - 1))
+    rate: Floats = (gradient * t + start) * grown / (2 * np.sqrt(grown - 1))
+    return rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,13 +97,15 @@ class _Rule:
         if len(self.nodes) == 2:
             return self.nodes.new_tensor([0.5])
         R, b = self._system()
-        return torch.linalg.solve(R[:-1, :-1], b[:-1])
+        weights: Tensor = torch.linalg.solve(R[:-1, :-1], b[:-1])
+        return weights
 
     def corrector(self) -> Tensor:
         """Weights of the earlier differences and, last, of the new one; for order 1 the paper takes 1/2."""
         if len(self.nodes) == 1:
             return self.nodes.new_tensor([0.5])
-        return torch.linalg.solve(*self._system())
+        weights: Tensor = torch.linalg.solve(*self._system())
+        return weights
 
     def difference(self, weights: Tensor, known: Sequence[Tensor]) -> Tensor:
         """The weighted sum of ``(known[k] - known[0]) / r_k``."""

@@ -35,7 +35,7 @@ def renamed(graph: Graph, names: dict[NodeId, NodeId]) -> Graph:
         return Link(names[value.node], value.output) if isinstance(value, Link) else value
 
     calls = {
-        names[node]: Call(call.type, {name: moved(value) for name, value in reversed(call.inputs.items())})
+        names[node]: Call(call.type, {name: moved(value) for name, value in reversed(list(call.inputs.items()))})
         for node, call in graph.items()
     }
     return Graph(dict(sorted(calls.items())))

@@ -84,7 +84,7 @@ def test_equal_nodes_are_computed_once(tmp_path: Path) -> None:
     assert calls.log == [("Const", 7), ("Save", 7)]
     assert {e.node: e.tier for e in listener.of(events.NodeCached)} == {"b": "run", "y": "run"}
     assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["out_00001_.txt", "out_00002_.txt"]
-    assert result.ui["y"]["texts"] == [{"filename": "out_00002_.txt", "subfolder": "", "type": "output"}]
+    assert result.ui[NodeId("y")]["texts"] == [{"filename": "out_00002_.txt", "subfolder": "", "type": "output"}]
 
 
 def test_a_cached_output_still_puts_its_files(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from engine.run.plan import Plan, State
 from tests.engine.run.dags import dags
 from tests.engine.run.toolbox import graph, ids
 
+Calls = Mapping[str, tuple[str, Mapping[str, Any]]]
+"""A graph's nodes as ``graph`` takes them."""
+
 
 def play(plan: Plan, *, failing: frozenset[str] = frozenset()) -> list[NodeId]:
     """Run everything in the plan's order."""
@@ -26,7 +29,7 @@ def play(plan: Plan, *, failing: frozenset[str] = frozenset()) -> list[NodeId]:
 
 
 def make(
-    *, lazy: Mapping[str, frozenset[str]] | None = None, targets: str = "d", known: str = "", **calls: Any
+    calls: Calls, *, lazy: Mapping[str, frozenset[str]] | None = None, targets: str = "d", known: str = ""
 ) -> Plan:
     return Plan(
         graph(**calls),
@@ -36,7 +39,7 @@ def make(
     )
 
 
-DIAMOND = {
+DIAMOND: Calls = {
     "a": ("Const", {}),
     "b": ("Add", {"a": "a/0"}),
     "c": ("Add", {"a": "a/0", "b": 2}),
@@ -47,7 +50,7 @@ DIAMOND = {
 
 def test_readiness_follows_the_links_and_values_are_dropped_after_their_last_user() -> None:
     """a is needed until b and c have run; nothing that no target needs ever runs."""
-    plan = make(**DIAMOND)
+    plan = make(DIAMOND)
     assert plan.ready() == ["a"]
     plan.start(NodeId("a"))
     assert plan.finish(NodeId("a")) == []
@@ -61,9 +64,9 @@ def test_readiness_follows_the_links_and_values_are_dropped_after_their_last_use
 
 def test_a_known_node_needs_none_of_its_ancestors() -> None:
     """With b and c known, a never comes up."""
-    assert play(make(known="bc", **DIAMOND)) == ["d"]
-    assert play(make(known="d", **DIAMOND)) == []
-    assert play(make(known="b", **DIAMOND)) == ["a", "c", "d"]
+    assert play(make(DIAMOND, known="bc")) == ["d"]
+    assert play(make(DIAMOND, known="d")) == []
+    assert play(make(DIAMOND, known="b")) == ["a", "c", "d"]
 
 
 def test_kept_values_are_never_dropped() -> None:
@@ -79,7 +82,7 @@ def test_kept_values_are_never_dropped() -> None:
 
 def test_a_failure_gives_up_its_users_and_what_only_they_needed() -> None:
     """d is given up with b, and so c, which nothing else needs, does not run."""
-    plan = make(**DIAMOND)
+    plan = make(DIAMOND)
     plan.start(NodeId("a"))
     plan.finish(NodeId("a"))
     plan.start(NodeId("b"))
@@ -90,13 +93,13 @@ def test_a_failure_gives_up_its_users_and_what_only_they_needed() -> None:
 
 def test_a_block_is_passed_on() -> None:
     """Whatever requires a blocked node is blocked too."""
-    plan = make(**DIAMOND)
+    plan = make(DIAMOND)
     plan.start(NodeId("a"))
     plan.block(NodeId("a"))
     assert plan.nodes(State.BLOCKED) == ["a", "b", "c", "d"]
 
 
-LAZY = {
+LAZY: Calls = {
     "a": ("Const", {}),
     "b": ("Add", {"a": "a/0"}),
     "p": ("Pick", {"first": True, "a": "b/0", "b": "x/0"}),
@@ -108,7 +111,7 @@ PICK = {"Pick": frozenset("ab")}
 
 def test_a_lazy_input_is_needed_once_it_is_demanded() -> None:
     """p runs, asks for a, waits for b's way, and runs again with it; x never runs."""
-    plan = make(lazy=PICK, **LAZY)
+    plan = make(LAZY, lazy=PICK)
     assert plan.ready() == ["p"]
     assert plan.given(NodeId("p")) == frozenset()
     plan.start(NodeId("p"))
@@ -120,7 +123,7 @@ def test_a_lazy_input_is_needed_once_it_is_demanded() -> None:
 
 def test_a_demand_for_what_is_known_is_ready_at_once() -> None:
     """Nothing has to run for it."""
-    plan = make(lazy=PICK, known="b", **LAZY)
+    plan = make(LAZY, lazy=PICK, known="b")
     plan.start(NodeId("p"))
     plan.demand(NodeId("p"), ["a"])
     assert plan.ready() == ["p"]
@@ -129,7 +132,7 @@ def test_a_demand_for_what_is_known_is_ready_at_once() -> None:
 @pytest.mark.parametrize("inputs", [[], ["first"], ["nope"], ["a", "first"]])
 def test_only_lazy_linked_inputs_may_be_demanded(inputs: list[str]) -> None:
     """Anything else would wait for ever."""
-    plan = make(lazy=PICK, **LAZY)
+    plan = make(LAZY, lazy=PICK)
     plan.start(NodeId("p"))
     with pytest.raises(ValueError, match="not lazy and linked"):
         plan.demand(NodeId("p"), inputs)
@@ -137,7 +140,7 @@ def test_only_lazy_linked_inputs_may_be_demanded(inputs: list[str]) -> None:
 
 def test_nothing_may_be_demanded_twice() -> None:
     """The node has it already, so asking again would never end."""
-    plan = make(lazy=PICK, **LAZY)
+    plan = make(LAZY, lazy=PICK)
     plan.start(NodeId("p"))
     plan.demand(NodeId("p"), ["a"])
     for node in ids("a", "b"):
@@ -164,7 +167,7 @@ def test_demanding_a_failed_branch_gives_up_who_demands_it() -> None:
 
 def test_an_expansion_runs_its_nodes_then_the_node_again() -> None:
     """b becomes two nodes; what it was given is let go when nothing else needs it."""
-    plan = make(**DIAMOND)
+    plan = make(DIAMOND)
     for node in ids("a", "b"):
         plan.start(node)
         if node == "a":
@@ -176,8 +179,8 @@ def test_an_expansion_runs_its_nodes_then_the_node_again() -> None:
 
 def test_an_expansion_may_need_again_what_was_freed() -> None:
     """Its inner node links to a, whose value nobody had use for any more: a runs again."""
-    calls = {"a": ("Const", {}), "b": ("Add", {"a": "a/0"}), "d": ("Add", {"a": "b/0"})}
-    plan = make(**calls)
+    calls: Calls = {"a": ("Const", {}), "b": ("Add", {"a": "a/0"}), "d": ("Add", {"a": "b/0"})}
+    plan = make(calls)
     for node in ids("a", "b"):
         plan.start(node)
         plan.finish(node)
@@ -189,7 +192,7 @@ def test_an_expansion_may_need_again_what_was_freed() -> None:
 
 def test_nodes_that_need_each_other_are_stuck() -> None:
     """A cycle neither runs nor hangs the plan: it says so."""
-    plan = make(a=("Add", {"a": "d/0"}), d=("Add", {"a": "a/0"}))
+    plan = make({"a": ("Add", {"a": "d/0"}), "d": ("Add", {"a": "a/0"})})
     assert plan.first_ready() is None
     assert sorted(plan.stuck()) == ["a", "d"]
 

@@ -36,9 +36,7 @@ class ArrayCodec:
 
     def encode(self, value: Any) -> tuple[Any, Sequence[Buffer]]:
         flat = np.ascontiguousarray(value).reshape(-1)
-        return {"dtype": value.dtype.str, "shape": list(value.shape)}, [
-            memoryview(flat.view(np.uint8))
-        ] if flat.size else []
+        return {"dtype": value.dtype.str, "shape": list(value.shape)}, [flat.view(np.uint8).data] if flat.size else []
 
     def decode(self, header: Any, buffers: Sequence[memoryview]) -> Any:
         data: Buffer = buffers[0] if buffers else b""
@@ -105,8 +103,7 @@ class Calls:
             return int(array.sum())
 
         @node("Read", category="test", outputs=[Output("STRING")])
-        def read(file: Annotated[str, FileChoice("input")]) -> Any:
-            assert isinstance(file, FileRef)
+        def read(file: Annotated[FileRef, FileChoice("input")]) -> Any:
             log.append(("Read", file.name))
             return file.path.read_text()
 

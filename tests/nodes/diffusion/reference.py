@@ -188,7 +188,7 @@ def lcm(model: Model, x: Tensor, sigmas: list[float], draw: Draw) -> Tensor:
 
 
 def ipndm(model: Model, x: Tensor, sigmas: list[float], draw: Draw) -> Tensor:
-    weights = [[1], [3 / 2, -1 / 2], [23 / 12, -4 / 3, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -3 / 8]]
+    weights: list[list[float]] = [[1], [3 / 2, -1 / 2], [23 / 12, -4 / 3, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -3 / 8]]
     slopes: list[Tensor] = []
     for a, b in itertools.pairwise(sigmas):
         denoised = model(x, a)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.errors import UsageError
-from nodes.diffusion.devices import device_policy, free_memory, is_out_of_memory, parse_budget
+from engine.errors import UsageError, is_out_of_memory
+from nodes.diffusion.devices import device_policy, free_memory, parse_budget
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def save_part(folder: Path, model: LoadedModel, **changes: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, demo_store: LocalModelStore, demo: MakeRef) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, demo_store: LocalModelStore, demo: MakeRef) -> Path:
     path = tmp_path_factory.mktemp("demo-folder")
     for part, name in FOLDERS.items():
         with demo_store.lease(demo(part)) as model:

@@ -92,9 +92,9 @@ def test_two_halves_make_a_whole() -> None:
 @pytest.mark.parametrize("settings", [replace(SETTINGS, denoise=0.0), replace(SETTINGS, start=6)])
 def test_nothing_to_do_gives_the_latent_back(settings: Settings) -> None:
     """Without a step left the latent is returned with the same bits, and everything beside it."""
-    latent = {"samples": torch.randn(1, 4, 8, 8), "batch_index": [3]}
-    result = sampled(settings, latent)
-    assert torch.equal(result["samples"], latent["samples"])
+    samples = torch.randn(1, 4, 8, 8)
+    result = sampled(settings, {"samples": samples, "batch_index": [3]})
+    assert torch.equal(result["samples"], samples)
     assert result["batch_index"] == [3]
 
 

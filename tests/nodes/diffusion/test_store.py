@@ -191,10 +191,9 @@ def test_streamed_model_computes_the_same_bits(demo: MakeRef, part: Part) -> Non
         with torch.inference_mode():
             if part == "unet":
                 return run(model)
+            module: Any = model.module
             result: Tensor = (
-                model.module.decode(latent, return_dict=False)[0]
-                if part == "vae"
-                else model.module(ids).last_hidden_state  # type: ignore[operator]
+                module.decode(latent, return_dict=False)[0] if part == "vae" else module(ids).last_hidden_state
             )
             return result
 
@@ -309,3 +308,16 @@ def test_gpu_agrees_with_the_cpu(demo: MakeRef) -> None:
             outputs.append(model.module(inputs[0], time, inputs[1], return_dict=False)[0].float().cpu())
     assert torch.equal(outputs[0], outputs[1])
     assert (outputs[0] - expected).abs().max() < 0.05
+
+
+def test_what_was_derived_lasts_as_long_as_the_weights_are_known(store: LocalModelStore, demo: MakeRef) -> None:
+    """Later leases of the same weights find it, evicted or not; a model that came back changed loses it."""
+    with store.lease(demo("vae")) as model:
+        model.derived["preview"] = 1
+    store.evict_all()
+    with store.lease(demo("vae")) as model:
+        assert model.derived == {"preview": 1}
+        with torch.no_grad():
+            model.module.get_parameter("decoder.conv_in.bias").add_(1)
+    with store.lease(demo("vae")) as model:
+        assert model.derived == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,8 +31,8 @@ def reference(text: str, clip: LoadedModel, layer: int = -1) -> Tensor:
         if layer == -1:
             last: Tensor = out.last_hidden_state
             return last
-        tower = getattr(clip.module, "text_model", clip.module)
-        skipped: Tensor = tower.final_layer_norm(out.hidden_states[layer])  # type: ignore[operator, union-attr]
+        tower: Any = getattr(clip.module, "text_model", clip.module)
+        skipped: Tensor = tower.final_layer_norm(out.hidden_states[layer])
         return skipped
 
 
@@ -85,8 +86,8 @@ def test_embedding_stands_in_the_place_of_tokens(demo_store: LocalModelStore, de
     """The learned vectors of an embedding act as tokens: those of a word give that word's encoding."""
     path = tmp_path / "mine.safetensors"
     with demo_store.lease(demo("clip")) as clip:
-        tower = getattr(clip.module, "text_model", clip.module)
-        table: Tensor = tower.embeddings.token_embedding.weight  # type: ignore[union-attr, assignment]
+        tower: Any = getattr(clip.module, "text_model", clip.module)
+        table: Tensor = tower.embeddings.token_embedding.weight
         save_file({"emb_params": table[tokenize("red circle")].clone()}, path)
         found = states("a embedding:mine, blue", clip, find_embedding={"mine": path}.get)
         assert torch.equal(found, states("a red circle, blue", clip))
