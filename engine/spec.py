@@ -239,7 +239,7 @@ def node(
             outputs=tuple(outputs),
             title=title or type_,
             category=category,
-            description=inspect.getdoc(fn) or "",
+            description=(inspect.getdoc(fn) or "").replace("``", ""),  # as people read it, in a terminal or an editor
             version=version,
             output_node=output_node,
             pure=pure,

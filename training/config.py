@@ -113,13 +113,13 @@ class PolishRecipe:
     """The decoder's last training, on the denoiser's own latents."""
 
     seed: int = 5
-    drafts: int = 900
+    drafts: int = 480
     group: int = 24
     guidances: tuple[float, ...] = (4.0, 5.0, 6.0)
     sampling_steps: int = 20
     least_overlap: float = 0.75
     """A draft further than this from an ideal shape is not used."""
-    steps: int = 700
+    steps: int = 500
     batch: int = 4
     draft_share: float = 0.6
     rate: float = 3e-4

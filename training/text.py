@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, VOCABULARY, tokenize
 from training.config import TextRecipe
 from training.grammar import NOT_SAID, Meaning, every_caption, words
-from training.tokens import LENGTH, clip_tokenizer
 from training.world import COLOURS, PLACES, SHAPES, SIZES
 
-VOCABULARY = 49408
-START, END = VOCABULARY - 2, VOCABULARY - 1
+LENGTH = 77
+"""Tokens the encoder looks at: a start mark, 75 of the text, an end mark."""
 UNKNOWN = 0
 """A token of no word in the grammar ("!"): its row is every unknown word's."""
 WIDTH = 64
@@ -34,24 +34,23 @@ TABLE = "embeddings.token_embedding.weight"
 
 
 def token_rows(captions: Sequence[str]) -> Tensor:
-    """(N, 77) token numbers."""
-    tokenizer = clip_tokenizer()
-    return torch.tensor([tokenizer(text) for text in captions])
+    """(N, 77) token numbers; the end mark fills a row up, as Stable Diffusion 1 pads."""
+    rows = [[START_TOKEN, *tokenize(text)[: LENGTH - 2]] for text in captions]
+    return torch.tensor([row + [END_TOKEN] * (LENGTH - len(row)) for row in rows])
 
 
 def known_tokens() -> list[int]:
     """The tokens of the grammar's words and the two marks, in order."""
-    tokenizer = clip_tokenizer()
-    return sorted({START, END} | {token for word in words() for token in tokenizer.pieces(word)})
+    return sorted({START_TOKEN, END_TOKEN} | {token for word in words() for token in tokenize(word)})
 
 
 def with_unknown_words(row: Sequence[int], most: int, chance: random.Random) -> list[int]:
     """Put 1 to `most` unknown words into a row of tokens: at its beginning, at its end or anywhere."""
-    body = list(row[1 : row.index(END)])
+    body = list(row[1 : row.index(END_TOKEN)])
     for _ in range(chance.randint(1, most)):
         body.insert(chance.choice([0, len(body), chance.randint(0, len(body))]), UNKNOWN)
-    filled = [START, *body[: LENGTH - 2]]
-    return filled + [END] * (LENGTH - len(filled))
+    filled = [START_TOKEN, *body[: LENGTH - 2]]
+    return filled + [END_TOKEN] * (LENGTH - len(filled))
 
 
 def make_text_encoder(vocabulary: int = VOCABULARY) -> CLIPTextModel:
@@ -171,7 +170,7 @@ def train_text(recipe: TextRecipe, path: Path, known: CLIPTextModel | None = Non
         if step % 4:
             rows = rows[:, : recipe.short_length]
         states = encoder(input_ids=small[rows]).last_hidden_state
-        loss, correct = _loss(states, questions, rows == END, right)
+        loss, correct = _loss(states, questions, rows == END_TOKEN, right)
         if elder:
             loss = loss + recipe.hold * elder.distance(rows, states)
         loss.backward()

@@ -111,7 +111,6 @@ def run(
     from engine.run.settings import DeviceSettings
 
     places = Places(models=tuple(models), input=input, output=output, state=state, extra_model_paths=extra_model_paths)
-    settings = DeviceSettings(device=device, dtype=dtype, vram_budget=vram_budget, noise_device=noise_device)
     arguments = RunArguments(
         file=file,
         sets=tuple(sets),
@@ -122,6 +121,7 @@ def run(
         json=json,
     )
     with exit_codes():
+        settings = DeviceSettings(device=device, dtype=dtype, vram_budget=vram_budget, noise_device=noise_device)
         raise typer.Exit(run_command(arguments, places, settings))
 
 

@@ -11,22 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 
 from engine.errors import UsageError
 from engine.models import Part
 from engine.numerics import DEFAULT_PRECISION, Precision, device_kind
-
-_UNITS: Final[Mapping[str, int]] = {
-    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
-_AMOUNT: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*|%)\s*")
-
-BUDGET_SHARE: Final = 0.9
-"""Share of the free memory that models may take when no budget is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +69,6 @@ def _free_main_memory() -> int:
             return int(found[1]) * 1024
     # elsewhere only the total is known without another package; half of it is a careful guess
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def parse_budget(text: str | None, free: int) -> int:
-    """Bytes of a budget such as ``4GB``, ``3.5GiB``, ``6000000000`` or ``80%`` of the ``free`` bytes.
-
-    None is the default share of what is free. Raises UsageError when the text is no positive amount.
-    """
-    if text is None:
-        return int(free * BUDGET_SHARE)
-    found = _AMOUNT.fullmatch(text)
-    unit = found[2].upper() if found else ""
-    if found is None or (unit != "%" and unit not in _UNITS) or float(found[1]) <= 0:
-        raise UsageError(f"expected a memory budget such as 4GB or 80%, found {text!r}")
-    return int(free * float(found[1]) / 100) if unit == "%" else int(float(found[1]) * _UNITS[unit])
 
 
 def release_unused(device: torch.device) -> None:

@@ -27,7 +27,7 @@ from torch import nn
 from engine.errors import InputError, ResourceError, is_out_of_memory
 from engine.models import Digest, ModelRef, Part, Patch
 from engine.numerics import precision
-from engine.run.settings import DeviceSettings
+from engine.run.settings import DeviceSettings, parse_budget
 from nodes.diffusion import networks, offload
 from nodes.diffusion.budget import Budget, Resident
 from nodes.diffusion.configs import PartConfig
@@ -35,7 +35,6 @@ from nodes.diffusion.devices import (
     DevicePolicy,
     device_policy,
     free_memory,
-    parse_budget,
     release_unused,
 )
 from nodes.diffusion.sources import Facts, Source, Weights, open_source

@@ -136,6 +136,20 @@ def test_a_wrong_set_is_a_wrong_argument(mezzotint: Mezzotint, argument: str, sa
     assert said in result.output
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--vram-budget", "lots"), ("--device", "abacus"), ("--dtype", "float7"), ("--target", "99")]
+)
+def test_a_wrong_option_is_said_before_anything_runs(
+    mezzotint: Mezzotint, tmp_path: Path, option: str, value: str
+) -> None:
+    """Exit code 2, one line that shows what was given, and nothing written."""
+    result = mezzotint("run", _write(tmp_path / "w.json", _pictures()), option, value)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert value in result.stderr
+    assert not (tmp_path / "output").exists()
+
+
 def test_an_assignment_splits_at_the_last_dot_before_the_equals_sign() -> None:
     """Titles may hold dots and values may hold anything."""
     parsed = parse_assignment("Model v1.5.text=a=b.c")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from nodes.diffusion.tokenizer import START_TOKEN, VOCABULARY
 from training.export import export, read, text_weights, unet_weights, vae_weights
-from training.text import START, VOCABULARY, make_text_encoder, spread
+from training.text import make_text_encoder, spread
 from training.unet import Unet, make_unet
 from training.vae import make_vae
 
@@ -63,7 +64,7 @@ def test_no_two_weights_get_the_same_key() -> None:
 def test_unknown_words_share_a_row() -> None:
     """Spreading the small table gives known tokens their rows and every other token the first one."""
     small = {"embeddings.token_embedding.weight": torch.arange(4.0)[:, None].expand(4, 64)}
-    table = spread(small, [320, START, START + 1])["embeddings.token_embedding.weight"]
+    table = spread(small, [320, START_TOKEN, START_TOKEN + 1])["embeddings.token_embedding.weight"]
     assert table.shape == (VOCABULARY, 64)
     assert table[:, 0].unique().tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert table[[320, START, 0], 0].tolist() == [1.0, 2.0, 0.0]
+    assert table[[320, START_TOKEN, 0], 0].tolist() == [1.0, 2.0, 0.0]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from engine.errors import UsageError, is_out_of_memory
-from nodes.diffusion.devices import device_policy, free_memory, parse_budget
+from engine.run.settings import DeviceSettings, parse_budget
+from nodes.diffusion.devices import device_policy, free_memory
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,8 @@ def test_impossible_budget_is_refused(text: str) -> None:
     """What is no positive amount is a usage error that shows the form."""
     with pytest.raises(UsageError, match="such as 4GB or 80%"):
         parse_budget(text, 1000)
+    with pytest.raises(UsageError, match="such as 4GB or 80%"):
+        DeviceSettings(vram_budget=text)
 
 
 def test_cpu_runs_in_float32_unless_asked() -> None:
