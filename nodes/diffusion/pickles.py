@@ -7,6 +7,7 @@ of its own means that whatever goes wrong, memory included, goes wrong there. Th
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,9 @@ def _write(source: Path, target: Path) -> None:
     os.close(handle)
     try:
         save_file(tensors, partial, metadata={"format": "pt"})
+        shutil.copymode(
+            source, partial
+        )  # temporary files are their owner's alone; whoever could read the old file can read this one
         os.replace(partial, target)
     except OSError as error:
         raise ResourceError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -25,8 +25,10 @@ def test_checkpoint_is_converted_in_a_process_of_its_own(tmp_path: Path) -> None
     shared = torch.arange(6.0)
     tensors = {"a": shared, "b": shared, "c": torch.ones(4, 4)[:, 1], "d": torch.ones(2, dtype=torch.float16)}
     torch.save({"state_dict": tensors | {"step": 3}, "epoch": 7}, tmp_path / "old.ckpt")
+    (tmp_path / "old.ckpt").chmod(0o644)
     target = convert_pickle(tmp_path / "old.ckpt")
     assert target == tmp_path / "old.safetensors"
+    assert target.stat().st_mode & 0o777 == 0o644
     converted = load_file(target)
     assert converted.keys() == tensors.keys()
     assert all(torch.equal(converted[name], tensors[name]) for name in tensors)
