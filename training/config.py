@@ -110,18 +110,12 @@ REFINING = UnetRecipe(
 
 @dataclass(frozen=True, slots=True)
 class PolishRecipe:
-    """The decoder's last training, on the denoiser's own latents."""
+    """The decoder's last training."""
 
     seed: int = 5
-    drafts: int = 480
-    group: int = 24
-    guidances: tuple[float, ...] = (4.0, 5.0, 6.0)
-    sampling_steps: int = 20
-    least_overlap: float = 0.75
-    """A draft further than this from an ideal shape is not used."""
-    steps: int = 500
+    side: int = 128
+    steps: int = 800
     batch: int = 4
-    draft_share: float = 0.6
     rate: float = 3e-4
     decay: float = 0.995
     noise: float = 0.15

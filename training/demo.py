@@ -15,7 +15,7 @@ import torch
 
 from training.config import REFINING, Recipe
 from training.export import export, read
-from training.polish import make_drafts, polish
+from training.polish import polish
 from training.text import load_text, train_text
 from training.unet import encode_set, load_set, load_unet, start_from, train_unet
 from training.vae import load_vae, train_vae
@@ -40,10 +40,6 @@ class Folder:
     @property
     def unet(self) -> Path:
         return self.path / "unet.pt"
-
-    @property
-    def drafts(self) -> Path:
-        return self.path / "drafts.pt"
 
     @property
     def polished(self) -> Path:
@@ -76,11 +72,8 @@ def run_unet(recipe: Recipe, folder: Folder) -> None:
 
 
 def run_polish(recipe: Recipe, folder: Folder) -> None:
-    if not folder.drafts.exists():
-        unet, vae = load_unet(folder.unet), load_vae(folder.vae)
-        make_drafts(unet, vae, load_text(folder.text), recipe.polish, folder.drafts)
     if not folder.polished.exists():
-        polish(load_vae(folder.vae), folder.drafts, recipe.polish, folder.polished)
+        polish(load_vae(folder.vae), recipe.polish, folder.polished)
 
 
 def run_export(recipe: Recipe, folder: Folder) -> None:
@@ -92,7 +85,8 @@ def start(file: Path, recipe: Recipe, folder: Folder) -> None:
     """Lay an exported model's pieces into the folder, its text encoder with any new words, so that the stages go on from them."""
     unet, vae, text = read(file)
     train_text(recipe.text, folder.text, text)
-    torch.save(vae.state_dict(), folder.vae)
+    for path in (folder.vae, folder.polished):
+        torch.save(vae.state_dict(), path)
     start_from(unet, folder.unet)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from training.grammar import Meaning
-from training.world import COLOURS, OUTLINES, PALETTE, SHAPES, Scenes
+from training.world import COLOURS, OUTLINES, PALETTE, SHAPES
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -186,13 +186,3 @@ def describe(finding: Finding) -> str:
     shape = "nothing" if finding.shape is None else SHAPES[finding.shape]
     ground = "?" if finding.ground is None else COLOURS[finding.ground]
     return f"{colour} {shape} on {ground}"
-
-
-def ideal(found: Finding) -> Scenes:
-    """The scene of exactly what the judge saw: the same shape and colours, area and centre of mass."""
-    if found.colour is None or found.shape is None or found.ground is None:
-        raise ValueError("expected a finding with colour, shape and ground, found a part missing; judge it again")
-    own, radius = unit_moments(SHAPES[found.shape]), found.radius
-    centre = (found.centre[0] - radius * own.x, found.centre[1] - radius * own.y)
-    named = torch.tensor([[found.colour, found.shape, found.ground]])
-    return Scenes.unnamed(named, torch.tensor([centre]), torch.tensor([radius]))

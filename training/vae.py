@@ -1,7 +1,7 @@
 """The autoencoder: pictures to latents an eighth as wide, and back.
 
 Two trainings. First encoder and decoder together, with noise on the latents, so that the code survives what a denoiser
-gets wrong. At the end the decoder alone, on latents that the finished denoiser has had in its hands (see polish.py).
+gets wrong. At the end the decoder alone, on pictures of the full size (see polish.py).
 """
 
 from __future__ import annotations
