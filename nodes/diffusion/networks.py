@@ -66,9 +66,10 @@ def wanted_shapes(module: nn.Module) -> Shapes:
 
 def assign(module: nn.Module, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Put ``tensors`` into ``module`` as they are, without a copy; those not named stay."""
+    owners = dict(module.named_modules())
     for name, tensor in tensors:
         path, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(path)
+        owner = owners[path]
         if leaf in owner._parameters:
             owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
         else:

@@ -251,7 +251,8 @@ class LocalModelStore:
         return self._patcher(ref.part, pristine, ref.patches)
 
     def _load(self, opened: _Opened, dtype: torch.dtype, state: State) -> None:
-        self._strip(opened, dtype)
+        if opened.state != "stripped":
+            self._strip(opened, dtype)
         if state == "streamed":
             offload.stream(opened.module, opened.weights, self.policy.device)
         else:
