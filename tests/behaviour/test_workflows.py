@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 from PIL import Image
 
 from engine.files import LocalFiles
+from engine.graph.graph import NodeId
 from engine.graph.read import read_workflow
 from engine.graph.validate import coerced, validate
 from engine.registry import Registry
 from engine.run.executor import Executor, Run, RunResult
+from engine.run.settings import DeviceSettings
+from nodes.diffusion.store import make_store
 from training.judge import Picture, look
 from training.world import COLOURS, SHAPES
 
@@ -95,3 +99,20 @@ def test_a_picture_carries_its_workflow_and_makes_itself_again(
     copy = tmp_path / "output" / again.ui[next(iter(again.ui))]["images"][0]["filename"]
     assert copy != path
     assert np.array_equal(_pixels(path), _pixels(copy))
+
+
+def test_a_new_prompt_reads_no_weights_again(
+    core: Registry, make_executor: Callable[[], Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With only the prompt changed, its text is encoded, sampled and decoded; the models are those that are loaded."""
+    store = make_store(DeviceSettings(device="cpu"))
+    monkeypatch.setattr(core, "make_store", lambda settings: store)
+    executor = make_executor()
+    graph = coerced(read_workflow(ROOT / "workflows" / "txt2img.json", core).graph, core)
+    assert executor.run_sync(Run(graph)).status == "succeeded"
+    before = replace(store.counters)
+    prompt = NodeId("6")
+    changed = graph.with_call(prompt, graph[prompt].with_inputs(text="a blue square on a yellow background"))
+    result = executor.run_sync(Run(changed))
+    assert set(result.ran) == {"6", "3", "8", "9"}
+    assert store.counters == before
