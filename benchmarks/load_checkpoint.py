@@ -88,10 +88,23 @@ def reference(path: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start}
 
 
-def ours(path: Path) -> dict[str, float]:
-    """Leases of all three parts."""
+def import_networks() -> None:
     for module in NETWORK_MODULES:
         importlib.import_module(module)
+
+
+def memory(path: Path) -> dict[str, float]:
+    """The same leases, with an eye on memory; watching takes time, so this is a measurement of its own."""
+    import_networks()
+    result: dict[str, float] = {}
+    with peak_memory(result):
+        result |= ours(path)
+    return result
+
+
+def ours(path: Path) -> dict[str, float]:
+    """Leases of all three parts."""
+    import_networks()
 
     from engine.models import Digest, ModelRef, Part
     from nodes.diffusion.budget import Budget
@@ -101,15 +114,12 @@ def ours(path: Path) -> dict[str, float]:
     store = LocalModelStore(device_policy("cpu"), Budget(1 << 40))
     parts: tuple[Part, ...] = ("unet", "clip", "vae")
     weights = 0
-    result: dict[str, float] = {}
-    with peak_memory(result):
-        start = time.perf_counter()
-        for part in parts:
-            with store.lease(ModelRef(Digest("x"), part, str(path))) as model:
-                touch(model.module.parameters())
-                weights += sum(parameter.numel() * 4 for parameter in model.module.parameters())
-        result["seconds"] = time.perf_counter() - start
-    return result | {"weights": weights}
+    start = time.perf_counter()
+    for part in parts:
+        with store.lease(ModelRef(Digest("x"), part, str(path))) as model:
+            touch(model.module.parameters())
+            weights += sum(parameter.numel() * 4 for parameter in model.module.parameters())
+    return {"seconds": time.perf_counter() - start, "weights": weights}
 
 
 def measure(side: str, path: Path) -> dict[str, float]:
@@ -125,10 +135,11 @@ def compare(path: Path, rounds: int) -> bool:
     pairs = [(measure("ours", path), measure("reference", path)) for _ in range(rounds)]
     mine = statistics.median(our["seconds"] for our, _ in pairs)
     plain = statistics.median(other["seconds"] for _, other in pairs)
-    memory = max(our["peak"] / our["weights"] for our, _ in pairs)
+    watched = measure("memory", path)
+    share = watched["peak"] / watched["weights"]
     print(f"{path.stem}: {mine:.2f} s over {plain:.2f} s = {mine / plain:.2f} (target {TIME_TARGET})")
-    print(f"{path.stem}: peak anonymous memory over weights in float32 = {memory:.3f} (target {MEMORY_TARGET})")
-    return mine / plain <= TIME_TARGET and memory <= MEMORY_TARGET
+    print(f"{path.stem}: peak anonymous memory over weights in float32 = {share:.3f} (target {MEMORY_TARGET})")
+    return mine / plain <= TIME_TARGET and share <= MEMORY_TARGET
 
 
 def main() -> int:
@@ -139,7 +150,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.measure:
         side, path = arguments.measure
-        print(json.dumps({"ours": ours, "reference": reference}[side](Path(path))))
+        print(json.dumps({"ours": ours, "memory": memory, "reference": reference}[side](Path(path))))
         return 0
     met = True
     for dtype in CODES:
