@@ -91,7 +91,7 @@ class DigestIndex:
                 return self._run(statement, values)
             except sqlite3.OperationalError as error:
                 raise ResourceError(
-                    f"expected to keep digests in {self._path}, found: {error}; make room there"
+                    f"expected to keep digests in {self._path}, found: {error}; make it writable, with room to grow"
                 ) from error
             except sqlite3.DatabaseError:
                 self._path.unlink()

@@ -95,9 +95,8 @@ def _write(source: Path, target: Path) -> None:
     os.close(handle)
     try:
         save_file(tensors, partial, metadata={"format": "pt"})
-        shutil.copymode(
-            source, partial
-        )  # temporary files are their owner's alone; whoever could read the old file can read this one
+        # temporary files are their owner's alone; whoever could read the old file can read this one
+        shutil.copymode(source, partial)
         os.replace(partial, target)
     except OSError as error:
         raise ResourceError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -261,8 +261,9 @@ def test_an_editor_file_is_sent_as_its_editor_would_send_it(mezzotint: Mezzotint
 
 
 def test_new_seeds_draw_new_choices(mezzotint: Mezzotint, tmp_path: Path) -> None:
-    """Among ten randomized runs both colours come up, and no seed twice."""
+    """Among twenty-four randomized runs both colours come up, and no seed twice."""
     file = _editor_file(tmp_path, SaveImage=["x"])
-    report = json.loads(mezzotint("run", file, "--count", "10", "--randomize", "--json").stdout)
-    prompts = [_prompt_of(tmp_path / run["files"][0]) for run in report["runs"]]
-    assert {prompt.split()[1] for prompt in prompts} == {"red", "blue"}
+    report = json.loads(mezzotint("run", file, "--count", "24", "--randomize", "--json").stdout)
+    sent = [json.loads(read_text((tmp_path / run["files"][0]).read_bytes())["prompt"]) for run in report["runs"]]
+    assert {api["6"]["inputs"]["text"].split()[1] for api in sent} == {"red", "blue"}
+    assert len({api["3"]["inputs"]["seed"] for api in sent}) == 24
