@@ -85,13 +85,33 @@ class ResourceError(MezzotintError):
 class NodeFailed(MezzotintError):
     """A node of a run raised. ``__cause__`` is what it raised."""
 
-    def __init__(self, node: str, class_type: str, message: str, *, input: str | None = None) -> None:
+    def __init__(
+        self,
+        node: str,
+        class_type: str,
+        message: str,
+        *,
+        input: str | None = None,
+        shown: str | None = None,
+        pack: str | None = None,
+    ) -> None:
+        """``shown`` is the node of the workflow that became ``node``; ``pack`` the third-party pack that ``node`` comes from."""
         self.node = node
         self.class_type = class_type
         self.input = input
         self.reason = message
-        where = f"node {node} ({class_type})" + (f", input {input}" if input else "")
-        super().__init__(f"{where}: {message}")
+        self.shown = shown or node
+        self.pack = pack
+        type_ = f"{class_type} of pack {pack}" if pack else class_type
+        inner = f"node {shown}, in its inner node {node}"
+        where = f"{inner if self.shown != node else f'node {node}'} ({type_})"
+        super().__init__(f"{where}{f', input {input}' if input else ''}: {message}")
+
+    def located(self, shown: str, pack: str | None) -> NodeFailed:
+        """This failure, with the place in the workflow and in the installation where it happened."""
+        found = NodeFailed(self.node, self.class_type, self.reason, input=self.input, shown=shown, pack=pack)
+        found.__cause__ = self.__cause__
+        return found
 
 
 class Cancelled(BaseException):

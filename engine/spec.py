@@ -66,6 +66,11 @@ class Lazy:
 
 
 @dataclass(frozen=True, slots=True)
+class RawLink:
+    """The function gets the link itself, ``Link(node, output)``, instead of what comes over it. The source still runs first."""
+
+
+@dataclass(frozen=True, slots=True)
 class SocketOnly:
     """A widget type that only comes over a link (``forceInput``)."""
 
@@ -85,9 +90,9 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """A choice among names that are computed where the node is declared; ``Literal`` says the others."""
+    """A choice among names that are computed: where the node is declared, or each time somebody looks. ``Literal`` says the others."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] | Callable[[], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +117,21 @@ class InputSpec:
     required: bool
     default: object = MISSING
     range: Range | None = None
-    choices: tuple[str, ...] | None = None
+    choices: tuple[str, ...] | Callable[[], Sequence[str]] | None = None
     files: FileChoice | None = None
     seed: bool = False
     multiline: bool = False
     dynamic_prompts: bool = False
     lazy: bool = False
+    raw_link: bool = False
     socket_only: bool = False
     tooltip: str | None = None
     display: str | None = None
+
+    @property
+    def options(self) -> tuple[str, ...] | None:
+        """What can be chosen now; None where the input is no choice, or one among files."""
+        return tuple(self.choices()) if callable(self.choices) else self.choices
 
     @property
     def is_widget(self) -> bool:
@@ -177,16 +188,22 @@ class NodeSpec:
     title: str
     category: str
     description: str = ""
-    version: int = 1
+    version: int | str = 1
     output_node: bool = False
     pure: bool = True
     """The outputs follow from the inputs alone. An impure node's key is salted with the run's id."""
+    lasting: bool = True
+    """Results may be kept on disk; otherwise in memory alone, and so may all that is made of them."""
+    by_id: bool = False
+    """The function is told the node's id, which then counts in the key."""
     takes_context: bool = False
     takes_lists: bool = False
     """The function gets whole lists and is called once, instead of once per element."""
     takes_extra: bool = False
     """Inputs that are not declared are passed on too (``**kwargs``)."""
     is_async: bool = False
+    concurrency: int | None = None
+    """How many calls of an async function may be under way at once in this process; None: any number."""
     expands: bool = False
     """The function may return an ``Expand``; its own result is then not kept on disk."""
     deprecated: bool = False
@@ -197,13 +214,21 @@ class NodeSpec:
     reads: FilesRead | None = None
     hidden: Mapping[str, str] = field(default_factory=dict)
     """Hidden inputs as editors know them (name -> ``"PROMPT"``...), for ``object_info`` alone."""
+    judges: frozenset[str] = frozenset()
+    """Inputs whose literals ``check`` alone judges: neither choices nor ranges are looked at."""
+    judges_types: bool = False
+    """``check`` is passed ``input_types``, the types that come over links by input, and judges them instead of the engine."""
+    pack: str | None = None
+    """The third-party pack it comes from."""
+    describe: Callable[[], dict[str, Any]] | None = None
+    """The node's ``object_info`` in its own words, where it has some."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)
 
     @property
     def module(self) -> str:
-        return self.fn.__module__
+        return f"custom_nodes.{self.pack}" if self.pack else self.fn.__module__
 
     def input(self, name: str) -> InputSpec | None:
         return next((spec for spec in self.inputs if spec.name == name), None)
@@ -219,6 +244,7 @@ def node(
     output_node: bool = False,
     pure: bool = True,
     takes_lists: bool = False,
+    concurrency: int | None = None,
     expands: bool = False,
     deprecated: bool = False,
     experimental: bool = False,
@@ -247,6 +273,7 @@ def node(
             takes_lists=takes_lists,
             takes_extra=signature.takes_extra,
             is_async=inspect.iscoroutinefunction(fn),
+            concurrency=concurrency,
             expands=expands,
             deprecated=deprecated,
             experimental=experimental,
@@ -309,6 +336,7 @@ def _read_input(node_type: str, parameter: inspect.Parameter, hint: Any) -> Inpu
         multiline=multiline is not None,
         dynamic_prompts=multiline is not None and multiline.dynamic_prompts,
         lazy=Lazy in marks,
+        raw_link=RawLink in marks,
         socket_only=SocketOnly in marks,
         tooltip=hint_mark.tooltip,
         display=hint_mark.display,
@@ -341,7 +369,7 @@ _WIDGET_TYPES: Final[dict[Any, SocketType]] = {int: INT, float: FLOAT, str: STRI
 
 def _socket(
     node_type: str, name: str, base: Any, marks: Mapping[type, Any]
-) -> tuple[SocketType, tuple[str, ...] | None]:
+) -> tuple[SocketType, tuple[str, ...] | Callable[[], Sequence[str]] | None]:
     if Socket in marks:
         return SocketType(marks[Socket].type), None
     if FileChoice in marks:
@@ -367,7 +395,7 @@ def _check_input(node_type: str, spec: InputSpec) -> None:
         raise DefinitionError(f"{where} is marked Seed but is of type {spec.type}; a seed is an INT")
     if spec.default is MISSING:
         return
-    if spec.choices is not None and spec.default not in spec.choices:
+    if isinstance(spec.choices, tuple) and spec.default not in spec.choices:
         raise DefinitionError(f"{where} defaults to {spec.default!r}, which is not among {', '.join(spec.choices)}")
     if spec.range and isinstance(spec.default, int | float) and not spec.range.min <= spec.default <= spec.range.max:
         raise DefinitionError(f"{where} defaults to {spec.default}, outside {spec.range.min}..{spec.range.max}")

@@ -142,8 +142,8 @@ def _describe(given: InputSpec) -> str:
     parts: list[str] = [str(given.type)]
     if given.files:
         parts.append(f"a file of {given.files.folder}")
-    if given.choices:
-        parts.append(", ".join(given.choices))
+    if choices := given.options:
+        parts.append(", ".join(map(str, choices)))
     if given.range:
         parts.append(f"{given.range.min:g} to {given.range.max:g}")
     if given.default is not MISSING:

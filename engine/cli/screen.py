@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from engine.graph.graph import Graph, NodeId
-from engine.run.events import Event, NodeFailed, NodeFinished, NodeProgress, NodeStarted, NodeWarning, OnEvent
+from engine.run.events import (
+    Event,
+    NodeBlocked,
+    NodeFailed,
+    NodeFinished,
+    NodeProgress,
+    NodeStarted,
+    NodeWarning,
+    OnEvent,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -38,10 +47,10 @@ def _name(graph: Graph, node: NodeId) -> str:
 def _line(graph: Graph, event: Event) -> None:
     """A line for each node that ran: for logs and pipes."""
     match event:
-        case NodeFinished(node=node, seconds=seconds):
+        case NodeFinished(node=node, shown=shown, seconds=seconds) if node == shown:
             say(f"{_name(graph, node)}: {seconds:.2f} s")
-        case NodeWarning(node=node, message=message):
-            say(f"warning: {_name(graph, node)}: {message}")
+        case NodeWarning(shown=shown, message=message) | NodeBlocked(shown=shown, message=message):
+            say(f"warning: {_name(graph, shown)}: {message}")
 
 
 @contextmanager
@@ -55,7 +64,7 @@ def _bars(graph: Graph) -> Iterator[OnEvent]:
 
 
 class _Bars:
-    """One bar a node. A node that reports no steps counts as one."""
+    """One bar for each node of the workflow. A node that reports no steps counts as one; what it became is told at its bar."""
 
     def __init__(self, graph: Graph, progress: Progress) -> None:
         self._graph = graph
@@ -64,16 +73,20 @@ class _Bars:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case NodeStarted(node=node):
-                self._tasks[node] = self._progress.add_task(_name(self._graph, node), total=1)
-            case NodeProgress(node=node, done=done, total=total):
-                self._progress.update(self._tasks[node], completed=done, total=total)
+            case NodeStarted(node=node, shown=shown, class_type=type_):
+                name = _name(self._graph, shown)
+                if shown not in self._tasks:
+                    self._tasks[shown] = self._progress.add_task(name, total=1)
+                if node != shown:
+                    self._progress.update(self._tasks[shown], description=f"{name} > {type_}")
+            case NodeProgress(shown=shown, done=done, total=total) if shown in self._tasks:
+                self._progress.update(self._tasks[shown], completed=done, total=total)
             case NodeFinished(node=node) if node in self._tasks:
                 self._finish(self._tasks[node])
             case NodeFailed(node=node) if node in self._tasks:
                 self._progress.stop_task(self._tasks[node])
-            case NodeWarning(node=node, message=message):
-                self._progress.console.print(f"warning: {_name(self._graph, node)}: {message}", markup=False)
+            case NodeWarning(shown=shown, message=message) | NodeBlocked(shown=shown, message=message):
+                self._progress.console.print(f"warning: {_name(self._graph, shown)}: {message}", markup=False)
 
     def _finish(self, task: TaskID) -> None:
         self._progress.update(task, completed=self._progress.tasks[task].total)

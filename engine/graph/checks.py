@@ -171,8 +171,8 @@ class Checker:
             return
         if spec.files is not None:
             yield from self._missing_file(node, spec, spec.files, value)
-        elif spec.choices is not None and value not in spec.choices:
-            choices = [str(choice) for choice in spec.choices]
+        elif (options := spec.options) is not None and value not in options:
+            choices = [str(choice) for choice in options]
             close = self._nearest(
                 f"choice of {self.calls[node].type}.{spec.name}", value, lambda wrong: nearest(wrong, choices)
             )

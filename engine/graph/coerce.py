@@ -43,8 +43,8 @@ def _convert(spec: InputSpec, value: Value) -> Value:
         return str(value)
     if spec.type == BOOLEAN:
         return bool(value)
-    if spec.choices is not None:
-        return next((choice for choice in spec.choices if choice == value), value)
+    if (choices := spec.options) is not None:
+        return next((choice for choice in choices if choice == value), value)
     if spec.files is not None and not isinstance(value, str):
         raise NotCoercibleError
     if spec.type == COMBO or takes_any_literal(spec):
@@ -62,8 +62,8 @@ def expectation(spec: InputSpec) -> str:
     """What an input takes, in words."""
     if spec.files is not None:
         return f'a file of the folder "{spec.files.folder}"'
-    if spec.choices is not None:
-        return f"one of {listed(str(choice) for choice in spec.choices)}"
+    if (choices := spec.options) is not None:
+        return f"one of {listed(str(choice) for choice in choices)}"
     word = _WORDS.get(spec.type)
     if word is None:
         return "a value or a link" if takes_any_literal(spec) else f"a link to {article(spec.type)} output"

@@ -53,8 +53,8 @@ def default_value(spec: InputSpec) -> Any:
     """What a fresh widget holds; ``MISSING`` for a file choice without default and for what may be left out."""
     if spec.default is not MISSING or not spec.required or spec.files is not None:
         return spec.default
-    if spec.choices:
-        return spec.choices[0]
+    if choices := spec.options:
+        return choices[0]
     if spec.type in (INT, FLOAT):
         return max(0, spec.range.min) if spec.range else 0
     return {STRING: "", BOOLEAN: False}.get(spec.type, MISSING)

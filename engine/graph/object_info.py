@@ -19,6 +19,8 @@ def object_info(spec: NodeSpec, files: Files | None = None) -> dict[str, Any]:
     Choices have the older shape ``[[options], {...}]``, which every editor takes. Without ``files`` a choice among
     files has no options.
     """
+    if spec.describe is not None:
+        return spec.describe()
     required = [known for known in spec.inputs if known.required]
     optional = [known for known in spec.inputs if not known.required]
     return {
@@ -59,8 +61,8 @@ def _input(spec: InputSpec, files: Files | None) -> list[Any]:
     kind: Any = spec.type
     if spec.files is not None:
         kind = list(files.choices(spec.files)) if files is not None else []
-    elif spec.choices is not None:
-        kind = list(spec.choices)
+    elif (choices := spec.options) is not None:
+        kind = list(choices)
     options = _options(spec)
     return [kind, options] if options else [kind]
 

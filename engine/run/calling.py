@@ -77,7 +77,7 @@ class Caller:
         called.count += 1
         if node not in self._started:
             self._started.add(node)
-            self.contexts.post(events.NodeStarted(self.contexts.run.job, node, spec.type))
+            self.contexts.post(events.NodeStarted(self.contexts.run.job, node, self.ledger.live.shown(node), spec.type))
         return (
             (self.contexts.make(node, spec.type, self.ledger.book.cache_key(node), index),)
             if spec.takes_context
@@ -87,7 +87,8 @@ class Caller:
     def _told(self, node: NodeId, blocked: Blocked) -> Blocked:
         """Say once why ``node`` does not run; what depends on it stays silent."""
         if blocked.reason:
-            self.contexts.post(events.NodeWarning(self.contexts.run.job, node, blocked.reason))
+            shown, type_ = self.ledger.live.shown(node), self.ledger.book.calls[node].type
+            self.contexts.post(events.NodeBlocked(self.contexts.run.job, node, shown, type_, blocked.reason))
         return Blocked()
 
     @contextlib.contextmanager

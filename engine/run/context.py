@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import Cancelled
 from engine.graph.graph import NodeId
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.fileref import FileRef
     from engine.models import ModelStore
+    from engine.run.live_graph import LiveGraph
     from engine.run.settings import DeviceSettings
 
 
@@ -57,6 +60,14 @@ class NodeContext:
     is_cancelled: Callable[[], bool]
     warn: Callable[[str], None]
     """Tell the user something that is no error."""
+    graph: LiveGraph
+    """The workflow as it stands, for nodes that become others. What a node makes of it must follow from its inputs all the same."""
+    index: int
+    """Which of the node's calls this is, where it is called for each element of a list."""
+    metadata: Mapping[str, Any]
+    """What this run's files carry: ``prompt`` (API JSON) and perhaps ``workflow``. It is no part of any key."""
+    send: Callable[[str, Any], None]
+    """Send a message by name to whoever watches the run."""
 
     @property
     def models(self) -> ModelStore:

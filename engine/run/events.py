@@ -1,4 +1,7 @@
-"""What happens during a job, as frozen data: a closed union, in the order it happens."""
+"""What happens during a job, as frozen data: a closed union, in the order it happens.
+
+``node`` is where it happens. ``shown`` is the node of the workflow that a user sees it at: the same one, or the one that became it.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ class JobStarted:
 class NodeCached:
     job: str
     node: NodeId
+    shown: NodeId
     tier: Literal["memory", "disk", "run"]
     """``"run"``: it was being computed at that moment, for another node with the same key."""
     ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -35,6 +39,7 @@ class NodeCached:
 class NodeStarted:
     job: str
     node: NodeId
+    shown: NodeId
     class_type: str
 
 
@@ -42,6 +47,7 @@ class NodeStarted:
 class NodeProgress:
     job: str
     node: NodeId
+    shown: NodeId
     done: int
     total: int
 
@@ -50,14 +56,48 @@ class NodeProgress:
 class NodePreview:
     job: str
     node: NodeId
+    shown: NodeId
     image: bytes
     """JPEG, longest side 512."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExpanded:
+    job: str
+    node: NodeId
+    shown: NodeId
+    inner: tuple[NodeId, ...]
+    """What it became."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBlocked:
+    """A node does not run because of a value it was given, and the user is to know why."""
+
+    job: str
+    node: NodeId
+    shown: NodeId
+    class_type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMessage:
+    """A node's own message to whoever watches, as third-party packs send them to their scripts in a browser."""
+
+    job: str
+    node: NodeId
+    shown: NodeId
+    name: str
+    data: Any
+    """What JSON can hold, or bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeWarning:
     job: str
     node: NodeId
+    shown: NodeId
     message: str
 
 
@@ -65,6 +105,7 @@ class NodeWarning:
 class NodeFinished:
     job: str
     node: NodeId
+    shown: NodeId
     seconds: float
     ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """File items are ``{"filename", "subfolder", "type"}``."""
@@ -74,9 +115,12 @@ class NodeFinished:
 class NodeFailed:
     job: str
     node: NodeId
+    shown: NodeId
     class_type: str
     message: str
     input: str | None = None
+    pack: str | None = None
+    """The third-party pack the node comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +136,9 @@ Event = (
     | NodeStarted
     | NodeProgress
     | NodePreview
+    | NodeExpanded
+    | NodeBlocked
+    | NodeMessage
     | NodeWarning
     | NodeFinished
     | NodeFailed

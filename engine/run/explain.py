@@ -33,7 +33,7 @@ class KeyParts:
     """What one key was made of."""
 
     type: str
-    version: int
+    version: int | str
     numerics: str
     literals: Mapping[str, str] = field(default_factory=dict)
     """As a person may read them; long ones cut, with a digest of the whole."""

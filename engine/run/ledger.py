@@ -20,6 +20,7 @@ from engine.run.expansion import Part, assemble, expand, relinked
 from engine.run.failures import node_failure
 from engine.run.invoke import collect
 from engine.run.keys import Key
+from engine.run.live_graph import LiveGraph
 from engine.run.order import model_groups
 from engine.run.plan import Plan, State
 from engine.run.request import Run, Tools
@@ -59,6 +60,7 @@ class Ledger:
         self.plan = Plan({}, ())
         self._is_planned = False
         self.handles: dict[NodeId, Handle] = {}
+        self.live = LiveGraph(run.graph)
         self._hits: dict[NodeId, Hit] = {}
         """Values found in the cache that nobody was told of yet."""
         self.expansions: dict[NodeId, list[Part]] = {}
@@ -169,7 +171,7 @@ class Ledger:
     def _accept_made(self, node: NodeId, made: Made, claim: Claim | Unshared) -> None:
         claim.land(made)
         ui = self._place(node, made.value)
-        self._post(events.NodeFinished(self._run.job, node, made.seconds, ui))
+        self._post(events.NodeFinished(self._run.job, node, self.live.shown(node), made.seconds, ui))
         self.ran.append(node)
         self._finish(node, made.value)
 
@@ -203,7 +205,7 @@ class Ledger:
 
     def _tell_cached(self, node: NodeId, value: Handle, tier: Tier) -> None:
         ui = self._place(node, value)
-        self._post(events.NodeCached(self._run.job, node, tier, ui))
+        self._post(events.NodeCached(self._run.job, node, self.live.shown(node), tier, ui))
         self.cached.append(node)
 
     def _place(self, node: NodeId, value: Handle) -> dict[str, list[Any]]:
@@ -225,8 +227,20 @@ class Ledger:
         return node_failure(node, self.book.calls[node].type, error)
 
     def fail(self, node: NodeId, failure: NodeFailed) -> None:
+        spec = self._tools.registry.get(failure.class_type)
+        failure = failure.located(self.live.shown(node), spec.pack if spec else None)
         self.failures[node] = failure
-        self._post(events.NodeFailed(self._run.job, node, failure.class_type, failure.reason, failure.input))
+        self._post(
+            events.NodeFailed(
+                self._run.job,
+                node,
+                self.live.shown(node),
+                failure.class_type,
+                failure.reason,
+                failure.input,
+                failure.pack,
+            )
+        )
         with self.lock:
             self._drop(self.plan.fail(node))
 

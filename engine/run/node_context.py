@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.errors import MissingFile
 from engine.fileref import FileRef, Files
@@ -13,6 +14,7 @@ from engine.run.checkpoint import NoCheckpoint, StoredCheckpoint
 from engine.run.context import Checkpoint, FindFile, NodeContext, Preview
 from engine.run.failures import one_line
 from engine.run.keys import Key
+from engine.run.live_graph import LiveGraph
 from engine.run.request import Run, Tools
 from engine.spec import FileChoice
 
@@ -23,6 +25,7 @@ class ContextMaker:
 
     run: Run
     tools: Tools
+    graph: LiveGraph
     post: events.OnEvent
     """Takes an event from any thread."""
     is_cancelled: Callable[[], bool]
@@ -31,8 +34,13 @@ class ContextMaker:
     def make(self, node: NodeId, class_type: str, key: Key | None, call: int) -> NodeContext:
         """The context of the ``call``-th call of ``node``; without a key it has nowhere to keep a checkpoint."""
 
+        shown = self.graph.shown(node)
+
         def warn(message: str) -> None:
-            self.post(events.NodeWarning(self.run.job, node, message))
+            self.post(events.NodeWarning(self.run.job, node, shown, message))
+
+        def send(name: str, data: Any) -> None:
+            self.post(events.NodeMessage(self.run.job, node, shown, name, data))
 
         return NodeContext(
             job=self.run.job,
@@ -42,9 +50,13 @@ class ContextMaker:
             checkpoint=self._checkpoint(node, key, call, warn),
             find_file=_finder(self.tools.files),
             model_store=self.tools.models,
-            report=_reporter(self.run, node, self.post, warn),
+            report=_reporter(self.run, node, shown, self.post, warn),
             is_cancelled=self.is_cancelled,
             warn=warn,
+            graph=self.graph,
+            index=call,
+            metadata=self.run.metadata,
+            send=send,
         )
 
     def discard_checkpoints(self, node: NodeId) -> None:
@@ -72,10 +84,10 @@ def _finder(files: Files) -> FindFile:
 
 
 def _reporter(
-    run: Run, node: NodeId, post: events.OnEvent, warn: Callable[[str], None]
+    run: Run, node: NodeId, shown: NodeId, post: events.OnEvent, warn: Callable[[str], None]
 ) -> Callable[[int, int, Preview | None], None]:
     def report(done: int, total: int, preview: Preview | None) -> None:
-        post(events.NodeProgress(run.job, node, done, total))
+        post(events.NodeProgress(run.job, node, shown, done, total))
         if preview is None or not run.previews:
             return
         try:
@@ -83,6 +95,6 @@ def _reporter(
         except Exception as error:  # a picture on the way is not worth the node's work
             warn(f"no preview ({one_line(error)})")
             return
-        post(events.NodePreview(run.job, node, image))
+        post(events.NodePreview(run.job, node, shown, image))
 
     return report

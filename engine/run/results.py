@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from engine.graph.graph import Graph, Link
+from engine.graph.graph import Graph, Link, NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,17 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """The node becomes ``graph``; ``outputs`` are its results: values, or links into the graph."""
+    """The node becomes ``graph``; ``outputs`` are its results: values, or links into the graph or to nodes of the run."""
 
     graph: Graph
     outputs: tuple[Any | Link, ...]
+    is_named: bool = False
+    """The graph's ids are new in the run and stay; otherwise each is put behind the expanding node's."""
+    shown: Mapping[NodeId, NodeId] = field(default_factory=dict)
+    """Nodes of ``graph`` that a user is to see as another node of the workflow than the expanding one."""
+    files: tuple[OutputFile, ...] = ()
+    ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Beside the outputs, as in ``Outputs``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Session:
         self._context = contextvars.copy_context()
         self._reporter = Reporter(on_event)
         self._ledger = Ledger(tools, run, self._reporter.post, self._check_cancelled)
-        self._contexts = ContextMaker(run, tools, self._reporter.post, self._is_cancelled)
+        self._contexts = ContextMaker(run, tools, self._ledger.live, self._reporter.post, self._is_cancelled)
         self._caller = Caller(self._ledger, self._contexts)
         self._active = 0
         """Nodes that somebody is busy with."""
@@ -244,7 +244,9 @@ class Session:
                     (node for node in self._ledger.ran if self._ledger.book.cache_key(node) == problem.key),
                     self._ledger.ran[-1],
                 )
-                self._reporter.post(events.NodeWarning(self._run.job, node, problem.message))
+                self._reporter.post(
+                    events.NodeWarning(self._run.job, node, self._ledger.live.shown(node), problem.message)
+                )
         for node in self._ledger.ran:
             self._contexts.discard_checkpoints(node)
 

@@ -47,7 +47,9 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
     result = executor.run_sync(Run(DOUBLE, job="again"), listener)
     assert calls.log == []
     assert (result.ran, result.cached, result.ui) == ((), ids("show"), {"show": {"text": ["5"]}})
-    assert listener.of(events.NodeCached) == [events.NodeCached("again", NodeId("show"), "memory", {"text": ["5"]})]
+    assert listener.of(events.NodeCached) == [
+        events.NodeCached("again", NodeId("show"), NodeId("show"), "memory", {"text": ["5"]})
+    ]
 
 
 def test_only_what_changed_and_what_follows_runs(tmp_path: Path) -> None:
@@ -315,7 +317,7 @@ def test_a_blocked_value_stops_what_depends_on_it_alone(tmp_path: Path) -> None:
     )
     result = make_executor(calls.registry(gate), tmp_path).run_sync(Run(doors), listener)
     assert (result.status, result.ui, calls.log) == ("succeeded", {"even": {"text": ["4"]}}, [("Show", 4)])
-    assert [(w.node, w.message) for w in listener.of(events.NodeWarning)] == [("odd", "4 does not go here")]
+    assert [(w.node, w.message) for w in listener.of(events.NodeBlocked)] == [("odd", "4 does not go here")]
 
 
 def test_in_a_list_only_the_blocked_elements_are_left_out(tmp_path: Path) -> None:
