@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.errors import DefinitionError
 from engine.spec import NodeSpec
+from engine.types import VALUE_CHECKS, ValueCheck
 
 if TYPE_CHECKING:
     from engine.models import ModelStore
@@ -37,6 +38,7 @@ class Registry(Mapping[str, NodeSpec]):
     def __init__(self, specs: Iterable[NodeSpec] = ()) -> None:
         self._specs: dict[str, NodeSpec] = {}
         self._codecs: dict[str, LeafCodec] = {}
+        self._checks: dict[str, ValueCheck] = dict(VALUE_CHECKS)
         self._store_factory: StoreFactory | None = None
         self._converter: Converter | None = None
         self.failures: list[PluginFailure] = []
@@ -70,6 +72,14 @@ class Registry(Mapping[str, NodeSpec]):
     @property
     def codecs(self) -> Mapping[str, LeafCodec]:
         return self._codecs
+
+    def add_checks(self, checks: Mapping[str, ValueCheck]) -> None:
+        """Say what values of a socket type must be; nodes that return others fail."""
+        self._checks |= checks
+
+    @property
+    def checks(self) -> Mapping[str, ValueCheck]:
+        return self._checks
 
     def provide_models(self, factory: StoreFactory) -> None:
         """Set what makes the model store; it is called when the first node of a run asks for a model."""
@@ -110,5 +120,6 @@ class Registry(Mapping[str, NodeSpec]):
                 self.failures.append(PluginFailure(point.name, f"{type(error).__name__}: {error}"))
                 continue
             self._codecs |= trial._codecs
+            self._checks |= trial._checks
             self._store_factory = self._store_factory or trial._store_factory
             self._converter = self._converter or trial._converter

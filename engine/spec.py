@@ -230,6 +230,11 @@ class NodeSpec:
     def module(self) -> str:
         return f"custom_nodes.{self.pack}" if self.pack else self.fn.__module__
 
+    @property
+    def raw_links(self) -> frozenset[str]:
+        """Inputs that are passed as links."""
+        return frozenset(spec.name for spec in self.inputs if spec.raw_link)
+
     def input(self, name: str) -> InputSpec | None:
         return next((spec for spec in self.inputs if spec.name == name), None)
 
@@ -391,6 +396,10 @@ def _check_input(node_type: str, spec: InputSpec) -> None:
     where = f"{node_type}: input {spec.name}"
     if spec.range and spec.type not in (INT, FLOAT):
         raise DefinitionError(f"{where} has a range but is of type {spec.type}; ranges are for INT and FLOAT")
+    if spec.lazy and spec.raw_link:
+        raise DefinitionError(
+            f"{where} is both lazy and a raw link; whoever gets the link itself cannot ask for its value"
+        )
     if spec.seed and spec.type != INT:
         raise DefinitionError(f"{where} is marked Seed but is of type {spec.type}; a seed is an INT")
     if spec.default is MISSING:

@@ -6,7 +6,8 @@ ComfyUI's. What travels on a link of a type is said in ``SOCKETS``.
 
 from __future__ import annotations
 
-from typing import Final, NewType
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NewType
 
 SocketType = NewType("SocketType", str)
 
@@ -42,3 +43,20 @@ def accepts(wanted: str, offered: str) -> bool:
     if ANY in (wanted, offered) or wanted == offered:
         return True
     return not members(wanted).isdisjoint(members(offered))
+
+
+ValueCheck = Callable[[Any], str | None]
+"""Says of a value that a socket of some type brings what was expected and found, or None where it will do."""
+
+
+def _number(word: str, method: str) -> ValueCheck:
+    return lambda value: None if hasattr(type(value), method) else f"{word}, found a {type(value).__name__}"
+
+
+VALUE_CHECKS: Final[Mapping[str, ValueCheck]] = {
+    INT: _number("a whole number", "__int__"),
+    FLOAT: _number("a number", "__float__"),
+    BOOLEAN: lambda value: "true or false, found None" if value is None else None,
+    STRING: lambda value: None if isinstance(value, str) else f"a text, found a {type(value).__name__}",
+}
+"""Checks of the types that can be typed in. They ask for what a consumer can use, as Python does, and no more."""

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 def register(registry: Registry) -> None:
     """Add Mezzotint's own nodes, the codecs of their values and the model store. Entry point of group ``mezzotint.nodes``."""
-    from nodes import codecs, image, latent, loaders, sampling, text, vae
+    from nodes import checks, codecs, image, latent, loaders, sampling, text, vae
 
     families = (loaders, text, sampling, latent, vae, image)
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
+    registry.add_checks(checks.CHECKS)
     registry.provide_models(_make_store)
     registry.provide_converter(_convert)
 

@@ -10,7 +10,7 @@ from engine.errors import NodeFailed
 from engine.fileref import Files
 from engine.graph.graph import Call, Link, NodeId
 from engine.run.binding import bind
-from engine.run.keys import Key, Keyed, derive
+from engine.run.keys import Deriver, Key, Keyed
 from engine.spec import NodeSpec
 
 
@@ -28,7 +28,6 @@ class Book:
     check: Callable[[], None]
     """Raises to stop; called between nodes."""
     calls: dict[NodeId, Call] = field(default_factory=dict)
-    keyed: Keyed = field(default_factory=Keyed)
     fingerprints: dict[NodeId, Any] = field(default_factory=dict)
     failures: dict[NodeId, NodeFailed] = field(default_factory=dict)
     """Nodes that cannot be called, and why."""
@@ -38,22 +37,22 @@ class Book:
     """Every node there is, twins and unneeded ones too."""
     _standing: dict[NodeId, NodeId] = field(default_factory=dict)
     _by_key: dict[Key, NodeId] = field(default_factory=dict)
+    _deriver: Deriver = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._deriver = Deriver(self.specs, self.numerics, self.job)
+
+    @property
+    def keyed(self) -> Keyed:
+        """The keys of all of them."""
+        return self._deriver.keyed
 
     def admit(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
         """Take in more calls, which may link to those taken in before. Returns the calls to run, without the twins."""
         self.names |= calls.keys()
         bound = bind(calls, self.specs, self.files, around=self.calls, check=self.check)
-        fresh = derive(
-            bound.calls,
-            self.specs,
-            numerics=self.numerics,
-            run_id=self.job,
-            fingerprints=bound.fingerprints,
-            known=self.keyed,
-        )
+        self._deriver.derive(bound.calls, bound.fingerprints)
         self.fingerprints |= bound.fingerprints
-        self.keyed.keys.update(fresh.keys)
-        self.keyed.salted.update(fresh.salted)
         self.failures |= bound.failures
         admitted = self._without_twins(bound.calls)
         self.calls |= admitted
@@ -69,6 +68,10 @@ class Book:
     def cache_key(self, node: NodeId) -> Key | None:
         """The key of ``node`` if any other run could have the same one."""
         return None if node in self.keyed.salted else self.keyed.keys.get(node)
+
+    def is_tainted(self, node: NodeId) -> bool:
+        """Whether the node's key says less than its inputs: they may be the same again under another key, in a later process."""
+        return node in self.keyed.salted or node in self.keyed.fleeting
 
     def _without_twins(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
         for node in calls:

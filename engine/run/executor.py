@@ -21,6 +21,7 @@ from engine.run.cache import OutputCache
 from engine.run.cancel import CancelToken
 from engine.run.checkpoint import CheckpointStore
 from engine.run.events import Event, OnEvent
+from engine.run.gates import Gates
 from engine.run.last_runs import LastRuns
 from engine.run.outputs import OutputFolder
 from engine.run.request import Run, RunResult, Tools
@@ -67,6 +68,7 @@ class Executor:
             device=WorkThread("mezzotint-device"),
             io=WorkThread("mezzotint-io"),
             models=self._models,
+            gates=Gates(),
         )
 
     def __enter__(self) -> Self:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.run.invoke import collect
-from engine.run.results import Blocked, Demand, Expand, NodeResult, Outputs
+from engine.run.results import Blocked, Demand, Expand, NodeResult, OutputFile, Outputs
 from engine.run.values import NodeValue, Slot
 from engine.spec import NodeSpec
 
@@ -19,9 +19,11 @@ class Spliced:
     """One call's expansion, in place: its outputs are values, or links to nodes that are now part of the run."""
 
     outputs: tuple[Any | Link, ...]
+    files: tuple[OutputFile, ...] = ()
+    ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
-Part = Outputs | Blocked | Spliced
+Part = Outputs | Blocked | NodeValue | Spliced
 """What one call of such a node came to."""
 
 
@@ -30,6 +32,8 @@ class Expansion:
     """Everything one node became."""
 
     calls: dict[NodeId, Call] = field(default_factory=dict)
+    shown: dict[NodeId, NodeId] = field(default_factory=dict)
+    """Nodes that are to be seen as others than their parent."""
     parts: list[Part] = field(default_factory=list)
 
     @property
@@ -43,39 +47,61 @@ class Expansion:
             if type(value) is Link
         ]
 
+    def splice(self, made: Expand, prefix: str | None, taken: Container[NodeId]) -> None:
+        """Put the nodes of ``made`` in place, their ids behind ``prefix``, or as they are where there is none."""
 
-def expand(node: NodeId, results: Sequence[NodeResult], taken: Collection[NodeId]) -> Expansion:
+        def moved(node: NodeId) -> NodeId:
+            return NodeId(f"{prefix}.{node}") if prefix and node in made.graph else node
+
+        def relinked(value: Any) -> Any:
+            return Link(moved(value.node), value.output) if type(value) is Link else value
+
+        for node, call in made.graph.items():
+            inputs = call.inputs
+            if prefix and any(type(value) is Link for value in inputs.values()):
+                call = replace(call, inputs={name: relinked(value) for name, value in inputs.items()})
+            self.calls[moved(node)] = call
+        for value in made.outputs:
+            if type(value) is Link and value.node not in made.graph and value.node not in taken:
+                raise DefinitionError(
+                    f"expanded into a graph and returned a link to its node {value.node}, which is not in it"
+                )
+        self.shown.update({moved(node): shown for node, shown in made.shown.items()})
+        self.parts.append(Spliced(tuple(map(relinked, made.outputs)), made.files, made.ui))
+
+
+def expand(node: NodeId, results: Sequence[NodeResult | NodeValue], taken: Container[NodeId]) -> Expansion:
     """Name the nodes of all subgraphs that ``node`` returned: ``<node>.<inner>``, or ``<node>.<call>.<inner>`` where there are more calls.
 
-    Raises ``DefinitionError`` for an output that links to a node neither in its subgraph nor in ``taken``, the nodes of the run.
+    Raises ``DefinitionError`` for an output that links to a node neither in its subgraph nor in ``taken``, the nodes of the run, and for
+    a subgraph that says its names are new where they are not.
     """
     expansion = Expansion()
     for index, result in enumerate(results):
         if isinstance(result, Expand):
-            prefix = _free_prefix(f"{node}.{index}" if len(results) > 1 else node, result.graph, taken)
-            expansion.calls.update(Graph().splice(result.graph, prefix))
-            expansion.parts.append(
-                Spliced(tuple(_moved(value, result.graph, prefix, taken) for value in result.outputs))
-            )
+            prefix = None
+            if result.is_named:
+                _check_new(result.graph, taken, expansion.calls)
+            else:
+                prefix = _free_prefix(f"{node}.{index}" if len(results) > 1 else node, result.graph, taken)
+            expansion.splice(result, prefix, taken)
         elif not isinstance(result, Demand):
             expansion.parts.append(result)
     return expansion
 
 
-def _free_prefix(prefix: str, graph: Graph, taken: Collection[NodeId]) -> str:
+def _check_new(graph: Graph, *taken: Container[NodeId]) -> None:
+    for inner in graph:
+        if any(inner in known for known in taken):
+            raise DefinitionError(
+                f"expanded into a node {inner}, which is in the run already; ids must be new: let a GraphBuilder make them"
+            )
+
+
+def _free_prefix(prefix: str, graph: Graph, taken: Container[NodeId]) -> str:
     while any(f"{prefix}.{inner}" in taken for inner in graph):
         prefix += "+"
     return prefix
-
-
-def _moved(value: Any, graph: Graph, prefix: str, taken: Collection[NodeId]) -> Any:
-    if type(value) is not Link:
-        return value
-    if value.node in graph:
-        return Link(NodeId(f"{prefix}.{value.node}"), value.output)
-    if value.node in taken:
-        return value
-    raise DefinitionError(f"expanded into a graph and returned a link to its node {value.node}, which is not in it")
 
 
 def relinked(part: Part, standing: Callable[[NodeId], NodeId]) -> Part:
@@ -102,4 +128,5 @@ def assemble(spec: NodeSpec, results: Sequence[Part], slot_of: Callable[[Link], 
 
 
 def _spliced_slots(splice: Spliced, slot_of: Callable[[Link], Slot]) -> NodeValue:
-    return NodeValue(tuple(slot_of(value) if type(value) is Link else (value,) for value in splice.outputs))
+    slots = tuple(slot_of(value) if type(value) is Link else (value,) for value in splice.outputs)
+    return NodeValue(slots, splice.files, splice.ui)

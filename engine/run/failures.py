@@ -16,6 +16,10 @@ def one_line(error: BaseException) -> str:
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     if isinstance(error, MezzotintError):
         return text
+    if isinstance(error, SystemExit):
+        return (
+            f"called sys.exit({error.code}); a node ends by returning, or by raising an error that says what is wrong"
+        )
     named = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if is_out_of_memory(error):
         return f"needs more memory than there is; make the picture or the batch smaller ({named})"

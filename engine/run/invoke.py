@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from engine.errors import DefinitionError
 from engine.run.results import Blocked, Demand, Expand, NodeResult, OutputFile, Outputs
-from engine.run.values import NodeValue, Slot, broadcast
-from engine.spec import NodeSpec
+from engine.run.values import NodeValue, Slot, broadcast, nbytes
+from engine.spec import NodeSpec, Output
+from engine.types import ValueCheck
 
 
 def calls(spec: NodeSpec, slots: Mapping[str, Slot]) -> Iterator[dict[str, Any] | Blocked]:
@@ -25,8 +26,11 @@ def _block_in(values: Iterable[Any]) -> Blocked | None:
     return next((value for value in values if type(value) is Blocked), None)
 
 
-def interpret(spec: NodeSpec, returned: Any) -> NodeResult:
-    """What a node's function meant. Raises ``DefinitionError`` where that is not what its declaration says."""
+def interpret(spec: NodeSpec, returned: Any, checks: Mapping[str, ValueCheck]) -> NodeResult:
+    """What a node's function meant. Raises ``DefinitionError`` where that is not what its declaration says.
+
+    ``checks`` say by socket type what is wrong with a value, if anything.
+    """
     if isinstance(returned, Blocked | Demand):
         return returned
     if isinstance(returned, Expand):
@@ -41,7 +45,31 @@ def interpret(spec: NodeSpec, returned: Any) -> NodeResult:
             raise DefinitionError(
                 f"output {output.label} is declared a list, but a {type(value).__name__} was returned; return a list"
             )
+        if output.type in checks:
+            _check_value(output, value, checks[output.type], lenient=spec.pack is not None)
+    _check_ui(outputs.ui)
     return outputs
+
+
+def _check_value(output: Output, value: Any, check: ValueCheck, *, lenient: bool) -> None:
+    """``lenient``: None passes, which packs return for outputs they have nothing for."""
+    for item in value if output.is_list and not isinstance(value, Blocked) else (value,):
+        if isinstance(item, Blocked) or (item is None and lenient):
+            continue
+        wrong = check(item)
+        if wrong:
+            raise DefinitionError(f"output {output.label} is declared {output.type}; expected {wrong}")
+
+
+_MOST_UI: Final = 32 << 20
+
+
+def _check_ui(ui: Mapping[str, Sequence[Any]]) -> None:
+    """What is shown goes to every listener and into the history; a picture belongs into a file."""
+    if ui and nbytes(ui) > _MOST_UI:
+        raise DefinitionError(
+            f"returned {nbytes(ui) >> 20} MiB of ui data, at most {_MOST_UI >> 20} are taken; save a file and name it instead"
+        )
 
 
 def _as_tuple(spec: NodeSpec, returned: Any) -> tuple[Any, ...]:
@@ -66,8 +94,16 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def collect(spec: NodeSpec, results: Sequence[Outputs | Blocked]) -> NodeValue:
-    """One value from all calls: slots, files and ui data in the order of the calls."""
+def _append(spec: NodeSpec, slots: Sequence[list[Any]], outputs: Outputs) -> None:
+    for slot, output, value in zip(slots, spec.outputs, outputs.values, strict=True):
+        if output.is_list and not isinstance(value, Blocked):
+            slot.extend(value)
+        else:
+            slot.append(value)
+
+
+def collect(spec: NodeSpec, results: Sequence[Outputs | Blocked | NodeValue]) -> NodeValue:
+    """One value from all calls: slots, files and ui data in the order of the calls. A ``NodeValue`` is one call's, collected before."""
     slots: list[list[Any]] = [[] for _ in spec.outputs]
     files: list[OutputFile] = []
     ui: dict[str, list[Any]] = {}
@@ -76,12 +112,12 @@ def collect(spec: NodeSpec, results: Sequence[Outputs | Blocked]) -> NodeValue:
             for slot in slots:
                 slot.append(result)
             continue
-        for slot, output, value in zip(slots, spec.outputs, result.values, strict=True):
-            if output.is_list and not isinstance(value, Blocked):
-                slot.extend(value)
-            else:
-                slot.append(value)
+        if isinstance(result, NodeValue):
+            for slot, items in zip(slots, result.slots, strict=True):
+                slot.extend(items)
+        else:
+            _append(spec, slots, result)
         files.extend(result.files)
-        for name, items in result.ui.items():
-            ui.setdefault(name, []).extend(items)
+        for name, shown in result.ui.items():
+            ui.setdefault(name, []).extend(shown)
     return NodeValue(tuple(map(tuple, slots)), tuple(files), ui)

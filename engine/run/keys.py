@@ -32,7 +32,7 @@ _LINK, _FILE, _BIG_INT, _MODEL = 1, 2, 3, 4
 _DEEPEST = 200  # msgpack refuses more than 511 levels
 
 
-class _Opaque(Exception):
+class Opaque(Exception):
     """A value that has no canonical form."""
 
 
@@ -43,6 +43,8 @@ class Keyed:
     keys: dict[NodeId, Key] = field(default_factory=dict)
     salted: set[NodeId] = field(default_factory=set)
     """Nodes that are impure or depend on one that is: nothing another run computes can have their key."""
+    fleeting: set[NodeId] = field(default_factory=set)
+    """Nodes whose results are not to outlive the process, or that depend on one of these."""
 
 
 def keys(
@@ -64,53 +66,48 @@ def derive(
     numerics: str,
     run_id: str,
     fingerprints: Mapping[NodeId, Any] | None = None,
-    known: Keyed | None = None,
 ) -> Keyed:
-    """Keys of bound calls. Links may go to nodes of ``known`` too: that is how a subgraph made during a run is keyed."""
-    fresh = Keyed()
-    hasher = _Hasher(specs, numerics, run_id, fingerprints or {}, fresh, known or Keyed())
-    for node in topological(needs(calls)):
-        call = calls[node]
-        if call.type in specs:
-            hasher.add(node, call)
-    return fresh
+    """Keys of bound calls."""
+    deriver = Deriver(specs, numerics, run_id)
+    deriver.derive(calls, fingerprints or {})
+    return deriver.keyed
 
 
-class _Hasher:
-    """Derives keys one by one, sources first."""
+class Deriver:
+    """Derives the keys of one run. Calls may link to those derived before: that is how a subgraph made during a run is keyed."""
 
-    def __init__(
-        self,
-        specs: Mapping[str, NodeSpec],
-        numerics: str,
-        run_id: str,
-        fingerprints: Mapping[NodeId, Any],
-        fresh: Keyed,
-        known: Keyed,
-    ) -> None:
+    def __init__(self, specs: Mapping[str, NodeSpec], numerics: str, run_id: str) -> None:
+        self.keyed = Keyed()
         self._specs = specs
         self._numerics = numerics
         self._run_id = run_id
-        self._fingerprints = fingerprints
-        self._fresh = fresh
-        self._known = known
+        self._fingerprints: Mapping[NodeId, Any] = {}
         self._vocabulary: bytes | None = None
         # a lone surrogate is legal in JSON and must neither fail nor collide
         self._packer = msgpack.Packer(unicode_errors="surrogatepass")
 
-    def add(self, node: NodeId, call: Call) -> None:
+    def derive(self, calls: Mapping[NodeId, Call], fingerprints: Mapping[NodeId, Any]) -> None:
+        """Add the keys of bound calls to ``keyed``."""
+        self._fingerprints = fingerprints
+        for node in topological(needs(calls)):
+            call = calls[node]
+            if call.type in self._specs:
+                self._add(node, call)
+
+    def _add(self, node: NodeId, call: Call) -> None:
         """Derive the key of ``node``; it gets none if one of its sources has none."""
         spec = self._specs[call.type]
         own_salt = not spec.pure
-        tainted = False
+        tainted, fleeting = False, not spec.lasting
         inputs: list[Any] = []
         for name in sorted(call.inputs):
             value = call.inputs[name]
             if type(value) is Link:
-                source = self._source(value.node)
+                source = self.keyed.keys.get(value.node)
                 if source is None:
                     return
-                tainted = tainted or value.node in self._fresh.salted or value.node in self._known.salted
+                tainted = tainted or value.node in self.keyed.salted
+                fleeting = fleeting or value.node in self.keyed.fleeting
                 inputs += (name, msgpack.ExtType(_LINK, source + value.output.to_bytes(4, "big")))
                 continue
             plain, known = _try_canonical(value)
@@ -118,15 +115,14 @@ class _Hasher:
             inputs += (name, plain)
         fingerprint, repeatable = self._fingerprint(node, spec)
         own_salt = own_salt or not repeatable
-        salt = [self._run_id, node] if own_salt else None
-        self._fresh.keys[node] = self._digest(
+        salt = [self._run_id, node] if own_salt else [node] if spec.by_id else None
+        self.keyed.keys[node] = self._digest(
             [SCHEME, self._numerics, spec.type, spec.version, fingerprint, salt, *inputs]
         )
         if own_salt or tainted:
-            self._fresh.salted.add(node)
-
-    def _source(self, node: NodeId) -> Key | None:
-        return self._fresh.keys.get(node) or self._known.keys.get(node)
+            self.keyed.salted.add(node)
+        if fleeting:
+            self.keyed.fleeting.add(node)
 
     def _fingerprint(self, node: NodeId, spec: NodeSpec) -> tuple[list[Any] | None, bool]:
         """The fingerprint's part of the pre-image, and whether it can ever be equal to another (NaN cannot)."""
@@ -156,7 +152,7 @@ def _try_canonical(value: Any) -> tuple[Any, bool]:
     """The canonical form, and whether there is one. A value without one is keyed by the salt its node then gets."""
     try:
         return canonical(value), True
-    except _Opaque:
+    except Opaque:
         return None, False
 
 
@@ -181,7 +177,7 @@ def canonical(value: Any, depth: int = 0) -> Any:
         return msgpack.ExtType(_FILE, value.digest.encode())
     if isinstance(value, ModelRef):
         return msgpack.ExtType(_MODEL, msgpack.packb(_recipe(value)))
-    raise _Opaque
+    raise Opaque
 
 
 def _integer(value: int) -> Any:
@@ -192,13 +188,13 @@ def _integer(value: int) -> Any:
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     if not all(type(key) is str for key in value):
-        raise _Opaque
+        raise Opaque
     return {key: canonical(value[key], depth) for key in sorted(value)}
 
 
 def _deeper(depth: int) -> int:
     if depth >= _DEEPEST:
-        raise _Opaque
+        raise Opaque
     return depth + 1
 
 

@@ -6,13 +6,13 @@ Used from the device thread, the io thread and the event loop; ``lock`` guards t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
 from engine.errors import DefinitionError, NodeFailed
-from engine.graph.graph import Link, NodeId
+from engine.graph.graph import Call, Link, NodeId
 from engine.run import events
 from engine.run.book import Book
 from engine.run.cache import Claim, Hit, Made, Tier, Unshared
@@ -26,22 +26,25 @@ from engine.run.plan import Plan, State
 from engine.run.request import Run, Tools
 from engine.run.results import Blocked, Demand, Expand, NodeResult, Outputs
 from engine.run.targets import check_nodes, is_output, lazy_inputs, targets_of
-from engine.run.values import Handle, Slot
+from engine.run.values import Handle, NodeValue, Slot
+from engine.spec import NodeSpec
 
 DEVICE_LANE: Final = "device"
 ASYNC_LANE: Final = "async"
 
-_MOST_NODES: Final = 200_000
-"""More than this only comes of an expansion that never ends."""
+CallResult = NodeResult | NodeValue
+"""What one call returned, or what it came to when it took place before."""
 
 
 @dataclass(slots=True)
 class Called:
     """What the calls of one node returned, in order."""
 
-    results: list[NodeResult] = field(default_factory=list)
+    results: list[CallResult] = field(default_factory=list)
     count: int = 0
-    """How many of them took place; the others had a blocked argument."""
+    """How many of them have a result; the others had a blocked argument."""
+    hits: list[Hit] = field(default_factory=list)
+    """Those that did not take place, since their results are known."""
     seconds: float = 0.0
     """Spent in the node's function."""
 
@@ -131,38 +134,74 @@ class Ledger:
                 self._drop(self.plan.block(node))
         else:
             spec = self.book.spec(node)
-            value = collect(spec, [result for result in results if isinstance(result, Outputs | Blocked)])
-            self._accept_made(node, Made(value, called.seconds, lasting=not spec.expands), claim)
+            value = collect(spec, [result for result in results if isinstance(result, Outputs | Blocked | NodeValue)])
+            made = Made(value, called.seconds, self._is_lasting(node, spec))
+            if called.hits and len(called.hits) == called.count:
+                claim.land(made)
+                self.accept_hit(node, Hit(value, called.hits[0].tier))
+            else:
+                self._accept_made(node, made, claim)
 
-    def _demand(self, node: NodeId, results: Sequence[NodeResult]) -> None:
+    def _is_lasting(self, node: NodeId, spec: NodeSpec) -> bool:
+        return not spec.expands and node not in self.book.keyed.fleeting
+
+    def _demand(self, node: NodeId, results: Sequence[CallResult]) -> None:
         names = {name for result in results if isinstance(result, Demand) for name in result.inputs}
         with self.lock:
             try:
                 freed = self.plan.demand(node, names)
             except ValueError as error:
-                found = ", ".join(sorted(names)) or "nothing"
-                raise DefinitionError(
-                    f"demanded {found}; it may demand lazy inputs that are linked, each of them once"
-                ) from error
+                raise DefinitionError(self._wrong_demand(node, names)) from error
             self._drop(freed)
         self._announce_hits()
 
-    def _expand(self, node: NodeId, results: Sequence[NodeResult]) -> None:
-        expansion = expand(node, results, self.book.names)
-        if len(self.book.names) + len(expansion.calls) > _MOST_NODES:
-            raise DefinitionError(
-                f"expanded the run beyond {_MOST_NODES} nodes; the condition that ends its loop is never met"
-            )
+    def _wrong_demand(self, node: NodeId, names: set[str]) -> str:
+        spec = self.book.spec(node)
+        found = ", ".join(sorted(names)) or "nothing"
+        lazy = sorted(entry.name for entry in spec.inputs if entry.lazy)
+        unknown = sorted(name for name in names if spec.input(name) is None)
+        if unknown:
+            return f"asked for input {', '.join(unknown)}, which it does not have; its lazy inputs are {', '.join(lazy) or 'none'}"
+        return f"demanded {found}; it may demand lazy inputs that are linked, each of them once"
+
+    def _expand(self, node: NodeId, results: Sequence[CallResult]) -> None:
+        expansion = expand(node, results, self.live)
+        self._check_limits(node, expansion.calls)
         standing = self.book.standing
         with self.lock:
-            admitted = self.book.admit(expansion.calls)
+            self.live.grow(node, expansion.calls, expansion.shown)
+            admitted = self.book.admit({**self._drawn_in(expansion.calls), **expansion.calls})
             self.expansions[node] = [relinked(part, standing) for part in expansion.parts]
             targets = [
                 standing(inner) for inner, call in expansion.calls.items() if is_output(self._tools.registry, call.type)
             ]
             self._drop(self.plan.expand(node, admitted, map(standing, expansion.sources), targets))
             self._fail_unbound(admitted)
+        if expansion.calls:
+            self._post(events.NodeExpanded(self._run.job, node, self.live.shown(node), tuple(expansion.calls)))
         self._announce_hits()
+
+    def _check_limits(self, node: NodeId, calls: Mapping[NodeId, Call]) -> None:
+        limits = self._run.limits
+        if len(self.live) + len(calls) > limits.nodes:
+            raise DefinitionError(
+                f"expanded the run beyond {limits.nodes} nodes; the condition that ends its loop is never met"
+            )
+        if self.live.depth(node) >= limits.depth:
+            raise DefinitionError(
+                f"expanded {limits.depth} times within itself; the condition that ends its loop is never met"
+            )
+
+    def _drawn_in(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
+        """Nodes of the workflow that nothing needed until ``calls`` linked to them, and theirs."""
+        workflow, known = self.live.workflow, self.book.names
+        missing = {
+            value.node
+            for call in calls.values()
+            for value in call.inputs.values()
+            if type(value) is Link and value.node not in calls and value.node not in known and value.node in workflow
+        }
+        return {new: workflow[new] for new in workflow.ancestors(missing) if new not in known} if missing else {}
 
     def assemble(self, node: NodeId, claim: Claim | Unshared) -> None:
         value = assemble(self.book.spec(node), self.expansions[node], self.slot)
@@ -253,6 +292,8 @@ class Ledger:
     # after
 
     def status(self) -> Literal["succeeded", "failed", "cancelled"]:
+        if self.failures and self._run.stop_on_failure:
+            return "failed"
         if not self._is_planned or self.plan.nodes(State.WAITING, State.READY, State.RUNNING):
             return "cancelled"
         return "failed" if self.failures else "succeeded"

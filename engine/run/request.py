@@ -14,11 +14,22 @@ from engine.models import ModelStore
 from engine.registry import Registry
 from engine.run.cache import OutputCache
 from engine.run.checkpoint import CheckpointStore
+from engine.run.gates import Gates
 from engine.run.last_runs import LastRuns
 from engine.run.outputs import OutputFolder
 from engine.run.settings import DeviceSettings
 from engine.run.values import Slot
 from engine.run.work_thread import WorkThread
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far nodes may expand: more than this only comes of an expansion that never ends."""
+
+    nodes: int = 200_000
+    """Of a whole run."""
+    depth: int = 5_000
+    """Expansions within expansions: what a loop of that many turns takes, if each turn makes the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,11 @@ class Run:
     """Nodes that run too, and whose values the caller wants back."""
     previews: bool = False
     """Whether anybody looks at previews; they are not made otherwise."""
+    stop_on_failure: bool = False
+    """Whether the first node that fails ends the run; what does not depend on it goes on otherwise."""
+    watch_inputs: bool = False
+    """Whether nodes are watched for changing what they are given, which takes a look at every value before and after each call."""
+    limits: Limits = field(default_factory=lambda: Limits())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,8 @@ class RunResult:
     """Nodes whose value was taken from the cache or from an equal node of this run."""
     values: Mapping[NodeId, tuple[Slot, ...]]
     """For each node of ``Run.keep`` that has one, its value: a slot per output, each a tuple of (most often) one element."""
+    inner: Mapping[NodeId, NodeId] = field(default_factory=dict)
+    """Every node that an expansion made, with the node of the workflow it is shown as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +93,4 @@ class Tools:
     io: WorkThread
     """Where files are read and written."""
     models: Callable[[], ModelStore]
+    gates: Gates

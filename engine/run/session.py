@@ -209,6 +209,9 @@ class Session:
                 self._ledger.fail(node, self._ledger.failure(node, error))
         except Exception as error:
             self._ledger.fail(node, self._ledger.failure(node, error))
+            if self._run.stop_on_failure:
+                self._abandoned = True
+                self._wake_up()
         finally:
             if not attempt.goes_on:
                 with self._ledger.lock:
@@ -234,6 +237,7 @@ class Session:
             ran=tuple(self._ledger.ran),
             cached=tuple(self._ledger.cached),
             values=values,
+            inner=self._ledger.live.inner(),
         )
 
     async def _flush(self) -> None:

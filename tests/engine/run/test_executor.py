@@ -170,7 +170,11 @@ def _raise(error: BaseException) -> Callable[[], Any]:
             "node 1 (Bad): returned an Expand, but is not declared with expands=True; add that to its @node",
         ),
         (_raise(InputError("too wide", input="image")), [], "node 1 (Bad), input image: too wide"),
-        (_raise(SystemExit(3)), [], "node 1 (Bad): SystemExit: 3"),
+        (
+            _raise(SystemExit(3)),
+            [],
+            "node 1 (Bad): called sys.exit(3); a node ends by returning, or by raising an error that says what is wrong",
+        ),
         (_raise(StopIteration()), [], "node 1 (Bad): StopIteration"),
         (_raise(RecursionError("deep")), [], "node 1 (Bad): RecursionError: deep"),
     ],
