@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("startup", "chain", "sampling", "load_checkpoint")
+BENCHMARKS = ("startup", "chain", "dynamic", "sampling", "load_checkpoint")
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.run.invoke import collect
+from engine.run.live_graph import LiveGraph, inner_prefix
 from engine.run.results import Blocked, Demand, Expand, NodeResult, OutputFile, Outputs
 from engine.run.values import NodeValue, Slot
 from engine.spec import NodeSpec
@@ -70,20 +71,21 @@ class Expansion:
         self.parts.append(Spliced(tuple(map(relinked, made.outputs)), made.files, made.ui))
 
 
-def expand(node: NodeId, results: Sequence[NodeResult | NodeValue], taken: Container[NodeId]) -> Expansion:
+def expand(node: NodeId, results: Sequence[NodeResult | NodeValue], taken: LiveGraph) -> Expansion:
     """Name the nodes of all subgraphs that ``node`` returned: ``<node>.<inner>``, or ``<node>.<call>.<inner>`` where there are more calls.
 
     Raises ``DefinitionError`` for an output that links to a node neither in its subgraph nor in ``taken``, the nodes of the run, and for
     a subgraph that says its names are new where they are not.
     """
     expansion = Expansion()
+    place = inner_prefix(node, taken.shown(node))
     for index, result in enumerate(results):
         if isinstance(result, Expand):
             prefix = None
             if result.is_named:
                 _check_new(result.graph, taken, expansion.calls)
             else:
-                prefix = _free_prefix(f"{node}.{index}" if len(results) > 1 else node, result.graph, taken)
+                prefix = _free_prefix(f"{place}.{index}" if len(results) > 1 else place, result.graph, taken)
             expansion.splice(result, prefix, taken)
         elif not isinstance(result, Demand):
             expansion.parts.append(result)

@@ -7,8 +7,23 @@ unless the expansion named another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
+
+from blake3 import blake3
 
 from engine.graph.graph import Call, Graph, NodeId
+
+_LONGEST: Final = 120
+
+
+def inner_prefix(node: NodeId, shown: NodeId) -> str:
+    """What the ids of the nodes that ``node`` becomes begin with: its own id, or, far down, a digest of it.
+
+    Every turn of a loop may stand within the one before, and ids that name all of them would fill the memory.
+    """
+    if len(node) <= _LONGEST:
+        return node
+    return f"{shown}.~{blake3(node.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 class LiveGraph(Mapping[NodeId, Call]):

@@ -87,6 +87,7 @@ class Plan:
         self._nodes: dict[NodeId, _Node] = {}
         self._heaps: dict[Hashable, list[tuple[tuple[int, ...], int, NodeId]]] = {}
         self._tie = itertools.count()
+        self._expansions = itertools.count(1)
         self._is_ranked = False
         self._add(calls)
         wanted = list(dict.fromkeys([*targets, *keep]))
@@ -181,7 +182,8 @@ class Plan:
         entry = self._nodes[node]
         self._add(calls)
         wanted = list(dict.fromkeys(sources))
-        self._rank([*wanted, *targets], entry.rank, None)
+        # in the place of the node, the newest expansion first, so that a loop ends before what stands behind it begins
+        self._rank([*wanted, *targets], (entry.rank[0], -next(self._expansions)) if entry.rank else (), None)
         freed: list[NodeId] = []
         for target in targets:
             self._nodes[target].target = True
