@@ -78,7 +78,7 @@ class Checker:
         spec = self.registry.get(call.type)
         if spec is None:
             return []
-        found = [problem for known in spec.inputs for problem in self._declared(node, known)]
+        found = [problem for known in spec.inputs for problem in self._declared(node, spec, known)]
         declared = {known.name for known in spec.inputs}
         for name, value in call.inputs.items():
             if name not in declared:
@@ -87,7 +87,7 @@ class Checker:
             found += self._custom(node, spec)
         return found
 
-    def _declared(self, node: NodeId, spec: InputSpec) -> Iterator[Problem]:
+    def _declared(self, node: NodeId, of: NodeSpec, spec: InputSpec) -> Iterator[Problem]:
         inputs = self.calls[node].inputs
         value = inputs.get(spec.name, MISSING)
         if value is MISSING:
@@ -96,9 +96,9 @@ class Checker:
         elif isinstance(value, BadLink):
             yield self._bad_linked(node, spec.name, value)
         elif isinstance(value, Link):
-            yield from self._linked(node, spec.name, value, spec)
+            yield from self._linked(node, spec.name, value, None if of.judges_types else spec)
         else:
-            yield from self._literal(node, spec, value)
+            yield from self._literal(node, spec, value, judged=spec.name in of.judges)
 
     def _missing(self, node: NodeId, spec: InputSpec) -> Problem:
         expected = expectation(spec)
@@ -108,6 +108,8 @@ class Checker:
 
     def _undeclared(self, node: NodeId, spec: NodeSpec, name: str, value: Value | Link) -> Iterator[Problem]:
         if not spec.takes_extra:
+            if spec.pack and not isinstance(value, Link | BadLink):
+                return  # left over from another version of the pack; it is not passed on
             if not (is_leftover(spec, name) and not isinstance(value, Link)):
                 yield self._unknown(node, spec, name)
         elif isinstance(value, BadLink):
@@ -159,7 +161,8 @@ class Checker:
             message += f"; its output {fitting[0]} would fit"
         yield self.problem(node, "return_type_mismatch", message, input=spec.name, expected=spec.type, found=offered)
 
-    def _literal(self, node: NodeId, spec: InputSpec, value: Value) -> Iterator[Problem]:
+    def _literal(self, node: NodeId, spec: InputSpec, value: Value, *, judged: bool) -> Iterator[Problem]:
+        """``judged``: what it may be beyond its type is for the node's own check to say."""
         if value is None and not spec.required and not spec.is_widget:
             return
         expected = expectation(spec)
@@ -168,6 +171,8 @@ class Checker:
             value = coerce(spec, value)
         except NotCoercibleError:
             yield self.problem(node, "invalid_input_type", f"expected {expected}, found {shown(value)}", **details)
+            return
+        if judged:
             return
         if spec.files is not None:
             yield from self._missing_file(node, spec, spec.files, value)
@@ -213,13 +218,25 @@ class Checker:
     def _custom(self, node: NodeId, spec: NodeSpec) -> Iterator[Problem]:
         assert spec.check is not None
         try:
-            wrong = spec.check(**check_arguments(spec, self.calls[node]))
+            arguments = check_arguments(spec, self.calls[node])
+            if spec.judges_types:
+                arguments["input_types"] = self._linked_types(node)
+            wrong = spec.check(**arguments)
         except Exception as error:  # a node's own code may fail in any way
             message = f"the node's own check failed with {type(error).__name__}: {clip(str(error), 400)}"
             yield self.problem(node, "exception_during_validation", message)
             return
         if wrong is not None:
             yield self.problem(node, "custom_validation_failed", clip(wrong, 400))
+
+    def _linked_types(self, node: NodeId) -> dict[str, str]:
+        """The types that come over the node's links, by input."""
+        found: dict[str, str] = {}
+        for name, link in self.calls[node].links.items():
+            source = self.registry.get(self.calls[link.node].type)
+            if source is not None:
+                found[name] = source.outputs[link.output].type
+        return found
 
 
 def _outputs_of(spec: NodeSpec) -> str:

@@ -77,7 +77,8 @@ def _shape(node: NodeId, call: Call, specs: Mapping[str, NodeSpec]) -> _Shape:
     return _Shape(
         spec=spec,
         names=frozenset(entry.name for entry in spec.inputs),
-        defaults={entry.name: entry.default for entry in spec.inputs if entry.default is not MISSING},
+        # what a pack's function is not given it has a default of its own for
+        defaults={entry.name: entry.default for entry in spec.inputs if entry.default is not MISSING and not spec.pack},
         files={entry.name: entry.files for entry in spec.inputs if entry.files is not None},
     )
 

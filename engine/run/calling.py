@@ -146,7 +146,8 @@ class Caller:
         if not spec.takes_context:
             return ()
         key = turn.key or self.ledger.book.cache_key(node)
-        return (self.contexts.make(node, spec.type, key, turn.index),)
+        missing = self.ledger.book.calls[node].links.keys() - self.ledger.given(node)
+        return (self.contexts.make(node, spec.type, key, turn.index, frozenset(missing)),)
 
     def _made(
         self, node: NodeId, spec: NodeSpec, turn: _Turn, returned: Any, seconds: float, called: Called

@@ -62,6 +62,8 @@ class NodeContext:
     """Tell the user something that is no error."""
     graph: LiveGraph
     """The workflow as it stands, for nodes that become others. What a node makes of it must follow from its inputs all the same."""
+    missing: frozenset[str]
+    """Lazy inputs that are linked and were not asked for so far: the function is passed None in their place."""
     index: int
     """Which of the node's calls this is, where it is called for each element of a list."""
     metadata: Mapping[str, Any]

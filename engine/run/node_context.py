@@ -31,7 +31,7 @@ class ContextMaker:
     is_cancelled: Callable[[], bool]
     _checkpoints: dict[NodeId, list[StoredCheckpoint]] = field(default_factory=dict)
 
-    def make(self, node: NodeId, class_type: str, key: Key | None, call: int) -> NodeContext:
+    def make(self, node: NodeId, class_type: str, key: Key | None, call: int, missing: frozenset[str]) -> NodeContext:
         """The context of the ``call``-th call of ``node``; without a key it has nowhere to keep a checkpoint."""
 
         shown = self.graph.shown(node)
@@ -54,6 +54,7 @@ class ContextMaker:
             is_cancelled=self.is_cancelled,
             warn=warn,
             graph=self.graph,
+            missing=missing,
             index=call,
             metadata=self.run.metadata,
             send=send,

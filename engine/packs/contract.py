@@ -1,0 +1,266 @@
+"""A node class as packs write them (INPUT_TYPES, RETURN_TYPES, FUNCTION, ...), read as a ``NodeSpec``.
+
+Newer classes, with a schema, present the same attributes (``engine.compat.comfy_api``), so there is one adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from engine.compat.host import current
+from engine.errors import DefinitionError
+from engine.graph.graph import Link
+from engine.packs.hidden import hidden_inputs, hidden_value
+from engine.packs.info import object_info_of
+from engine.packs.inputs import input_types, read_inputs, socket_type, takes_any_input
+from engine.packs.returns import understood
+from engine.run.context import NodeContext
+from engine.run.results import Demand, Expand, Outputs
+from engine.spec import Check, Fingerprint, NodeSpec, Output
+
+PURE_ATTRIBUTE: Final = "MEZZOTINT_PURE"
+"""A class that sets this to true says that its outputs follow from its inputs alone, and may be kept on disk."""
+
+_MOST_INSTANCES: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Which pack a class comes from."""
+
+    name: str
+    digest: str
+    """Of its source, in hex."""
+
+
+class Instances:
+    """One object for each node of a workflow and its class: what a node keeps in ``self`` is there at its next run."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, type], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, node: str, cls: type) -> Any:
+        with self._lock:
+            if (node, cls) not in self._kept:
+                self._kept[node, cls] = cls()
+            self._kept.move_to_end((node, cls))
+            while len(self._kept) > _MOST_INSTANCES:
+                self._kept.popitem(last=False)
+            return self._kept[node, cls]
+
+
+def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: Instances) -> NodeSpec:
+    """The node type that ``cls`` declares. Raises whatever reading it raises, ``DefinitionError`` for what contradicts itself."""
+    declared = input_types(cls)
+    outputs = read_outputs(cls)
+    method = getattr(cls, str(getattr(cls, "FUNCTION", None)), None)
+    if not callable(method):
+        raise DefinitionError(f"FUNCTION is {getattr(cls, 'FUNCTION', None)!r}, which is no method of the class")
+    hidden = hidden_inputs(declared)
+    takes_lists = bool(getattr(cls, "INPUT_IS_LIST", False))
+    node = PackNode(type_, cls, hidden, tuple(output.is_list for output in outputs), takes_lists, instances)
+    is_async = inspect.iscoroutinefunction(method)
+    judges, judges_types = judged(cls, declared)
+    return NodeSpec(
+        type=type_,
+        fn=node.call_async if is_async else node.call,
+        inputs=read_inputs(partial(input_types, cls)),
+        outputs=outputs,
+        title=title or type_,
+        category=str(getattr(cls, "CATEGORY", "sd")),
+        description=inspect.cleandoc(str(getattr(cls, "DESCRIPTION", None) or "")),
+        version=pack.digest,
+        output_node=bool(getattr(cls, "OUTPUT_NODE", False)),
+        lasting=bool(getattr(cls, PURE_ATTRIBUTE, False)),
+        by_id="UNIQUE_ID" in hidden.values() or bool(getattr(cls, "NOT_IDEMPOTENT", False)),
+        takes_context=True,
+        takes_lists=takes_lists,
+        takes_extra=takes_any_input(declared) or _takes_keywords(method),
+        is_async=is_async,
+        expands=True,  # any of them may
+        deprecated=bool(getattr(cls, "DEPRECATED", False)),
+        experimental=bool(getattr(cls, "EXPERIMENTAL", False)),
+        fingerprint=fingerprint_of(cls),
+        check=check_of(cls),
+        hidden=hidden,
+        judges=judges,
+        judges_types=judges_types,
+        pack=pack.name,
+        describe=partial(object_info_of, type_, cls, title, pack.name),
+    )
+
+
+def read_outputs(cls: Any) -> tuple[Output, ...]:
+    """RETURN_TYPES and what goes with it; a name may be missing, and a choice of values is a COMBO."""
+    types = tuple(getattr(cls, "RETURN_TYPES", None) or ())
+    names = tuple(getattr(cls, "RETURN_NAMES", None) or ())
+    lists = tuple(getattr(cls, "OUTPUT_IS_LIST", None) or ())
+    tooltips = tuple(getattr(cls, "OUTPUT_TOOLTIPS", None) or ())
+
+    def at(values: tuple[Any, ...], index: int) -> Any:
+        return values[index] if index < len(values) else None
+
+    return tuple(
+        Output(socket_type(type_), at(names, index), bool(at(lists, index)), at(tooltips, index))
+        for index, type_ in enumerate(types)
+    )
+
+
+def _takes_keywords(method: Callable[..., Any]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(method).parameters.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PackNode:
+    """Calls the methods of one node class."""
+
+    type: str
+    cls: Any
+    hidden: Mapping[str, str]
+    lists: tuple[bool, ...]
+    """Which outputs are lists."""
+    takes_lists: bool
+    instances: Instances = field(repr=False)
+
+    def call(self, ctx: NodeContext, **inputs: Any) -> Outputs | Expand | Demand:
+        with self._at_work(ctx):
+            instance, arguments = self._arguments(ctx, inputs)
+            wanted = self._wanted(ctx, run(self._lazy_status(instance, arguments)))
+            if wanted:
+                return wanted
+            return understood(getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.graph)
+
+    async def call_async(self, ctx: NodeContext, **inputs: Any) -> Outputs | Expand | Demand:
+        with self._at_work(ctx):
+            instance, arguments = self._arguments(ctx, inputs)
+            status = self._lazy_status(instance, arguments)
+            wanted = self._wanted(ctx, await status if inspect.isawaitable(status) else status)
+            if wanted:
+                return wanted
+            return understood(await getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.graph)
+
+    @contextmanager
+    def _at_work(self, ctx: NodeContext) -> Iterator[None]:
+        """What a pack finds around it: the call it is in, and no gradients if it has brought in torch."""
+        token = current.set(ctx)
+        torch = sys.modules.get("torch")
+        try:
+            with torch.no_grad() if torch is not None else nullcontext():
+                yield
+        finally:
+            current.reset(token)
+
+    def _arguments(self, ctx: NodeContext, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        arguments = {name: _plain_links(value) for name, value in inputs.items()}
+        for name, kind in self.hidden.items():
+            value = hidden_value(kind, ctx)
+            arguments[name] = [value] if self.takes_lists else value
+        return self.instances.of(ctx.node, self.cls), arguments
+
+    def _lazy_status(self, instance: Any, arguments: Mapping[str, Any]) -> Any:
+        """What ``check_lazy_status`` says, perhaps to be awaited; nothing where there is none."""
+        method = getattr(instance, "check_lazy_status", None)
+        return None if method is None else method(**arguments)
+
+    def _wanted(self, ctx: NodeContext, names: Any) -> Demand | None:
+        """The inputs it asks for that it was not given yet. One that there is none of is passed on, to be told of."""
+        asked = {str(name) for name in names or ()}
+        known = ctx.graph[ctx.node].inputs.keys()
+        wanted = {name for name in asked if name in ctx.missing or name not in known}
+        return Demand(frozenset(wanted)) if wanted else None
+
+
+def _plain_links(value: Any) -> Any:
+    """Links as packs know them: a list of id and output."""
+    if type(value) is Link:
+        return [str(value.node), value.output]
+    if type(value) is list and value and type(value[0]) is Link:
+        return [_plain_links(item) for item in value]
+    return value
+
+
+def run(value: Any) -> Any:
+    """``value``, awaited if it has to be, from code that is not async."""
+    if not inspect.iscoroutine(value):
+        return value
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(value)
+    return _run_elsewhere(value)
+
+
+def _run_elsewhere(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """On a thread of its own: this one's event loop is waiting for us."""
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(coroutine))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _accepted(method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``arguments`` that ``method`` has parameters for."""
+    if _takes_keywords(method):
+        return dict(arguments)
+    names = inspect.signature(method).parameters
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+def fingerprint_of(cls: Any) -> Fingerprint | None:
+    """IS_CHANGED, called with those of the inputs that it takes. What it raises counts as a change."""
+    if not hasattr(cls, "IS_CHANGED"):
+        return None
+
+    def fingerprint(**inputs: Any) -> Any:
+        try:
+            return run(cls.IS_CHANGED(**_accepted(cls.IS_CHANGED, inputs)))
+        except Exception:  # as in ComfyUI: who cannot say whether it changed has changed
+            return float("nan")
+
+    return fingerprint
+
+
+def check_of(cls: Any) -> Check | None:
+    """VALIDATE_INPUTS, called with the inputs it names."""
+    if not hasattr(cls, "VALIDATE_INPUTS"):
+        return None
+
+    def check(**inputs: Any) -> str | None:
+        verdict = run(cls.VALIDATE_INPUTS(**_accepted(cls.VALIDATE_INPUTS, inputs)))
+        if verdict is True or verdict is None:
+            return None
+        return str(verdict) if verdict is not False else "the node's own check says that its inputs are not valid"
+
+    return check
+
+
+def judged(cls: Any, declared: Mapping[str, Any]) -> tuple[frozenset[str], bool]:
+    """The inputs that VALIDATE_INPUTS alone judges, and whether it judges the types of links too."""
+    method = getattr(cls, "VALIDATE_INPUTS", None)
+    if method is None:
+        return frozenset(), False
+    names = set(inspect.signature(method).parameters)
+    if _takes_keywords(method):
+        names |= {name for group in ("required", "optional") for name in (declared.get(group) or {})}
+    return frozenset(names - {"input_types"}), "input_types" in names

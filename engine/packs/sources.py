@@ -1,0 +1,87 @@
+"""Which packs a folder holds, and what their source is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from engine.errors import UsageError
+
+SOURCE_SUFFIXES: Final = frozenset({".py", ".json", ".yaml", ".yml", ".toml", ".txt", ".ini", ".csv", ".cfg"})
+"""Files that a pack's digest counts: code, and what code reads beside it."""
+
+_SKIPPED: Final = frozenset({"__pycache__", ".git", ".venv", "venv", "node_modules", "example_workflows", "locales"})
+_LARGEST: Final = 16 << 20
+"""Bytes. A larger file is data that the pack downloaded or made."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackSource:
+    """A pack on disk."""
+
+    name: str
+    path: Path
+    """Its folder, or its one file."""
+    digest: str
+    """Of its source."""
+
+    @property
+    def entry(self) -> Path:
+        """The file that is imported."""
+        return self.path / "__init__.py" if self.path.is_dir() else self.path
+
+    @property
+    def prestartup(self) -> Path | None:
+        """A script that is run before any pack is imported, if it brings one."""
+        script = self.path / "prestartup_script.py"
+        return script if self.path.is_dir() and script.is_file() else None
+
+
+def find_packs(folders: Iterable[Path]) -> list[PackSource]:
+    """The packs of some folders in order of name: every ``.py`` file, and every folder with an ``__init__.py``.
+
+    Of two packs of one name the first counts. Raises ``UsageError`` for a folder that is not there.
+    """
+    found: dict[str, PackSource] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"expected a folder of node packs at {folder}, found none; check --custom-nodes")
+        for path in sorted(folder.iterdir()):
+            if _is_pack(path):
+                found.setdefault(path.stem if path.is_file() else path.name, _source(path))
+    return list(found.values())
+
+
+def _is_pack(path: Path) -> bool:
+    if path.name.startswith(".") or path.name in _SKIPPED or path.name.endswith(".disabled"):
+        return False
+    return (path / "__init__.py").is_file() if path.is_dir() else path.suffix == ".py" and path.stem != "__init__"
+
+
+def _source(path: Path) -> PackSource:
+    name = path.stem if path.is_file() else path.name
+    return PackSource(name, path.resolve(), source_digest(path))
+
+
+def source_digest(path: Path) -> str:
+    """The digest of a pack's names and contents, in hex. Compiled code, pictures and weights do not count."""
+    total = blake3()
+    for file in [path] if path.is_file() else _files(path):
+        name = file.relative_to(path.parent).as_posix().encode(errors="surrogateescape")
+        content = blake3(file.read_bytes()).digest()
+        total.update(len(name).to_bytes(8, "little") + name + content)
+    return total.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name in _SKIPPED or path.name.startswith(".") or path.is_symlink():
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        elif path.suffix in SOURCE_SUFFIXES and path.stat().st_size <= _LARGEST:
+            yield path
