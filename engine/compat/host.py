@@ -6,12 +6,16 @@ before it loads the first. Nothing else in the engine keeps such state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from pathlib import Path
+
     from engine.files import LocalFiles
     from engine.registry import Registry
     from engine.run.context import NodeContext
@@ -23,9 +27,13 @@ class Route:
     """An HTTP route a pack asked for, as it wrote it: for aiohttp."""
 
     method: str
+    """``"GET"``, ``"POST"``..., ``"*"`` for a class with a method for each, ``"STATIC"`` for a folder of files."""
     path: str
-    handler: Callable[..., Any]
+    handler: Callable[..., Any] | None
+    """None for a folder of files."""
     pack: str | None
+    directory: str | None = None
+    """The folder of files."""
 
 
 @dataclass(slots=True)
@@ -45,10 +53,38 @@ class Host:
     """The node classes of packs, by node type."""
     web_directories: dict[str, str] = field(default_factory=dict)
     """Folders of browser scripts by pack."""
+    folders: dict[str, tuple[list[str], set[str]]] = field(default_factory=dict)
+    """Model folders and their suffixes by key as packs see and change them; filled by ``folder_paths`` when first asked for."""
+    user: Path | None = None
+    """The folder of users' settings; by default beside the output folder."""
+    classes: dict[str, Any] = field(default_factory=dict)
+    """Node classes by id that packs brought with them, or made of core node types and may have changed."""
+    display_names: dict[str, str] = field(default_factory=dict)
+    prompt_handlers: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
+    """What packs want to be called with, and to return, when a workflow is posted."""
+    loop: AbstractEventLoop | None = None
+    """The loop that serves requests."""
+    interrupted: set[str] = field(default_factory=set)
+    """Jobs that one of their own nodes told to stop."""
+    cancel: Callable[[str | None], None] = lambda job: None
+    """Stops a job; for None, whatever runs."""
+
+
+@dataclass(slots=True)
+class CallState:
+    """What the modules remember during one call of a node."""
+
+    context: NodeContext
+    builders: int = 0
+    """Graph builders made so far."""
+    progress: tuple[int, int] = (0, 1)
+    """What was last reported."""
 
 
 current: ContextVar[NodeContext | None] = ContextVar("current", default=None)
 """The node call under way in this thread or task, if any."""
+
+_state: ContextVar[CallState | None] = ContextVar("call_state", default=None)
 
 _hosts: list[Host] = []
 
@@ -63,3 +99,26 @@ def host() -> Host:
     if not _hosts:
         raise RuntimeError("no host: this process does not load node packs")
     return _hosts[0]
+
+
+@contextlib.contextmanager
+def calling(context: NodeContext) -> Iterator[None]:
+    """A call of a node, for as long as the block lasts: in this thread or task and in tasks it starts."""
+    before, state = current.set(context), _state.set(CallState(context))
+    try:
+        yield
+    finally:
+        _state.reset(state)
+        current.reset(before)
+
+
+def call_state() -> CallState | None:
+    """What is remembered of the call under way; None where there is none."""
+    context = current.get()
+    if context is None:
+        return None
+    state = _state.get()
+    if state is None or state.context is not context:
+        state = CallState(context)
+        _state.set(state)
+    return state

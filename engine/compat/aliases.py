@@ -1,0 +1,74 @@
+"""ComfyUI's module names, leading to the modules of this package.
+
+A pack says ``import comfy.utils`` and gets ``engine.compat.comfy.utils``: the one module object, under both names. ``nodes`` and
+``server`` need no alias, they are top-level modules of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+from engine.compat.missing import PREFIX, message
+
+ROOTS: Final = frozenset(
+    {
+        "comfy",
+        "comfy_api",
+        "comfy_api_nodes",
+        "comfy_config",
+        "comfy_execution",
+        "comfy_extras",
+        "comfyui_version",
+        "cuda_malloc",
+        "execution",
+        "folder_paths",
+        "latent_preview",
+        "node_helpers",
+    }
+)
+"""Top-level names that are ComfyUI's: nothing else on the path is found under them."""
+
+
+class _AliasLoader(Loader):
+    """Gives the module that is behind a name, and leaves it as it is."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._spec: ModuleSpec | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self._target)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """The module ran under its own name; the machinery has since given it the alias's spec, which is taken back."""
+        module.__spec__ = self._spec
+
+
+class AliasFinder(MetaPathFinder):
+    """Finds what is below ``ROOTS`` in this package and nowhere else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Raises ModuleNotFoundError for a module of ComfyUI's that is not provided."""
+        if fullname.partition(".")[0] not in ROOTS:
+            return None
+        real = importlib.util.find_spec(PREFIX + fullname)
+        if real is None:
+            raise ModuleNotFoundError(message(f"the module {fullname}"), name=fullname)
+        return ModuleSpec(fullname, _AliasLoader(PREFIX + fullname), origin=real.origin)
+
+
+def install_aliases() -> None:
+    """Let packs of this process import by ComfyUI's names. More than one call makes no difference."""
+    if not any(isinstance(finder, AliasFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, AliasFinder())  # before the finder of files, which would run a submodule a second time

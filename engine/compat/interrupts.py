@@ -1,0 +1,49 @@
+"""Stopping a run from inside of a node, and noticing that one was told to stop.
+
+``InterruptProcessingException`` is a ``Cancelled``: raised by a pack it ends the run as cancelled, exactly as if the user had stopped it,
+and a pack's ``except Exception`` does not swallow it. Packs that catch it by name to tidy up catch what the progress bar raises too.
+"""
+
+from __future__ import annotations
+
+from engine.compat.host import current, host
+from engine.errors import Cancelled
+from engine.run.context import NodeContext
+
+
+class InterruptProcessingException(Cancelled):
+    """The run was told to stop, by its user or by this pack."""
+
+
+def is_interrupted() -> bool:
+    """Whether the run whose node is under way was told to stop."""
+    context = current.get()
+    return context is not None and (context.is_cancelled() or context.job in host().interrupted)
+
+
+def check() -> None:
+    """Raise ``InterruptProcessingException`` if the run was told to stop. Does nothing outside of a call."""
+    if is_interrupted():
+        raise InterruptProcessingException
+
+
+def interrupt(value: bool = True) -> None:
+    """Tell the run to stop whose node is under way; outside of a call, whatever runs. False takes that back.
+
+    It takes effect at the next check: the one at the end of the call is the latest.
+    """
+    context = current.get()
+    if not value:
+        if context is not None:
+            host().interrupted.discard(context.job)
+        return
+    if context is not None:
+        host().interrupted.add(context.job)
+    host().cancel(context.job if context else None)
+
+
+def report(context: NodeContext, done: int, total: int, preview: object = None) -> None:
+    """``context.progress``, with the exception that packs know."""
+    if context.is_cancelled() or context.job in host().interrupted:
+        raise InterruptProcessingException
+    context.report(done, total, preview)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""ComfyUI's module names."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from engine.compat import missing
+
+
+@pytest.mark.parametrize("name", ["comfy", "comfy_extras", "cuda_malloc", "comfyui_version"])
+def test_a_name_leads_to_our_module_and_leaves_it_as_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    ours = sys.modules[f"engine.compat.{name}"]
+    assert module is ours
+    assert sys.modules[name] is ours
+    assert (module.__name__, module.__spec__ and module.__spec__.name) == (f"engine.compat.{name}",) * 2
+    assert importlib.reload(ours) is ours
+
+
+def test_a_module_that_is_not_provided_says_so_and_can_be_caught() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"does not provide the module comfy\.ldm; docs/packs\.md"):
+        importlib.import_module("comfy.ldm.modules.attention")
+    code = "try:\n    import comfy_extras.nodes_flux as found\nexcept ImportError:\n    found = None"
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["found"] is None
+
+
+@pytest.mark.parametrize("statement", ["from comfy import ldm", "from cuda_malloc import get_gpu_names"])
+def test_a_name_that_is_not_provided_says_so_where_it_is_imported(statement: str) -> None:
+    with pytest.raises(ImportError, match=r"Mezzotint does not provide \w+ of \w+; docs/packs\.md"):
+        exec(statement, {})
+
+
+def test_a_name_that_is_not_provided_can_be_asked_for() -> None:
+    module = importlib.import_module("cuda_malloc")
+    assert not hasattr(module, "get_gpu_names")
+    assert getattr(module, "get_gpu_names", 5) == 5
+    with pytest.raises(AttributeError, match=r"does not provide get_gpu_names of cuda_malloc"):
+        _ = module.get_gpu_names
+
+
+def test_names_of_others_are_found_as_ever() -> None:
+    assert importlib.import_module("json").__spec__ is not None
+    assert missing.public_name("engine.compat.comfy.utils") == "comfy.utils"
