@@ -54,12 +54,14 @@ class ModelFolders:
 
     folders: Mapping[str, tuple[Path, ...]]
     hub: Path | None = None
+    roots: tuple[Path, ...] = ()
+    """The models roots among them, in the order of search."""
 
     @classmethod
     def under(cls, roots: Sequence[Path], hub: Path | None = None) -> ModelFolders:
         """The usual folders below one or more models roots; earlier roots are searched first."""
         folders = {key: tuple(root / name for root in roots for name in names) for key, names in SUBFOLDERS.items()}
-        return cls(folders, hub)
+        return cls(folders, hub, tuple(roots))
 
     def keys(self) -> tuple[str, ...]:
         """All folder keys, without their aliases."""
@@ -87,7 +89,7 @@ class ModelFolders:
         if ALIASES.get(key, key) == "diffusers":
             found = {name for folder in folders for name in _model_trees(folder)}
             return sorted(found | set(hub_folders(self.hub)))
-        suffixes = _suffixes(key)
+        suffixes = suffixes_of(key)
         return sorted({name for folder in folders for name in self._files(folder, suffixes)})
 
     def find(self, key: str, name: str) -> Path:
@@ -141,7 +143,8 @@ class ModelFolders:
                 yield str(path.relative_to(folder))
 
 
-def _suffixes(key: str) -> frozenset[str]:
+def suffixes_of(key: str) -> frozenset[str]:
+    """What the names of the models of ``key`` end with."""
     return frozenset({".yaml"}) if key == "configs" else MODEL_SUFFIXES
 
 

@@ -76,7 +76,7 @@ class OutputFolder:
         counter = self._counters.get((folder, stem))
         if counter is not None and counter.folder_time == folder.stat().st_mtime_ns:
             return counter.next
-        return _highest_number(folder, stem) + 1
+        return highest_number(folder, stem) + 1
 
 
 def expand(prefix: str, file: OutputFile, now: datetime) -> str:
@@ -155,7 +155,7 @@ def _take_without_links(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _highest_number(folder: Path, stem: str) -> int:
+def highest_number(folder: Path, stem: str) -> int:
     """The highest counter among the files of ``folder`` called ``<stem>_<number>...``; 0 if there is none."""
     wanted = os.path.normcase(f"{stem}_")
     highest = 0
