@@ -40,6 +40,16 @@ Models = Annotated[
 ExtraModelPaths = Annotated[
     Path | None, typer.Option("--extra-model-paths", metavar="FILE", help="A ComfyUI extra_model_paths.yaml.")
 ]
+CustomNodes = Annotated[
+    list[Path],
+    typer.Option("--custom-nodes", metavar="DIR", help="Folder of third-party node packs; may be given again."),
+]
+NodeTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--node-timeout", metavar="S", min=1, help="Seconds without a sign of life after which a pack's node is ended."
+    ),
+]
 Input = Annotated[Path, typer.Option("--input", metavar="DIR", help="Where pictures are read.")]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Where pictures are written.")]
 State = Annotated[Path, typer.Option("--state", metavar="DIR", help="Cache, checkpoints, file digests.")]
@@ -92,6 +102,8 @@ def run(
     input: Input = _INPUT,
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
+    custom_nodes: CustomNodes = [],  # noqa: B006
+    node_timeout: NodeTimeout = None,
     state: State = _STATE,
     target: Targets = [],  # noqa: B006
     device: Device = None,
@@ -103,6 +115,12 @@ def run(
         bool, typer.Option("--randomize", help="Draw a new seed for every seed input, each time.")
     ] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute everything again.")] = False,
+    stop_on_failure: Annotated[
+        bool, typer.Option("--stop-on-failure", help="End with the first node that fails, whatever else could run.")
+    ] = False,
+    watch_inputs: Annotated[
+        bool, typer.Option("--watch-inputs", help="Fail nodes that change what they are given. Slow.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a workflow and print the paths of what it made."""
@@ -110,7 +128,15 @@ def run(
     from engine.cli.run import RunArguments, run_command
     from engine.run.settings import DeviceSettings
 
-    places = Places(models=tuple(models), input=input, output=output, state=state, extra_model_paths=extra_model_paths)
+    places = Places(
+        models=tuple(models),
+        input=input,
+        output=output,
+        state=state,
+        extra_model_paths=extra_model_paths,
+        custom_nodes=tuple(custom_nodes),
+        node_timeout=node_timeout,
+    )
     arguments = RunArguments(
         file=file,
         sets=tuple(sets),
@@ -118,6 +144,8 @@ def run(
         count=count,
         randomize=randomize,
         use_cache=not no_cache,
+        stop_on_failure=stop_on_failure,
+        watch_inputs=watch_inputs,
         json=json,
     )
     with exit_codes():
@@ -131,6 +159,7 @@ def validate(
     sets: Sets = [],  # noqa: B006
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
+    custom_nodes: CustomNodes = [],  # noqa: B006
     input: Input = _INPUT,
     json: Json = False,
 ) -> None:
@@ -139,7 +168,12 @@ def validate(
     from engine.cli.options import Places
 
     with exit_codes():
-        places = Places(models=tuple(models), input=input, extra_model_paths=extra_model_paths)
+        places = Places(
+            models=tuple(models),
+            input=input,
+            extra_model_paths=extra_model_paths,
+            custom_nodes=tuple(custom_nodes),
+        )
         raise typer.Exit(validate_command(file, tuple(sets), places, as_json=json))
 
 
@@ -149,6 +183,7 @@ def plan(
     sets: Sets = [],  # noqa: B006
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
+    custom_nodes: CustomNodes = [],  # noqa: B006
     input: Input = _INPUT,
     state: State = _STATE,
     target: Targets = [],  # noqa: B006
@@ -162,7 +197,13 @@ def plan(
     from engine.run.settings import DeviceSettings
 
     with exit_codes():
-        places = Places(models=tuple(models), input=input, state=state, extra_model_paths=extra_model_paths)
+        places = Places(
+            models=tuple(models),
+            input=input,
+            state=state,
+            extra_model_paths=extra_model_paths,
+            custom_nodes=tuple(custom_nodes),
+        )
         plan_command(file, tuple(sets), tuple(target), places, DeviceSettings(device=device, dtype=dtype), as_json=json)
 
 
@@ -173,6 +214,7 @@ def nodes(
     ] = None,
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
+    custom_nodes: CustomNodes = [],  # noqa: B006
     input: Input = _INPUT,
     json: Json = False,
 ) -> None:
@@ -181,9 +223,13 @@ def nodes(
     from engine.cli.options import Places
 
     with exit_codes():
-        nodes_command(
-            name, Places(models=tuple(models), input=input, extra_model_paths=extra_model_paths), as_json=json
+        places = Places(
+            models=tuple(models),
+            input=input,
+            extra_model_paths=extra_model_paths,
+            custom_nodes=tuple(custom_nodes),
         )
+        nodes_command(name, places, as_json=json)
 
 
 @cache_app.command("info")

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 def validate_command(file: Path, sets: tuple[str, ...], places: Places, *, as_json: bool) -> int:
     """Print every problem; 0 if there is none, else 2."""
-    workspace = open_workspace(places)
-    workflow = read_file(file, sets, workspace)
-    problems = [
-        with_hint(problem, workflow.graph, workflow)
-        for problem in validate(workflow.graph, workspace.registry, workspace.files)
-    ]
+    with open_workspace(places) as workspace:
+        workflow = read_file(file, sets, workspace)
+        problems = [
+            with_hint(problem, workflow.graph, workflow)
+            for problem in validate(workflow.graph, workspace.registry, workspace.files)
+        ]
     if as_json:
         _print_json({"problems": [problem.to_json() for problem in problems]})
     elif problems:
@@ -52,19 +52,19 @@ def plan_command(
     """Print what a run would do."""
     from engine.run.forecast import forecast
 
-    workspace = open_workspace(places)
-    workflow = read_file(file, sets, workspace)
-    wanted = tuple(find_node(workflow.graph, name) for name in targets) or None
-    graph = checked(sent(workflow.graph, workflow, workspace), workflow, workspace, wanted)
-    found = forecast(
-        graph,
-        workspace.registry,
-        files=workspace.files,
-        cache=open_cache(workspace),
-        numerics=numerics(settings),
-        last_runs=open_last_runs(places),
-        targets=wanted,
-    )
+    with open_workspace(places, settings) as workspace:
+        workflow = read_file(file, sets, workspace)
+        wanted = tuple(find_node(workflow.graph, name) for name in targets) or None
+        graph = checked(sent(workflow.graph, workflow, workspace), workflow, workspace, wanted)
+        found = forecast(
+            graph,
+            workspace.registry,
+            files=workspace.files,
+            cache=open_cache(workspace),
+            numerics=numerics(settings),
+            last_runs=open_last_runs(places),
+            targets=wanted,
+        )
     if as_json:
         _print_json(found.to_json())
     else:
@@ -93,9 +93,13 @@ def _print_forecast(found: Forecast) -> None:
 
 def nodes_command(name: str | None, places: Places, *, as_json: bool) -> None:
     """List the node types, or describe one."""
+    with open_workspace(places) as workspace:
+        _tell_nodes(name, workspace, as_json=as_json)
+
+
+def _tell_nodes(name: str | None, workspace: Workspace, *, as_json: bool) -> None:
     from engine.graph.object_info import object_info
 
-    workspace = open_workspace(places)
     specs = list(workspace.registry.values()) if name is None else [_find(name, workspace)]
     if as_json:
         _print_json({spec.type: object_info(spec, workspace.files) for spec in specs})

@@ -33,12 +33,13 @@ def cache_clear_command(state: Path) -> None:
 
 
 def _disk(state: Path) -> DiskTier:
-    return DiskTier(state / "cache", open_workspace(Places(state=state)).registry.codecs)
+    with open_workspace(Places(state=state)) as workspace:
+        return DiskTier(state / "cache", workspace.registry.codecs)
 
 
 def models_convert_command(file: Path, to: Path | None) -> None:
     """Write the safetensors file and print its path."""
     target = to or file.with_suffix(".safetensors")
-    workspace = open_workspace(Places())
-    workspace.registry.convert_model(file, target)
+    with open_workspace(Places()) as workspace:
+        workspace.registry.convert_model(file, target)
     say(str(target), to=sys.stdout)

@@ -26,6 +26,10 @@ class Places:
     temp: Path = Path("temp")
     state: Path = Path("state")
     extra_model_paths: Path | None = None
+    custom_nodes: tuple[Path, ...] = ()
+    """Folders of third-party node packs."""
+    node_timeout: float | None = None
+    """Seconds without a sign of life after which a pack's node counts as hung."""
 
 
 @dataclass(frozen=True, slots=True)

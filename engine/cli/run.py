@@ -25,7 +25,7 @@ from engine.run.settings import DeviceSettings
 
 if TYPE_CHECKING:
     from engine.graph.read import Workflow
-    from engine.run.executor import Executor, Run, RunResult
+    from engine.run.executor import Run, Runner, RunResult
 
 EXIT_CODES: Final = {"succeeded": 0, "failed": 1, "cancelled": 130}
 """130 is what shells expect of a program that Ctrl-C ended."""
@@ -39,6 +39,8 @@ class RunArguments:
     count: int = 1
     randomize: bool = False
     use_cache: bool = True
+    stop_on_failure: bool = False
+    watch_inputs: bool = False
     json: bool = False
 
 
@@ -68,7 +70,11 @@ class Report:
 
 def run_command(arguments: RunArguments, places: Places, settings: DeviceSettings) -> int:
     """Run the workflow as often as asked; the first run that does not succeed is the last. Returns the exit code."""
-    workspace = open_workspace(places)
+    with open_workspace(places, settings) as workspace:
+        return _run_in(workspace, arguments, settings)
+
+
+def _run_in(workspace: Workspace, arguments: RunArguments, settings: DeviceSettings) -> int:
     workflow = read_file(arguments.file, arguments.sets, workspace)
     for warning in workflow.warnings:
         say(f"warning: {warning}")
@@ -79,7 +85,7 @@ def run_command(arguments: RunArguments, places: Places, settings: DeviceSetting
     reports: list[Report] = []
     with open_executor(workspace, settings) as executor, _interruptible() as cancel:
         for run in runs:
-            reports.append(_run_one(executor, run, cancel, places, quiet=arguments.json))
+            reports.append(_run_one(executor, run, cancel, workspace.places, quiet=arguments.json))
             if reports[-1].result.status != "succeeded":
                 break
     if arguments.json:
@@ -108,10 +114,17 @@ def _make_run(
     metadata: dict[str, Any] = {"prompt": write_api(final)}
     if workflow.editor is not None and graph == workflow.graph:
         metadata["workflow"] = workflow.editor
-    return Run(graph=final, targets=targets, metadata=metadata, use_cache=arguments.use_cache)
+    return Run(
+        graph=final,
+        targets=targets,
+        metadata=metadata,
+        use_cache=arguments.use_cache,
+        stop_on_failure=arguments.stop_on_failure,
+        watch_inputs=arguments.watch_inputs,
+    )
 
 
-def _run_one(executor: Executor, run: Run, cancel: CancelToken, places: Places, *, quiet: bool) -> Report:
+def _run_one(executor: Runner, run: Run, cancel: CancelToken, places: Places, *, quiet: bool) -> Report:
     started = time.perf_counter()
     with nullcontext(lambda event: None) if quiet else watch(run.graph) as on_event:
         result = asyncio.run(executor.run(run, on_event, cancel))

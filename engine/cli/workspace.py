@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.cli.options import Places, apply_assignments, parse_assignment
+from engine.cli.screen import say
 from engine.errors import UsageError
 from engine.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.files import LocalFiles
     from engine.graph.graph import Graph
     from engine.graph.read import Workflow
+    from engine.jobs.remote import RemoteExecutor
     from engine.run.cache import OutputCache
-    from engine.run.executor import Executor
+    from engine.run.executor import Runner
     from engine.run.last_runs import LastRuns
     from engine.run.settings import DeviceSettings
 
@@ -28,10 +33,16 @@ class Workspace:
     registry: Registry
     files: LocalFiles
     places: Places
+    worker: RemoteExecutor | None = None
+    """The process that has loaded third-party packs, where there are any."""
 
 
-def open_workspace(places: Places) -> Workspace:
-    """Load the node packages and look at the folders. A package that fails is named on standard error; the others load."""
+@contextmanager
+def open_workspace(places: Places, settings: DeviceSettings | None = None) -> Iterator[Workspace]:
+    """Load the node packages and look at the folders. A package that fails is named on standard error; the others load.
+
+    ``settings`` are for the process that runs third-party packs, if there are packs.
+    """
     from engine.files import open_files
 
     registry = Registry()
@@ -46,7 +57,57 @@ def open_workspace(places: Places) -> Workspace:
         state=places.state,
         extra_model_paths=places.extra_model_paths,
     )
-    return Workspace(registry, files, places)
+    folders = pack_folders(places)
+    if not folders:
+        yield Workspace(registry, files, places)
+        return
+    with start_worker(places, folders, settings) as worker:
+        _add_packs(registry, worker)
+        yield Workspace(registry, files, places, worker)
+
+
+def pack_folders(places: Places) -> tuple[Path, ...]:
+    """The folders of packs that were asked for: by name, or in the configuration file of extra model folders."""
+    from engine.model_folders import read_extra_folders
+
+    if places.extra_model_paths is None:
+        return places.custom_nodes
+    extra = read_extra_folders(places.extra_model_paths)
+    named = (*extra.first.get("custom_nodes", ()), *extra.last.get("custom_nodes", ()))
+    return tuple(dict.fromkeys((*places.custom_nodes, *named)))
+
+
+def start_worker(places: Places, folders: tuple[Path, ...], settings: DeviceSettings | None) -> RemoteExecutor:
+    """A process that loads the packs of ``folders``. It is started when it is first asked for something."""
+    from engine.jobs.messages import WorkerSettings
+    from engine.jobs.remote import NODE_TIMEOUT, RemoteExecutor
+    from engine.packs.sources import find_packs
+    from engine.run.settings import DeviceSettings
+
+    find_packs(folders)  # a folder that is not there is the user's mistake, to be told before anything starts
+    started = WorkerSettings(
+        models=places.models,
+        input=places.input,
+        output=places.output,
+        temp=places.temp,
+        state=places.state,
+        extra_model_paths=places.extra_model_paths,
+        custom_nodes=folders,
+        device=settings or DeviceSettings(),
+    )
+    return RemoteExecutor(started, node_timeout=places.node_timeout or NODE_TIMEOUT)
+
+
+def _add_packs(registry: Registry, worker: RemoteExecutor) -> None:
+    """Take in the packs' node types, and say on standard error what was loaded and what was not."""
+    loaded = worker.loaded
+    registry.add(*loaded.specs)
+    for pack in loaded.packs:
+        count = len(pack.nodes)
+        say(f"pack {pack.name} ({pack.digest[:12]}): {count} node type{'' if count == 1 else 's'}")
+    for failure in loaded.failures:
+        what = f"node {failure.node} of pack {failure.pack}" if failure.node else f"pack {failure.pack}"
+        say(f"warning: {what} did not load: {failure.reason}")
 
 
 def read_file(path: Path, sets: tuple[str, ...], workspace: Workspace) -> Workflow:
@@ -92,14 +153,21 @@ def open_last_runs(places: Places) -> LastRuns:
     return LastRuns(places.state / "last_runs")
 
 
-def open_executor(workspace: Workspace, settings: DeviceSettings) -> Executor:
-    """An executor over the cache and the folders of this workspace. No torch yet: that comes with the first node that needs it."""
+@contextmanager
+def open_executor(workspace: Workspace, settings: DeviceSettings) -> Iterator[Runner]:
+    """An executor over the cache and the folders of this workspace. No torch yet: that comes with the first node that needs it.
+
+    Where there are third-party packs it is the process that has loaded them.
+    """
+    if workspace.worker is not None:
+        yield workspace.worker
+        return
     from engine.run.checkpoint import CheckpointStore
     from engine.run.executor import Executor
     from engine.run.outputs import OutputFolder
 
     places = workspace.places
-    return Executor(
+    with Executor(
         workspace.registry,
         files=workspace.files,
         cache=open_cache(workspace),
@@ -108,7 +176,8 @@ def open_executor(workspace: Workspace, settings: DeviceSettings) -> Executor:
         settings=settings,
         checkpoints=CheckpointStore(places.state / "checkpoints"),
         last_runs=open_last_runs(places),
-    )
+    ) as executor:
+        yield executor
 
 
 def numerics(settings: DeviceSettings) -> str:

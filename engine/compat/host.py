@@ -49,8 +49,6 @@ class Host:
     routes: list[Route] = field(default_factory=list)
     loading: str | None = None
     """The pack that is being imported."""
-    classes: dict[str, Any] = field(default_factory=dict)
-    """The node classes of packs, by node type."""
     web_directories: dict[str, str] = field(default_factory=dict)
     """Folders of browser scripts by pack."""
     folders: dict[str, tuple[list[str], set[str]]] = field(default_factory=dict)

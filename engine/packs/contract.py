@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from engine.compat.host import current
+from engine.compat.host import calling
 from engine.errors import DefinitionError
 from engine.graph.graph import Link
 from engine.packs.hidden import hidden_inputs, hidden_value
@@ -152,13 +152,9 @@ class PackNode:
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:
         """What a pack finds around it: the call it is in, and no gradients if it has brought in torch."""
-        token = current.set(ctx)
         torch = sys.modules.get("torch")
-        try:
-            with torch.no_grad() if torch is not None else nullcontext():
-                yield
-        finally:
-            current.reset(token)
+        with calling(ctx), torch.no_grad() if torch is not None else nullcontext():
+            yield
 
     def _arguments(self, ctx: NodeContext, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         arguments = {name: _plain_links(value) for name, value in inputs.items()}

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from engine.graph.api_format import write_api
 from engine.graph.graph import Graph, NodeId
 from engine.run.context import NodeContext
 from engine.run.live_graph import LiveGraph
 
+KINDS: Final = frozenset(
+    {"UNIQUE_ID", "PROMPT", "EXTRA_PNGINFO", "DYNPROMPT", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG"}
+)
+
 
 def hidden_inputs(declared: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> what it asks for (``"UNIQUE_ID"``...)."""
-    hidden = declared.get("hidden") or {}
-    return {name: _kind(kind) for name, kind in hidden.items()}
+    """Name -> what it asks for, one of ``KINDS``."""
+    hidden = {name: _kind(kind) for name, kind in (declared.get("hidden") or {}).items()}
+    return {name: kind for name, kind in hidden.items() if kind in KINDS}
+
+
+def unseen_inputs(declared: Mapping[str, Any]) -> list[str]:
+    """Hidden inputs that are none of ``KINDS``: an editor does not show them, an expansion may set them."""
+    return [name for name, kind in (declared.get("hidden") or {}).items() if _kind(kind) not in KINDS]
 
 
 def _kind(declared: Any) -> str:

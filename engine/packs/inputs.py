@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from engine.errors import DefinitionError
+from engine.packs.hidden import unseen_inputs
 from engine.spec import MISSING, InputSpec, Range
 from engine.types import ANY, COMBO, FLOAT, INT, STRING, SocketType
 
@@ -31,11 +32,12 @@ def input_types(cls: Any) -> Mapping[str, Any]:
 def read_inputs(read: InputTypes) -> tuple[InputSpec, ...]:
     """The inputs of a class whose declaration is ``read``; it is called again whenever a choice is looked at."""
     declared = read()
-    return tuple(
+    seen = tuple(
         _read_input(group, name, declared[group][name], read)
         for group in GROUPS
         for name in list((declared.get(group) or {}).keys())
     )
+    return (*seen, *(InputSpec(name, ANY, required=False, socket_only=True) for name in unseen_inputs(declared)))
 
 
 def takes_any_input(declared: Mapping[str, Any]) -> bool:

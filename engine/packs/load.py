@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +19,7 @@ from engine.compat.aliases import install_aliases
 from engine.compat.host import Host, install
 from engine.errors import DefinitionError
 from engine.packs.contract import Instances, Pack, read_class
+from engine.packs.report import LoadedPack, PackFailure, Report
 from engine.packs.sources import PackSource
 from engine.registry import Registry
 from engine.run.failures import one_line
@@ -28,34 +28,6 @@ PARENT: Final = "custom_nodes"
 """Packs are imported as ``custom_nodes.NAME``, which is also what editors are told."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PackFailure:
-    """A pack, or one node of it, that could not be loaded, and why."""
-
-    pack: str
-    reason: str
-    node: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedPack:
-    """A pack that was imported."""
-
-    name: str
-    digest: str
-    nodes: tuple[str, ...]
-    web_directory: str | None = None
-    """The folder of its browser scripts."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of loading."""
-
-    packs: list[LoadedPack] = field(default_factory=list)
-    failures: list[PackFailure] = field(default_factory=list)
 
 
 class Loader:
@@ -84,8 +56,7 @@ class Loader:
             return True
         with self._guarded(source, "its prestartup_script.py failed"):
             runpy.run_path(str(source.prestartup), run_name=f"{PARENT}.{source.name}.prestartup_script")
-            return True
-        return False
+        return not any(failure.pack == source.name for failure in self.report.failures)
 
     @contextmanager
     def _guarded(self, source: PackSource, what: str) -> Iterator[None]:
@@ -182,10 +153,8 @@ def _web_directory(module: ModuleType, source: PackSource) -> str | None:
 
 def _explained(error: BaseException, path: Path) -> str:
     """The error on one line, and the last line of the pack's own code that led to it."""
-    if isinstance(error, SystemExit):
-        text = f"it called sys.exit({error.code}) while it was imported"
-    else:
-        text = one_line(error)
+    called_exit = f"it called sys.exit({error.code}) while it was imported" if isinstance(error, SystemExit) else None
+    text = called_exit or one_line(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(path)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     missing = isinstance(error, ModuleNotFoundError) and "Mezzotint" not in text

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Self
+from typing import Any, Protocol, Self
 
 from engine.fileref import Files
 from engine.models import ModelStore
@@ -34,6 +34,27 @@ __all__ = ["Executor", "Run", "RunResult", "ignore"]
 
 def ignore(event: Event) -> None:
     """An ``OnEvent`` for callers that only want the result."""
+
+
+def run_in_loop(run: Callable[[], Coroutine[Any, Any, RunResult]]) -> RunResult:
+    """Run to the end, on another thread where this one's loop is running."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run())
+    results: list[RunResult] = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(run())))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+class Runner(Protocol):
+    """Whatever runs graphs: in this process, or in another."""
+
+    async def run(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
+        """Run a graph to its end; what fails is in the result."""
+        ...
 
 
 class Executor:
@@ -92,15 +113,7 @@ class Executor:
 
     def run_sync(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
         """The same for callers without an event loop, or in a notebook whose loop is running already."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(self.run(run, on_event, cancel))
-        results: list[RunResult] = []
-        thread = threading.Thread(target=lambda: results.append(asyncio.run(self.run(run, on_event, cancel))))
-        thread.start()
-        thread.join()
-        return results[0]
+        return run_in_loop(lambda: self.run(run, on_event, cancel))
 
     def _models(self) -> ModelStore:
         with self._store_lock:

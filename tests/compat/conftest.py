@@ -47,6 +47,7 @@ class Watched:
             is_cancelled=lambda: self.cancelled,
             warn=lambda text: None,
             graph=LiveGraph(Graph({})),
+            missing=frozenset(),
             index=index,
             metadata=MappingProxyType(metadata or {}),
             send=lambda name, data: self.messages.append((name, data)),

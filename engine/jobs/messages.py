@@ -1,0 +1,165 @@
+"""What goes between the process that serves and a worker: msgpack, one message a frame.
+
+To the worker: ``run``, ``cancel``, ``ask``, ``close``. From it: ``loading``, ``ready``, ``event``, ``result``, ``answer``, ``broadcast``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import msgpack
+
+from engine.errors import NodeFailed
+from engine.graph.api_format import read_api, write_api
+from engine.graph.graph import NodeId
+from engine.run import events
+from engine.run.request import Limits, Run, RunResult
+from engine.run.settings import DeviceSettings
+
+_EVENTS: Final = {kind.__name__: kind for kind in get_args(events.Event)}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is started with. Paths may be relative to the folder it is started in."""
+
+    models: tuple[Path, ...]
+    input: Path
+    output: Path
+    temp: Path
+    state: Path
+    extra_model_paths: Path | None = None
+    custom_nodes: tuple[Path, ...] = ()
+    """Folders of third-party packs."""
+    skip: Mapping[str, str] = field(default_factory=dict)
+    """Packs that are not to be imported, and why."""
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        plain = json.loads(text)
+        extra = plain["extra_model_paths"]
+        return cls(
+            models=tuple(map(Path, plain["models"])),
+            **{name: Path(plain[name]) for name in ("input", "output", "temp", "state")},
+            extra_model_paths=None if extra is None else Path(extra),
+            custom_nodes=tuple(map(Path, plain["custom_nodes"])),
+            skip=plain["skip"],
+            device=DeviceSettings(**plain["device"]),
+        )
+
+
+def send(connection: Connection, message: Mapping[str, Any]) -> None:
+    """Write one message. Raises ``OSError`` when nobody is there to read it."""
+    connection.send_bytes(msgpack.packb(message, default=_odd, unicode_errors="surrogatepass"))
+
+
+def receive(connection: Connection) -> dict[str, Any]:
+    """Wait for the next message. Raises ``EOFError`` or ``OSError`` when there will be none."""
+    message: dict[str, Any] = msgpack.unpackb(
+        connection.recv_bytes(), unicode_errors="surrogatepass", strict_map_key=False
+    )
+    return message
+
+
+def _odd(value: Any) -> Any:
+    """What a node may have put into its ui data beside plain values: numpy's numbers, sets, paths."""
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
+        return list(value)
+    return str(value)
+
+
+def event_to_plain(event: events.Event) -> list[Any]:
+    return [type(event).__name__, [getattr(event, entry.name) for entry in fields(event)]]
+
+
+def event_from_plain(plain: Sequence[Any]) -> events.Event:
+    name, values = plain
+    made: events.Event = _EVENTS[name](*values)
+    return made
+
+
+def run_to_plain(run: Run) -> dict[str, Any]:
+    """Graph and metadata as JSON, which unlike msgpack holds integers of any size."""
+    return {
+        "graph": json.dumps(write_api(run.graph)),
+        "metadata": json.dumps(dict(run.metadata)),
+        "targets": run.targets,
+        "job": run.job,
+        "use_cache": run.use_cache,
+        "resume": run.resume,
+        "previews": run.previews,
+        "stop_on_failure": run.stop_on_failure,
+        "watch_inputs": run.watch_inputs,
+        "limits": asdict(run.limits),
+    }
+
+
+def run_from_plain(plain: Mapping[str, Any]) -> Run:
+    targets = plain["targets"]
+    return Run(
+        graph=read_api(json.loads(plain["graph"])),
+        targets=None if targets is None else tuple(map(NodeId, targets)),
+        metadata=json.loads(plain["metadata"]),
+        job=plain["job"],
+        use_cache=plain["use_cache"],
+        resume=plain["resume"],
+        previews=plain["previews"],
+        stop_on_failure=plain["stop_on_failure"],
+        watch_inputs=plain["watch_inputs"],
+        limits=Limits(**plain["limits"]),
+    )
+
+
+def result_to_plain(result: RunResult) -> dict[str, Any]:
+    """Everything but kept values, which stay where they are."""
+    return {
+        "job": result.job,
+        "status": result.status,
+        "ui": {node: dict(ui) for node, ui in result.ui.items()},
+        "failures": [failure_to_plain(failure) for failure in result.failures],
+        "ran": result.ran,
+        "cached": result.cached,
+        "inner": dict(result.inner),
+    }
+
+
+def result_from_plain(plain: Mapping[str, Any]) -> RunResult:
+    return RunResult(
+        job=plain["job"],
+        status=plain["status"],
+        ui=plain["ui"],
+        failures=tuple(failure_from_plain(failure) for failure in plain["failures"]),
+        ran=tuple(map(NodeId, plain["ran"])),
+        cached=tuple(map(NodeId, plain["cached"])),
+        values={},
+        inner=plain["inner"],
+    )
+
+
+def failure_to_plain(failure: NodeFailed) -> dict[str, Any]:
+    names = ("node", "class_type", "reason", "input", "shown", "pack")
+    return {name: getattr(failure, name) for name in names}
+
+
+def failure_from_plain(plain: Mapping[str, Any]) -> NodeFailed:
+    return NodeFailed(
+        plain["node"],
+        plain["class_type"],
+        plain["reason"],
+        input=plain["input"],
+        shown=plain["shown"],
+        pack=plain["pack"],
+    )

@@ -1,0 +1,203 @@
+"""One worker process as its parent sees it: started, talked to, and known to be dead when it is."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from multiprocessing.connection import Connection, Listener
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from engine.errors import MezzotintError, ResourceError
+from engine.jobs.messages import WorkerSettings, event_from_plain, receive, send
+from engine.run.events import OnEvent
+
+_START: Final = "from engine.jobs.worker import main; main()"
+_POLL: Final = 0.1
+_LAST_WORDS: Final = 10.0
+"""Seconds a process has to end when its connection is gone, or it was told to."""
+
+
+class WorkerDied(MezzotintError):
+    """The worker process ended before it had answered."""
+
+
+class WorkerProcess:
+    """A running worker. Its answers come on a thread of this object's."""
+
+    def __init__(self, settings: WorkerSettings, on_broadcast: Callable[[str, Any], None]) -> None:
+        """Starts the process; what it says first is in ``ready``. Raises ``ResourceError`` if it cannot be started."""
+        self.ready: Future[dict[str, Any]] = Future()
+        """The first message: what was loaded. Or ``WorkerDied``."""
+        self.loading: str | None = None
+        """The pack whose code was about to run when it was last heard of."""
+        self._on_broadcast = on_broadcast
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, Future[Any]] = {}
+        self._listeners: dict[int, OnEvent] = {}
+        self._lock = threading.Lock()
+        self._verdict: str | None = None
+        self._process, self._connection = _start(settings)
+        threading.Thread(target=self._read, name="mezzotint-worker-reader", daemon=True).start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def run(self, plain: Mapping[str, Any], on_event: OnEvent) -> tuple[int, Future[Any]]:
+        """Have a run executed. Returns its number, and what comes of it; ``on_event`` is called on this object's thread."""
+        return self._ask({"op": "run", "run": plain}, on_event)
+
+    def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Future[Any]:
+        """Ask a node class something."""
+        return self._ask({"op": "ask", "what": what, "type": type_, "arguments": arguments}, None)[1]
+
+    def cancel(self, number: int) -> None:
+        """Tell a run to stop."""
+        self._send({"op": "cancel", "id": number})
+
+    def kill(self, verdict: str) -> None:
+        """End the process at once; ``verdict`` is what those who wait for it are told."""
+        self._verdict = self._verdict or verdict
+        self._process.kill()
+
+    def close(self) -> None:
+        """Let it end; kill it if it does not."""
+        self._verdict = self._verdict or "it was told to end"
+        self._send({"op": "close"})
+        try:
+            self._process.wait(_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, message: Mapping[str, Any], on_event: OnEvent | None) -> tuple[int, Future[Any]]:
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._pending[number] = future
+            if on_event is not None:
+                self._listeners[number] = on_event
+        self._send({**message, "id": number})
+        return number, future
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        """To a process that is gone nothing is sent: its end is told on the reading thread."""
+        try:
+            with self._lock:
+                send(self._connection, message)
+        except OSError:
+            if not self.is_alive:
+                self._bury()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._take(receive(self._connection))
+            except (EOFError, OSError):
+                self._bury()
+                return
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        number = message.get("id", 0)
+        match message["op"]:
+            case "event" if number in self._listeners:
+                self._listeners[number](event_from_plain(message["event"]))
+            case "result":
+                self._settle(number, message["result"], None)
+            case "answer":
+                self._settle(number, message.get("value"), message.get("error"))
+            case "broadcast":
+                self._on_broadcast(message["name"], message["data"])
+            case "loading":
+                self.loading = message["pack"]
+            case "ready":
+                self.loading = None
+                self.ready.set_result(dict(message))
+
+    def _settle(self, number: int, value: Any, error: str | None) -> None:
+        with self._lock:
+            future = self._pending.pop(number, None)
+            self._listeners.pop(number, None)
+        if future is None:
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(MezzotintError(error))
+
+    def _bury(self) -> None:
+        """The process is gone: tell everybody who waits for it."""
+        try:
+            code = self._process.wait(_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        error = WorkerDied(self._verdict or _how(code))
+        with self._lock:
+            waiting = [*self._pending.values()]
+            self._pending.clear()
+        for future in waiting:
+            future.set_exception(error)
+        if not self.ready.done():
+            self.ready.set_exception(error)
+
+
+def _how(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code >= 0:
+        return f"it ended the process (exit code {code})"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hints = {"SIGKILL": ": the machine may have run out of memory", "SIGSEGV": ": a library it uses crashed"}
+    return f"the process was ended by {name}{hints.get(name, '')}"
+
+
+def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]:
+    key = secrets.token_bytes(32)
+    with Listener(None, authkey=key) as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START],
+            stdin=subprocess.PIPE,
+            stdout=2,  # what packs print is for people; standard output may be read by a program
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdin is not None
+        try:
+            started = {"address": listener.address, "key": key.hex(), "settings": settings.to_json()}
+            process.stdin.write(json.dumps(started) + "\n")
+            process.stdin.close()
+        except OSError:
+            pass  # it has ended already, which is found out below
+        return process, _accept(listener, process)
+
+
+def _accept(listener: Listener, process: subprocess.Popen[str]) -> Connection:
+    """The connection of ``process``; raises ``ResourceError`` if it ends without one."""
+    accepted: SimpleQueue[Connection] = SimpleQueue()
+
+    def wait() -> None:
+        try:
+            accepted.put(listener.accept())
+        except Exception:  # closed, since the process has ended, or somebody else tried without the key
+            return
+
+    threading.Thread(target=wait, daemon=True).start()
+    while True:
+        try:
+            return accepted.get(timeout=_POLL)
+        except Empty:
+            if process.poll() is not None:
+                raise ResourceError(f"a worker could not be started: {_how(process.returncode)}") from None

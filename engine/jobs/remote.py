@@ -1,0 +1,267 @@
+"""An executor whose runs happen in a worker process, which is replaced when it dies.
+
+with RemoteExecutor(settings) as executor:
+    registry.add(*executor.loaded.specs)
+    result = await executor.run(Run(graph))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Self
+
+from engine.errors import MezzotintError, ResourceError, UsageError
+from engine.graph.graph import NodeId
+from engine.jobs.messages import WorkerSettings, result_from_plain, run_to_plain
+from engine.jobs.process import WorkerDied, WorkerProcess
+from engine.jobs.watch import Watch
+from engine.packs.describe import from_plain
+from engine.packs.report import LoadedPack, PackFailure
+from engine.run import events
+from engine.run.cancel import CancelToken
+from engine.run.events import OnEvent
+from engine.run.executor import ignore, run_in_loop
+from engine.run.request import Run, RunResult
+from engine.spec import NodeSpec
+
+NODE_TIMEOUT: Final = 3600.0
+"""Seconds without any sign of life after which a pack's node counts as hung."""
+
+_GRACE: Final = 10.0
+"""Seconds a run has to stop when it is told to; then its process is killed."""
+_START: Final = 600.0
+"""Seconds the packs have to load."""
+_ANSWER: Final = 60.0
+"""Seconds a class has to say what its choices are, and the like."""
+_TICK: Final = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a worker has loaded."""
+
+    specs: tuple[NodeSpec, ...]
+    packs: tuple[LoadedPack, ...]
+    failures: tuple[PackFailure, ...]
+
+
+class RemoteExecutor:
+    """``engine.run.executor.Executor`` over a process of its own."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        node_timeout: float = NODE_TIMEOUT,
+        grace: float = _GRACE,
+        on_broadcast: Callable[[str, Any], None] = lambda name, data: None,
+    ) -> None:
+        self._settings = settings
+        self._node_timeout = node_timeout
+        self._grace = grace
+        self._on_broadcast = on_broadcast
+        self._lock = threading.Lock()
+        self._process: WorkerProcess | None = None
+        self._loaded: Loaded | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def loaded(self) -> Loaded:
+        """What the worker has; starts it if it is not there."""
+        self._living()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def pid(self) -> int:
+        """Of the worker; starts it if it is not there."""
+        return self._living().pid
+
+    def close(self) -> None:
+        """Let the worker end."""
+        with self._lock:
+            if self._process is not None:
+                self._process.close()
+                self._process = None
+
+    async def run(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
+        """As ``Executor.run``. A worker that dies fails the run, naming the node that was at work; the next run has a new worker.
+
+        Raises ``UsageError`` for a run that wants values back: they stay where they are made.
+        """
+        if run.keep:
+            raise UsageError("a worker cannot hand values back; save them, or run the graph in this process")
+        process = await asyncio.to_thread(self._living)
+        return await self._follow(process, run, on_event, cancel or CancelToken())
+
+    def run_sync(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
+        """The same for callers without an event loop, or in a notebook whose loop is running already."""
+        return run_in_loop(lambda: self.run(run, on_event, cancel))
+
+    # one run
+
+    async def _follow(self, process: WorkerProcess, run: Run, on_event: OnEvent, cancel: CancelToken) -> RunResult:
+        loop = asyncio.get_running_loop()
+        watch = Watch({spec.type: spec.pack for spec in self.loaded.specs if spec.pack})
+        woken = asyncio.Event()
+
+        def hear(event: events.Event) -> None:
+            watch.hear(event, time.monotonic())
+            on_event(event)
+
+        number, answer = process.run(run_to_plain(run), partial(_pass_on, loop, hear))
+        unsubscribe = cancel.subscribe(partial(_pass_on, loop, woken.set))
+        future = asyncio.wrap_future(answer)
+        try:
+            await self._mind(process, number, future, watch, woken, cancel)
+            return result_from_plain(future.result())
+        except WorkerDied as error:
+            return self._buried(run, watch, str(error), hear, was_cancelled=cancel())
+        except asyncio.CancelledError:
+            process.cancel(number)
+            with contextlib.suppress(MezzotintError):
+                await asyncio.shield(asyncio.wait([future], timeout=self._grace))
+            raise
+        finally:
+            unsubscribe()
+
+    async def _mind(
+        self,
+        process: WorkerProcess,
+        number: int,
+        future: asyncio.Future[Any],
+        watch: Watch,
+        woken: asyncio.Event,
+        cancel: CancelToken,
+    ) -> None:
+        """Wait for the end of a run; see to it that there is one."""
+        told: float | None = None
+        while not future.done():
+            waiting = asyncio.ensure_future(woken.wait())
+            await asyncio.wait([future, waiting], timeout=_TICK, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            woken.clear()
+            now = time.monotonic()
+            if cancel() and told is None:
+                told = now
+                process.cancel(number)
+            if told is not None and now - told > self._grace:
+                process.kill(f"it did not stop within {self._grace:g} s of being told to, so its process was ended")
+            elif watch.is_silent(now, self._node_timeout):
+                process.kill(
+                    f"there was no sign of life for {self._node_timeout:g} s, so its process was ended; "
+                    "a node that takes longer may report its progress, or give it more time with --node-timeout"
+                )
+
+    def _buried(self, run: Run, watch: Watch, why: str, hear: OnEvent, *, was_cancelled: bool) -> RunResult:
+        """The result of a run whose process has died."""
+        failure = watch.verdict(why)
+        failures = () if was_cancelled or failure is None else (failure,)
+        for known in failures:
+            hear(
+                events.NodeFailed(
+                    run.job,
+                    NodeId(known.node),
+                    NodeId(known.shown),
+                    known.class_type,
+                    known.reason,
+                    pack=known.pack,
+                )
+            )
+        status: Any = "cancelled" if was_cancelled else "failed"
+        hear(events.JobFinished(run.job, status))
+        if not was_cancelled and failure is None:
+            raise ResourceError(f"the worker ended before a node was at work: {why}")
+        return RunResult(
+            job=run.job,
+            status=status,
+            ui=watch.ui,
+            failures=failures,
+            ran=tuple(watch.ran),
+            cached=tuple(watch.cached),
+            values={},
+            inner=watch.inner,
+        )
+
+    # the process
+
+    def _living(self) -> WorkerProcess:
+        """The worker, started anew if there is none. A pack that ends the process while it is imported is left out from then on."""
+        with self._lock:
+            while self._process is None or not self._process.is_alive:
+                self._process = None
+                process = WorkerProcess(self._settings, self._on_broadcast)
+                try:
+                    ready = process.ready.result(_START)
+                except TimeoutError:
+                    process.kill("its packs took too long to load")
+                    self._leave_out(process.loading, f"its import did not come to an end within {_START:g} s")
+                except WorkerDied as error:
+                    self._leave_out(process.loading, f"its import failed: {error}")
+                else:
+                    self._process = process
+                    self._loaded = self._understand(ready)
+            return self._process
+
+    def _leave_out(self, pack: str | None, reason: str) -> None:
+        if pack is None or pack in self._settings.skip:
+            raise ResourceError(f"the worker did not start: {reason}")
+        _log.warning("pack %s is left out: %s", pack, reason)
+        self._settings = replace(self._settings, skip={**self._settings.skip, pack: reason})
+
+    def _understand(self, ready: Mapping[str, Any]) -> Loaded:
+        hooks = _Hooks(self)
+        return Loaded(
+            specs=tuple(from_plain(plain, hooks) for plain in ready["specs"]),
+            packs=tuple(LoadedPack(name, digest, tuple(nodes), web) for name, digest, nodes, web in ready["packs"]),
+            failures=tuple(PackFailure(pack, reason, node) for pack, reason, node in ready["failures"]),
+        )
+
+    def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
+        """Ask a node class something, and wait. Raises ``MezzotintError`` for whatever goes wrong there."""
+        try:
+            return self._living().ask(what, type_, arguments).result(_ANSWER)
+        except TimeoutError:
+            raise MezzotintError(f"{type_} did not say its {what} within {_ANSWER:g} s") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hooks:
+    """``engine.packs.describe.PackHooks`` over the worker."""
+
+    executor: RemoteExecutor
+
+    def choices(self, type_: str, name: str) -> Sequence[str]:
+        found: Sequence[str] = self.executor.ask("choices", type_, {"name": name})
+        return found
+
+    def check(self, type_: str, arguments: Mapping[str, Any]) -> str | None:
+        wrong: str | None = self.executor.ask("check", type_, arguments)
+        return wrong
+
+    def fingerprint(self, type_: str, arguments: Mapping[str, Any]) -> Any:
+        return self.executor.ask("fingerprint", type_, arguments)
+
+    def describe(self, type_: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.executor.ask("describe", type_, {})
+        return found
+
+
+def _pass_on(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:
+    """Have ``call`` called on the loop; from any thread, or a signal handler."""
+    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+        loop.call_soon_threadsafe(call, *arguments)

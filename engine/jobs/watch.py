@@ -1,0 +1,68 @@
+"""What is known of a run from its events alone: who is at work, what was done, and when it was last heard of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import NodeFailed
+from engine.graph.graph import NodeId
+from engine.run import events
+
+
+@dataclass(frozen=True, slots=True)
+class _AtWork:
+    class_type: str
+    shown: NodeId
+
+
+@dataclass(slots=True)
+class Watch:
+    """Follows one run."""
+
+    packs: Mapping[str, str]
+    """The pack of each node type that comes from one."""
+    ran: list[NodeId] = field(default_factory=list)
+    cached: list[NodeId] = field(default_factory=list)
+    ui: dict[NodeId, dict[str, list[Any]]] = field(default_factory=dict)
+    inner: dict[NodeId, NodeId] = field(default_factory=dict)
+    _at_work: dict[NodeId, _AtWork] = field(default_factory=dict)
+    """In the order in which they began."""
+    _last: float | None = None
+
+    def hear(self, event: events.Event, now: float) -> None:
+        """``now`` is in seconds of any clock, the same for all calls."""
+        self._last = now
+        match event:
+            case events.NodeStarted(node=node, class_type=class_type, shown=shown):
+                self._at_work[node] = _AtWork(class_type, shown)
+            case events.NodeFinished(node=node, ui=ui):
+                self._over(node, ui)
+                self.ran.append(node)
+            case events.NodeCached(node=node, ui=ui):
+                self._over(node, ui)
+                self.cached.append(node)
+            case events.NodeFailed(node=node):
+                self._at_work.pop(node, None)
+            case events.NodeExpanded(node=node, shown=shown, inner=inner):
+                self._at_work.pop(node, None)
+                self.inner |= dict.fromkeys(inner, shown)
+
+    def _over(self, node: NodeId, ui: Mapping[str, Any]) -> None:
+        self._at_work.pop(node, None)
+        if ui:
+            self.ui[node] = {name: list(items) for name, items in ui.items()}
+
+    def is_silent(self, now: float, timeout: float) -> bool:
+        """Whether a pack's node is at work and nothing was heard of the run for ``timeout`` seconds."""
+        late = self._last is not None and now - self._last > timeout
+        return late and any(work.class_type in self.packs for work in self._at_work.values())
+
+    def verdict(self, why: str) -> NodeFailed | None:
+        """The failure of whoever was at work when the process died: of several the one that began last, a pack's before our own."""
+        suspects = sorted(self._at_work.items(), key=lambda item: item[1].class_type in self.packs)
+        if not suspects:
+            return None
+        node, work = suspects[-1]
+        return NodeFailed(node, work.class_type, why, shown=work.shown, pack=self.packs.get(work.class_type))

@@ -1,0 +1,229 @@
+"""A process that executes runs: it holds the models, the cache in memory, and the third-party packs.
+
+It belongs to the process that started it, and ends with it. Whatever code of a pack does to this process (ends it, blocks it, fills its
+memory) is done to this process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Client, Connection
+from typing import Any
+
+from engine.compat.host import Host
+from engine.errors import MezzotintError
+from engine.files import LocalFiles, open_files
+from engine.jobs.messages import (
+    WorkerSettings,
+    event_to_plain,
+    receive,
+    result_to_plain,
+    run_from_plain,
+    send,
+)
+from engine.numerics import device_kind, numerics_tag, precision
+from engine.packs.describe import to_plain
+from engine.packs.load import Loader
+from engine.packs.report import PackFailure, Report
+from engine.packs.sources import find_packs
+from engine.registry import Registry
+from engine.run.cache import OutputCache
+from engine.run.cancel import CancelToken
+from engine.run.checkpoint import CheckpointStore
+from engine.run.disk_tier import DiskTier
+from engine.run.executor import Executor
+from engine.run.failures import one_line
+from engine.run.keys import Opaque, canonical
+from engine.run.last_runs import LastRuns
+from engine.run.outputs import OutputFolder
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The whole life of a worker. Its first line of standard input says where its connection and its settings are.
+
+    Ends the process by ``os._exit``: threads that a pack left running do not keep it.
+    """
+    started = json.loads(sys.stdin.readline())
+    connection = Client(started["address"], authkey=bytes.fromhex(started["key"]))
+    settings = WorkerSettings.from_json(started["settings"])
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the process that started this one: it says what to cancel
+    code = 1
+    try:
+        asyncio.run(Worker(connection, settings).serve())
+        code = 0
+    except BaseException:
+        _log.exception("the worker ends")
+    finally:
+        os._exit(code)
+
+
+class Worker:
+    """Answers what comes over one connection."""
+
+    def __init__(self, connection: Connection, settings: WorkerSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._sending = threading.Lock()
+        self._registry = Registry()
+        self._cancels: dict[int, CancelToken] = {}
+        self._jobs: dict[str, CancelToken] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Load the packs, say what there is, and work until told to close, or left alone."""
+        loop = asyncio.get_running_loop()
+        report = await asyncio.to_thread(self._load, loop)
+        with self._open_executor() as executor:
+            self._send(self._ready(report))
+            threading.Thread(target=self._read, args=(loop, executor), name="mezzotint-reader", daemon=True).start()
+            await self._closed.wait()
+            for cancel in self._cancels.values():
+                cancel.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    # before
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> Report:
+        settings = self._settings
+        self._registry.load()
+        self._files = self._open_files()
+        host = Host(
+            files=self._files,
+            registry=self._registry,
+            settings=settings.device,
+            broadcast=lambda name, data: self._send({"op": "broadcast", "name": name, "data": data}),
+            loop=loop,
+            cancel=self._cancel_job,
+        )
+        loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
+        sources = find_packs(settings.custom_nodes)
+        loader.load([source for source in sources if source.name not in settings.skip])
+        loader.report.failures += [PackFailure(name, reason) for name, reason in settings.skip.items()]
+        return loader.report
+
+    def _open_files(self) -> LocalFiles:
+        settings = self._settings
+        return open_files(
+            models=settings.models,
+            input=settings.input,
+            output=settings.output,
+            temp=settings.temp,
+            state=settings.state,
+            extra_model_paths=settings.extra_model_paths,
+        )
+
+    def _open_executor(self) -> Executor:
+        settings = self._settings
+        return Executor(
+            self._registry,
+            files=self._files,
+            cache=OutputCache(disk=DiskTier(settings.state / "cache", self._registry.codecs)),
+            outputs=OutputFolder(settings.output, settings.temp),
+            numerics=numerics_tag(device_kind(settings.device.device), precision(settings.device.dtype)),
+            settings=settings.device,
+            checkpoints=CheckpointStore(settings.state / "checkpoints"),
+            last_runs=LastRuns(settings.state / "last_runs"),
+        )
+
+    def _ready(self, report: Report) -> dict[str, Any]:
+        return {
+            "op": "ready",
+            "specs": [to_plain(spec) for spec in self._registry.values() if spec.pack],
+            "packs": [[pack.name, pack.digest, pack.nodes, pack.web_directory] for pack in report.packs],
+            "failures": [[failure.pack, failure.reason, failure.node] for failure in report.failures],
+        }
+
+    # at work
+
+    def _read(self, loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
+        """On a thread: waits for messages. When the other end is gone there is nothing to work for, whatever is running."""
+        while True:
+            try:
+                message = receive(self._connection)
+            except (EOFError, OSError):
+                os._exit(0)
+            loop.call_soon_threadsafe(self._handle, message, executor)
+
+    def _handle(self, message: Mapping[str, Any], executor: Executor) -> None:
+        match message["op"]:
+            case "run":
+                self._cancels[message["id"]] = CancelToken()
+                self._spawn(self._run(message, executor))
+            case "ask":
+                self._spawn(self._answer(message))
+            case "cancel" if message["id"] in self._cancels:
+                self._cancels[message["id"]].cancel()
+            case "close":
+                self._closed.set()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, message: Mapping[str, Any], executor: Executor) -> None:
+        number = message["id"]
+        cancel = self._cancels[number]
+        run = run_from_plain(message["run"])
+        self._jobs[run.job] = cancel
+        try:
+            result = await executor.run(
+                run, lambda event: self._send({"op": "event", "id": number, "event": event_to_plain(event)}), cancel
+            )
+            self._send({"op": "result", "id": number, "result": result_to_plain(result)})
+        except Exception as error:
+            self._send({"op": "answer", "id": number, "error": one_line(error)})
+        finally:
+            del self._cancels[number], self._jobs[run.job]
+
+    def _cancel_job(self, job: str | None) -> None:
+        """A pack asks for it; without a name whatever runs is meant."""
+        for name, cancel in list(self._jobs.items()):
+            if job in (None, name):
+                cancel.cancel()
+
+    async def _answer(self, message: Mapping[str, Any]) -> None:
+        """Ask a node class something, on a thread: it is the pack's code that answers."""
+        try:
+            value = await asyncio.to_thread(self._ask, message["what"], message["type"], message["arguments"])
+            self._send({"op": "answer", "id": message["id"], "value": value})
+        except Exception as error:
+            text = str(error) if isinstance(error, MezzotintError) else one_line(error)
+            self._send({"op": "answer", "id": message["id"], "error": text})
+
+    def _ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
+        spec = self._registry[type_]
+        if what == "choices":
+            entry = spec.input(arguments["name"])
+            return list((entry.options if entry else None) or ())
+        if what == "check":
+            return spec.check(**arguments) if spec.check else None
+        if what == "fingerprint":
+            return _repeatable(spec.fingerprint(**arguments) if spec.fingerprint else None)
+        return spec.describe() if spec.describe else {}
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._sending:
+            send(self._connection, message)
+
+
+def _repeatable(fingerprint: Any) -> Any:
+    """A fingerprint that can be sent; one that cannot is equal to no other."""
+    try:
+        canonical(fingerprint)
+    except Opaque:
+        return float("nan")
+    return fingerprint
