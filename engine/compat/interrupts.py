@@ -15,15 +15,15 @@ class InterruptProcessingException(Cancelled):
     """The run was told to stop, by its user or by this pack."""
 
 
-def is_interrupted() -> bool:
-    """Whether the run whose node is under way was told to stop."""
-    context = current.get()
+def is_interrupted(context: NodeContext | None = None) -> bool:
+    """Whether the run whose node is under way, or that of ``context``, was told to stop."""
+    context = context or current.get()
     return context is not None and (context.is_cancelled() or context.job in host().interrupted)
 
 
-def check() -> None:
+def check(context: NodeContext | None = None) -> None:
     """Raise ``InterruptProcessingException`` if the run was told to stop. Does nothing outside of a call."""
-    if is_interrupted():
+    if is_interrupted(context):
         raise InterruptProcessingException
 
 
@@ -40,10 +40,3 @@ def interrupt(value: bool = True) -> None:
     if context is not None:
         host().interrupted.add(context.job)
     host().cancel(context.job if context else None)
-
-
-def report(context: NodeContext, done: int, total: int, preview: object = None) -> None:
-    """``context.progress``, with the exception that packs know."""
-    if context.is_cancelled() or context.job in host().interrupted:
-        raise InterruptProcessingException
-    context.report(done, total, preview)  # type: ignore[arg-type]
