@@ -138,7 +138,7 @@ class PackNode:
             wanted = self._wanted(ctx, run(self._lazy_status(instance, arguments)))
             if wanted:
                 return wanted
-            return understood(getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.graph)
+            return understood(getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.node, ctx.graph)
 
     async def call_async(self, ctx: NodeContext, **inputs: Any) -> Outputs | Expand | Demand:
         with self._at_work(ctx):
@@ -147,7 +147,7 @@ class PackNode:
             wanted = self._wanted(ctx, await status if inspect.isawaitable(status) else status)
             if wanted:
                 return wanted
-            return understood(await getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.graph)
+            return understood(await getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.node, ctx.graph)
 
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
+from engine.run.live_graph import LiveGraph, inner_prefix
 from engine.run.results import Blocked, Expand, Outputs
 
 
@@ -27,8 +29,8 @@ def blocker_message(value: Any) -> Blocked | None:
     return None
 
 
-def understood(returned: Any, is_list: Sequence[bool], known: Container[str]) -> Outputs | Expand:
-    """A tuple, a dict of ``ui``, ``result`` and ``expand``, or a blocker. ``known`` are the nodes of the run.
+def understood(returned: Any, is_list: Sequence[bool], node: NodeId, live: LiveGraph) -> Outputs | Expand:
+    """A tuple, a dict of ``ui``, ``result`` and ``expand``, or a blocker, from ``node`` of the run ``live``.
 
     Raises ``DefinitionError`` for anything else.
     """
@@ -42,9 +44,11 @@ def understood(returned: Any, is_list: Sequence[bool], known: Container[str]) ->
     shown = _ui(ui)
     if expand is None:
         return Outputs(values, ui=shown)
-    graph, seen_as = _graph(expand)
-    links = tuple(_output(value, graph, known) for value in values)
-    return Expand(graph, links, is_named=True, shown=seen_as, ui=shown)
+    if not isinstance(expand, Mapping):
+        raise DefinitionError(f"expanded into a {type(expand).__name__}; expected a dict of nodes by id")
+    subgraph = _Subgraph(expand, live, live.shown(node))
+    links = tuple(map(subgraph.output, values))
+    return Expand(subgraph.graph(), links, is_named=True, shown=subgraph.shown(), ui=shown)
 
 
 def _values(result: Any, is_list: Sequence[bool]) -> tuple[Any, ...]:
@@ -81,31 +85,45 @@ def _ui(ui: Any) -> dict[str, list[Any]]:
     return {str(name): list(items) if isinstance(items, list | tuple) else [items] for name, items in ui.items()}
 
 
-def _graph(expand: Any) -> tuple[Graph, dict[NodeId, NodeId]]:
-    """The subgraph of an expansion, and the nodes in it that are shown as others."""
-    if not isinstance(expand, Mapping):
-        raise DefinitionError(f"expanded into a {type(expand).__name__}; expected a dict of nodes by id")
-    calls: dict[NodeId, Call] = {}
-    shown: dict[NodeId, NodeId] = {}
-    for id_, entry in expand.items():
-        node = NodeId(str(id_))
+@dataclass(frozen=True, slots=True)
+class _Subgraph:
+    """An expansion in API format. A loop whose turns name the nodes of all turns before gets shorter names."""
+
+    nodes: Mapping[Any, Any]
+    live: LiveGraph
+    parent: NodeId
+    """The node of the workflow it is shown as."""
+
+    def graph(self) -> Graph:
+        return Graph({self.name(str(id_)): self._call(str(id_), entry) for id_, entry in self.nodes.items()})
+
+    def shown(self) -> dict[NodeId, NodeId]:
+        """The nodes in it that are to be seen as others; those others may be made themselves."""
+        return {
+            self.name(str(id_)): self.live.shown(NodeId(str(entry["override_display_id"])))
+            for id_, entry in self.nodes.items()
+            if entry.get("override_display_id") is not None
+        }
+
+    def name(self, id_: str) -> NodeId:
+        return inner_prefix(NodeId(id_), self.parent) if id_ in self.nodes else NodeId(id_)
+
+    def output(self, value: Any) -> Any:
+        """A link if it leads somewhere: a node may just as well yield a list of a text and a number."""
+        link = as_link(value)
+        if link is None or not (link.node in self.nodes or link.node in self.live):
+            return value
+        return Link(self.name(link.node), link.output)
+
+    def _call(self, id_: str, entry: Any) -> Call:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("class_type"), str):
-            raise DefinitionError(f"expanded into a node {node} without a class_type; expected class_type and inputs")
+            raise DefinitionError(f"expanded into a node {id_} without a class_type; expected class_type and inputs")
         inputs = entry.get("inputs") or {}
-        calls[node] = Call(entry["class_type"], {str(name): _input(value) for name, value in inputs.items()})
-        if entry.get("override_display_id") is not None:
-            shown[node] = NodeId(str(entry["override_display_id"]))
-    return Graph(calls), shown
+        return Call(entry["class_type"], {str(name): self._input(value) for name, value in inputs.items()})
 
-
-def _input(value: Any) -> Any:
-    """A link, or a value of any kind: an expansion may hold tensors as well."""
-    if isinstance(value, Mapping) and value.keys() == {"__value__"}:
-        return value["__value__"]
-    return as_link(value) or value
-
-
-def _output(value: Any, graph: Graph, known: Container[str]) -> Any:
-    """A link if it leads somewhere: a node may just as well yield a list of a text and a number."""
-    link = as_link(value)
-    return link if link is not None and (link.node in graph or link.node in known) else value
+    def _input(self, value: Any) -> Any:
+        """A link, or a value of any kind: an expansion may hold tensors as well."""
+        if isinstance(value, Mapping) and value.keys() == {"__value__"}:
+            return value["__value__"]
+        link = as_link(value)
+        return value if link is None else Link(self.name(link.node), link.output)

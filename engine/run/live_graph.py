@@ -16,14 +16,14 @@ from engine.graph.graph import Call, Graph, NodeId
 _LONGEST: Final = 120
 
 
-def inner_prefix(node: NodeId, shown: NodeId) -> str:
+def inner_prefix(node: NodeId, shown: NodeId) -> NodeId:
     """What the ids of the nodes that ``node`` becomes begin with: its own id, or, far down, a digest of it.
 
     Every turn of a loop may stand within the one before, and ids that name all of them would fill the memory.
     """
     if len(node) <= _LONGEST:
         return node
-    return f"{shown}.~{blake3(node.encode(errors='surrogatepass')).hexdigest()[:16]}"
+    return NodeId(f"{shown}.~{blake3(node.encode(errors='surrogatepass')).hexdigest()[:16]}")
 
 
 class LiveGraph(Mapping[NodeId, Call]):
