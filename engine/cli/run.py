@@ -147,9 +147,10 @@ def _tell(report: Report) -> None:
         say(str(path), to=sys.stdout)
     for error in report.result.failures:
         say(f"error: {error}")
+    ran = len(report.result.ran)
     what = {"succeeded": "done", "failed": "failed", "cancelled": "cancelled"}[report.result.status]
     say(
-        f"{what} in {report.seconds:.1f} s: {len(report.result.ran)} nodes ran, {len(report.result.cached)} were cached"
+        f"{what} in {report.seconds:.1f} s: {ran} node{'' if ran == 1 else 's'} ran, {len(report.result.cached)} cached"
     )
 
 

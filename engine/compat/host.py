@@ -66,6 +66,8 @@ class Host:
     """Jobs that one of their own nodes told to stop."""
     cancel: Callable[[str | None], None] = lambda job: None
     """Stops a job; for None, whatever runs."""
+    at_work: Callable[[NodeContext], None] = lambda context: None
+    """Told of each call before a pack's code runs, which may end the process."""
 
 
 @dataclass(slots=True)

@@ -55,7 +55,9 @@ class Checker:
         call = self.calls[node]
         title = self.title(call)
         label = f' "{clip(title)}"' if title and title != call.type else ""
-        return f"node {clip(node)} ({clip(call.type)}{label})"
+        spec = self.registry.get(call.type)
+        pack = f" of pack {clip(spec.pack)}" if spec and spec.pack else ""
+        return f"node {clip(node)} ({clip(call.type)}{label}{pack})"
 
     def title(self, call: Call) -> str | None:
         spec = self.registry.get(call.type)
@@ -223,7 +225,8 @@ class Checker:
                 arguments["input_types"] = self._linked_types(node)
             wrong = spec.check(**arguments)
         except Exception as error:  # a node's own code may fail in any way
-            message = f"the node's own check failed with {type(error).__name__}: {clip(str(error), 400)}"
+            told = str(error) if isinstance(error, MezzotintError) else f"{type(error).__name__}: {error}"
+            message = f"the node's own check failed with {clip(told, 400)}"
             yield self.problem(node, "exception_during_validation", message)
             return
         if wrong is not None:

@@ -12,11 +12,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from multiprocessing.connection import Connection, Listener
+from dataclasses import dataclass
+from multiprocessing import connection as sockets
+from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from engine.errors import MezzotintError, ResourceError
+from engine.graph.graph import NodeId
 from engine.jobs.messages import WorkerSettings, event_from_plain, receive, send
 from engine.run.events import OnEvent
 
@@ -24,6 +27,15 @@ _START: Final = "from engine.jobs.worker import main; main()"
 _POLL: Final = 0.1
 _LAST_WORDS: Final = 10.0
 """Seconds a process has to end when its connection is gone, or it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told of a run."""
+
+    on_event: OnEvent
+    on_work: Callable[[NodeId, str, NodeId], None]
+    """Told of each call of a pack's node before it begins: the node, its type, and the node it is shown as."""
 
 
 class WorkerDied(MezzotintError):
@@ -42,7 +54,7 @@ class WorkerProcess:
         self._on_broadcast = on_broadcast
         self._numbers = itertools.count(1)
         self._pending: dict[int, Future[Any]] = {}
-        self._listeners: dict[int, OnEvent] = {}
+        self._listeners: dict[int, Listener] = {}
         self._lock = threading.Lock()
         self._verdict: str | None = None
         self._process, self._connection = _start(settings)
@@ -56,9 +68,9 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def run(self, plain: Mapping[str, Any], on_event: OnEvent) -> tuple[int, Future[Any]]:
-        """Have a run executed. Returns its number, and what comes of it; ``on_event`` is called on this object's thread."""
-        return self._ask({"op": "run", "run": plain}, on_event)
+    def run(self, plain: Mapping[str, Any], listener: Listener) -> tuple[int, Future[Any]]:
+        """Have a run executed. Returns its number, and what comes of it; ``listener`` is called on this object's thread."""
+        return self._ask({"op": "run", "run": plain}, listener)
 
     def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Future[Any]:
         """Ask a node class something."""
@@ -83,13 +95,13 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait()
 
-    def _ask(self, message: Mapping[str, Any], on_event: OnEvent | None) -> tuple[int, Future[Any]]:
+    def _ask(self, message: Mapping[str, Any], listener: Listener | None) -> tuple[int, Future[Any]]:
         future: Future[Any] = Future()
         with self._lock:
             number = next(self._numbers)
             self._pending[number] = future
-            if on_event is not None:
-                self._listeners[number] = on_event
+            if listener is not None:
+                self._listeners[number] = listener
         self._send({**message, "id": number})
         return number, future
 
@@ -114,7 +126,9 @@ class WorkerProcess:
         number = message.get("id", 0)
         match message["op"]:
             case "event" if number in self._listeners:
-                self._listeners[number](event_from_plain(message["event"]))
+                self._listeners[number].on_event(event_from_plain(message["event"]))
+            case "at_work" if number in self._listeners:
+                self._listeners[number].on_work(*message["call"])
             case "result":
                 self._settle(number, message["result"], None)
             case "answer":
@@ -158,15 +172,15 @@ class WorkerProcess:
 def _how(code: int) -> str:
     """How a process ended, by its exit code."""
     if code >= 0:
-        return f"it ended the process (exit code {code})"
+        return f"it ended its process (exit code {code})"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     hints = {"SIGKILL": ": the machine may have run out of memory", "SIGSEGV": ": a library it uses crashed"}
-    return f"the process was ended by {name}{hints.get(name, '')}"
+    return f"its process was ended by {name}{hints.get(name, '')}"
 
 
 def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]:
     key = secrets.token_bytes(32)
-    with Listener(None, authkey=key) as listener:
+    with sockets.Listener(None, authkey=key) as listener:
         process = subprocess.Popen(
             [sys.executable, "-c", _START],
             stdin=subprocess.PIPE,
@@ -184,7 +198,7 @@ def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]
         return process, _accept(listener, process)
 
 
-def _accept(listener: Listener, process: subprocess.Popen[str]) -> Connection:
+def _accept(listener: sockets.Listener, process: subprocess.Popen[str]) -> Connection:
     """The connection of ``process``; raises ``ResourceError`` if it ends without one."""
     accepted: SimpleQueue[Connection] = SimpleQueue()
 

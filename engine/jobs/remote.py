@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from engine.errors import MezzotintError, ResourceError, UsageError
 from engine.graph.graph import NodeId
 from engine.jobs.messages import WorkerSettings, result_from_plain, run_to_plain
-from engine.jobs.process import WorkerDied, WorkerProcess
+from engine.jobs.process import Listener, WorkerDied, WorkerProcess
 from engine.jobs.watch import Watch
 from engine.packs.describe import from_plain
 from engine.packs.report import LoadedPack, PackFailure
@@ -123,7 +123,11 @@ class RemoteExecutor:
             watch.hear(event, time.monotonic())
             on_event(event)
 
-        number, answer = process.run(run_to_plain(run), partial(_pass_on, loop, hear))
+        def work(node: NodeId, class_type: str, shown: NodeId) -> None:
+            watch.begin(node, class_type, shown, time.monotonic())
+
+        listener = Listener(partial(_pass_on, loop, hear), partial(_pass_on, loop, work))
+        number, answer = process.run(run_to_plain(run), listener)
         unsubscribe = cancel.subscribe(partial(_pass_on, loop, woken.set))
         future = asyncio.wrap_future(answer)
         try:

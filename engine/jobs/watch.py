@@ -31,6 +31,11 @@ class Watch:
     """In the order in which they began."""
     _last: float | None = None
 
+    def begin(self, node: NodeId, class_type: str, shown: NodeId, now: float) -> None:
+        """A node is about to be called."""
+        self._last = now
+        self._at_work[node] = _AtWork(class_type, shown)
+
     def hear(self, event: events.Event, now: float) -> None:
         """``now`` is in seconds of any clock, the same for all calls."""
         self._last = now

@@ -37,6 +37,7 @@ from engine.registry import Registry
 from engine.run.cache import OutputCache
 from engine.run.cancel import CancelToken
 from engine.run.checkpoint import CheckpointStore
+from engine.run.context import NodeContext
 from engine.run.disk_tier import DiskTier
 from engine.run.executor import Executor
 from engine.run.failures import one_line
@@ -77,7 +78,8 @@ class Worker:
         self._sending = threading.Lock()
         self._registry = Registry()
         self._cancels: dict[int, CancelToken] = {}
-        self._jobs: dict[str, CancelToken] = {}
+        self._jobs: dict[str, int] = {}
+        """The number of each run under way, by its job."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
 
@@ -107,6 +109,7 @@ class Worker:
             broadcast=lambda name, data: self._send({"op": "broadcast", "name": name, "data": data}),
             loop=loop,
             cancel=self._cancel_job,
+            at_work=self._tell_at_work,
         )
         loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
         sources = find_packs(settings.custom_nodes)
@@ -178,7 +181,7 @@ class Worker:
         number = message["id"]
         cancel = self._cancels[number]
         run = run_from_plain(message["run"])
-        self._jobs[run.job] = cancel
+        self._jobs[run.job] = number
         try:
             result = await executor.run(
                 run, lambda event: self._send({"op": "event", "id": number, "event": event_to_plain(event)}), cancel
@@ -191,9 +194,15 @@ class Worker:
 
     def _cancel_job(self, job: str | None) -> None:
         """A pack asks for it; without a name whatever runs is meant."""
-        for name, cancel in list(self._jobs.items()):
+        for name, number in list(self._jobs.items()):
             if job in (None, name):
-                cancel.cancel()
+                self._cancels[number].cancel()
+
+    def _tell_at_work(self, context: NodeContext) -> None:
+        """At once, and not with the events, which go out every few milliseconds: there may be none any more."""
+        shown = context.graph.shown(context.node)
+        call = [context.node, context.class_type, shown]
+        self._send({"op": "at_work", "id": self._jobs.get(context.job, 0), "call": call})
 
     async def _answer(self, message: Mapping[str, Any]) -> None:
         """Ask a node class something, on a thread: it is the pack's code that answers."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from engine.compat.host import calling
+from engine.compat.host import calling, host
 from engine.errors import DefinitionError
 from engine.graph.graph import Link
 from engine.packs.hidden import hidden_inputs, hidden_value
@@ -152,6 +152,7 @@ class PackNode:
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:
         """What a pack finds around it: the call it is in, and no gradients if it has brought in torch."""
+        host().at_work(ctx)
         torch = sys.modules.get("torch")
         with calling(ctx), torch.no_grad() if torch is not None else nullcontext():
             yield

@@ -134,8 +134,17 @@ class Plan:
         return frozenset(name for name in entry.sources if name not in entry.lazy or name in entry.demanded)
 
     def stuck(self) -> list[NodeId]:
-        """Nodes that will wait for ever, when nothing runs and nothing can: they need each other."""
-        return [] if self.nodes(State.READY, State.RUNNING) else self.nodes(State.WAITING)
+        """Nodes that will wait for ever, when nothing runs and nothing can: each needs the one before it, the first the last."""
+        waiting = [] if self.nodes(State.READY, State.RUNNING) else self.nodes(State.WAITING)
+        if not waiting:
+            return []
+        trail = {waiting[0]: 0}
+        at = waiting[0]
+        while True:
+            at = next(source for source in self._nodes[at].missing if self._nodes[source].state is State.WAITING)
+            if at in trail:
+                return [*trail][: trail[at] - 1 if trail[at] else None : -1]
+            trail[at] = len(trail)
 
     # what happens
 

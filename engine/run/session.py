@@ -88,7 +88,8 @@ class Session:
             self._wake.clear()
             self._check_cancelled()
         while stuck := self._ledger.plan.stuck():
-            message = "waits for its own result, so it can never run; remove one of the links that lead back to it"
+            around = " -> ".join([*stuck[:10], *(["..."] if len(stuck) > 10 else []), stuck[0]])
+            message = f"waits for its own result ({around}), so it can never run; remove one of these links"
             self._ledger.fail(stuck[0], NodeFailed(stuck[0], self._ledger.book.calls[stuck[0]].type, message))
 
     def _launch(self) -> bool:

@@ -1,0 +1,4 @@
+import sys
+
+print("this pack needs Python 2")
+sys.exit(2)

@@ -1,0 +1,3 @@
+import a_module_nobody_has
+
+NODE_CLASS_MAPPINGS = {}

@@ -1,0 +1,3 @@
+"""A module that somebody left in the folder."""
+
+ANSWER = 42
