@@ -1,0 +1,97 @@
+"""What packs reach of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import server
+from engine.compat.host import Host, Route, calling
+from engine.compat.progress import ProgressBar
+from tests.compat.conftest import Watched
+from tests.conftest import ROOT
+
+instance: Any = server.PromptServer.instance
+
+
+async def _handler(request: Any) -> None: ...
+
+
+def test_routes_are_noted_with_their_pack(host: Host, tmp_path: Path) -> None:
+    host.loading = "a-pack"
+    assert instance.routes.get("/a/{name}", allow_head=False)(_handler) is _handler
+    instance.routes.view("/v")(_handler)
+    instance.routes.static("/files", tmp_path)
+    instance.app.add_routes(
+        [SimpleNamespace(method="POST", path="/b", handler=_handler), SimpleNamespace(prefix="/c", path=str(tmp_path))]
+    )
+    instance.app.router.add_delete("/d", _handler)
+    instance.app.router.add_route("get", "/e", _handler)
+    assert host.routes == [
+        Route("GET", "/a/{name}", _handler, "a-pack"),
+        Route("*", "/v", _handler, "a-pack"),
+        Route("STATIC", "/files", None, "a-pack", str(tmp_path)),
+        Route("POST", "/b", _handler, "a-pack"),
+        Route("STATIC", "/c", None, "a-pack", str(tmp_path)),
+        Route("DELETE", "/d", _handler, "a-pack"),
+        Route("GET", "/e", _handler, "a-pack"),
+    ]
+
+
+def test_messages_go_to_who_watches_the_run(host: Host, watched: Watched) -> None:
+    told: list[tuple[str, Any]] = []
+    host.broadcast = lambda name, data: told.append((name, data))
+    with calling(watched.context(metadata={"prompt": {"7": {}}, "workflow": {"id": 1}})):
+        instance.send_sync("a", {"x": 1}, instance.client_id)
+        instance.send_progress_text("half", instance.last_node_id)
+        running = instance.prompt_queue.get_current_queue()[0]
+        assert (instance.client_id, instance.last_prompt_id) == ("job-1", "job-1")
+    instance.send_sync("b", None)
+    assert watched.messages == [("a", {"x": 1}), ("progress_text", {"node": "7", "text": "half"})]
+    assert told == [("b", None)]
+    assert running == [(0, "job-1", {"7": {}}, {"extra_pnginfo": {"workflow": {"id": 1}}}, [])]
+    assert (instance.client_id, instance.prompt_queue.get_tasks_remaining()) == (None, 0)
+
+
+def test_a_picture_is_a_preview(watched: Watched) -> None:
+    picture = Image.new("RGB", (4, 4), "blue")
+    with calling(watched.context()):
+        ProgressBar(8).update(3)
+        instance.send_sync(server.BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, ("JPEG", picture, 32), "sid")
+        instance.send_sync(1, b"\0\0\0\1jpeg")
+    done, total, encode = watched.reports[1]
+    assert encode is not None
+    assert (done, total, Image.open(io.BytesIO(encode())).size) == (3, 8, (32, 32))
+    last = watched.reports[2][2]
+    assert last is not None
+    assert last() == b"jpeg"
+
+
+def test_posted_workflows_pass_through_handlers(host: Host) -> None:
+    instance.add_on_prompt_handler(lambda posted: posted | {"a": 1})
+    instance.add_on_prompt_handler(lambda posted: posted | {"b": posted["a"] + 1})
+    assert instance.trigger_on_prompt({}) == {"a": 1, "b": 2}
+    assert len(host.prompt_handlers) == 2
+
+
+async def test_the_loop_is_the_services_or_the_one_at_hand(host: Host) -> None:
+    assert instance.loop is asyncio.get_running_loop()
+    assert await asyncio.to_thread(lambda: instance.loop) is None
+    host.loop = asyncio.get_running_loop()
+    assert await asyncio.to_thread(lambda: instance.loop) is host.loop
+
+
+def test_the_front_door_is_light() -> None:
+    code = "import sys, server; print([name for name in ('torch', 'engine.compat') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        _ = server.nope
