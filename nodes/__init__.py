@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def register(registry: Registry) -> None:
     """Add Mezzotint's own nodes, the codecs of their values and the model store. Entry point of group ``mezzotint.nodes``."""
-    from nodes import checks, codecs, image, latent, loaders, sampling, text, vae
+    from nodes import checks, codecs, image, latent, loaders, primitives, sampling, strings, text, vae
 
-    families = (loaders, text, sampling, latent, vae, image)
+    families = (loaders, text, sampling, latent, vae, image, primitives, strings)
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
     registry.add_checks(checks.CHECKS)
