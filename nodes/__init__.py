@@ -18,9 +18,24 @@ if TYPE_CHECKING:
 
 def register(registry: Registry) -> None:
     """Add Mezzotint's own nodes, the codecs of their values and the model store. Entry point of group ``mezzotint.nodes``."""
-    from nodes import checks, codecs, image, latent, loaders, primitives, sampling, strings, text, vae
+    from nodes import (
+        checks,
+        codecs,
+        flow,
+        image,
+        latent,
+        lists,
+        loaders,
+        numbers,
+        primitives,
+        sampling,
+        strings,
+        text,
+        texts,
+        vae,
+    )
 
-    families = (loaders, text, sampling, latent, vae, image, primitives, strings)
+    families = (loaders, text, sampling, latent, vae, image, primitives, strings, flow, lists, numbers, texts)
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
     registry.add_checks(checks.CHECKS)

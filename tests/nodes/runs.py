@@ -1,0 +1,61 @@
+"""Runs of small graphs of the real nodes, and nodes that tell when they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import nodes
+from engine.graph.graph import Graph, NodeId
+from engine.registry import Registry
+from engine.run.executor import Executor, Run, RunResult
+from engine.spec import Optional, Output, node
+from tests.engine.run.toolbox import make_executor
+
+
+@dataclass
+class Bench:
+    """The real nodes, and some for tests; each run begins without anything known, unless it is given the executor of another."""
+
+    folder: Path
+    log: list[Any] = field(default_factory=list)
+
+    def registry(self) -> Registry:
+        log = self.log
+
+        @node("Fail", category="test", outputs=[Output("*")])
+        def fail(value: Annotated[Any, Optional()] = None) -> Any:
+            raise ValueError("this must not run")
+
+        @node("Log", category="test", outputs=[Output("*")])
+        def logged(value: Any) -> Any:
+            log.append(value)
+            return (value,)
+
+        @node("Sum", category="test", outputs=[Output("INT")], takes_lists=True)
+        def total(values: Any) -> int:
+            log.append(values)
+            return int(sum(values))
+
+        registry = Registry()
+        nodes.register(registry)
+        registry.add(fail, logged, total)
+        return registry
+
+    def executor(self) -> Executor:
+        return make_executor(self.registry(), self.folder)
+
+    def run(self, graph: Graph, keep: str = "r", executor: Executor | None = None) -> RunResult:
+        return (executor or self.executor()).run_sync(Run(graph, targets=(), keep=(NodeId(keep),)))
+
+    def values(self, graph: Graph, output: int = 0, keep: str = "r") -> list[Any]:
+        """What came out of the node ``keep``, element by element."""
+        result = self.run(graph, keep)
+        assert result.status == "succeeded", result.failures
+        return list(result.values[NodeId(keep)][output])
+
+    def failure(self, graph: Graph, keep: str = "r") -> str:
+        result = self.run(graph, keep)
+        assert result.status == "failed"
+        return str(result.failures[0])
