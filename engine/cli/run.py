@@ -21,6 +21,7 @@ from engine.cli.workspace import Workspace, open_executor, open_workspace, read_
 from engine.graph.graph import Graph, NodeId
 from engine.graph.seeds import next_seeds, randomized
 from engine.run.cancel import CancelToken
+from engine.run.events import Event, NodeBlocked, NodeWarning
 from engine.run.settings import DeviceSettings
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Report:
 
     result: RunResult
     files: tuple[Path, ...]
+    warnings: tuple[NodeWarning | NodeBlocked, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -61,8 +63,18 @@ class Report:
             "ran": list(self.result.ran),
             "cached": list(self.result.cached),
             "errors": [
-                {"node": error.node, "class_type": error.class_type, "input": error.input, "message": error.reason}
+                {
+                    "node": error.node,
+                    "shown": error.shown,
+                    "class_type": error.class_type,
+                    "pack": error.pack,
+                    "input": error.input,
+                    "message": error.reason,
+                }
                 for error in self.result.failures
+            ],
+            "warnings": [
+                {"node": event.node, "shown": event.shown, "message": event.message} for event in self.warnings
             ],
             "seconds": round(self.seconds, 3),
         }
@@ -126,7 +138,15 @@ def _make_run(
 
 def _run_one(executor: Runner, run: Run, cancel: CancelToken, places: Places, *, quiet: bool) -> Report:
     started = time.perf_counter()
-    with nullcontext(lambda event: None) if quiet else watch(run.graph) as on_event:
+    warnings: list[NodeWarning | NodeBlocked] = []
+
+    with nullcontext(lambda event: None) if quiet else watch(run.graph) as show:
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, NodeWarning | NodeBlocked):
+                warnings.append(event)
+            show(event)
+
         result = asyncio.run(executor.run(run, on_event, cancel))
     folders = {"output": places.output, "temp": places.temp}
     files = tuple(
@@ -136,7 +156,7 @@ def _run_one(executor: Runner, run: Run, cancel: CancelToken, places: Places, *,
         for item in items
         if isinstance(item, dict) and item.get("type") in folders
     )
-    report = Report(result, files, time.perf_counter() - started)
+    report = Report(result, files, tuple(warnings), time.perf_counter() - started)
     if not quiet:
         _tell(report)
     return report
