@@ -5,8 +5,9 @@ Reading this package imports no torch; a node's function brings in what it needs
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.spec import NodeSpec
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from engine.models import ModelStore
     from engine.registry import Registry
     from engine.run.settings import DeviceSettings
+
+
+_FOR_PACKS: Final = frozenset({"before_node_execution", "common_ksampler", "interrupt_processing"})
 
 
 def register(registry: Registry) -> None:
@@ -53,3 +57,14 @@ def _convert(source: Path, target: Path) -> None:
     from nodes.diffusion.pickles import convert_pickle
 
     convert_pickle(source, target)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """What node packs look for in a module of this name; made when they do."""
+        if not (name[:1].isupper() or name in _FOR_PACKS):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        from engine.compat import core_nodes
+
+        return core_nodes.lookup(name, sys._getframe(1))
