@@ -49,6 +49,11 @@ class Instances:
         self._kept: OrderedDict[tuple[str, type], Any] = OrderedDict()
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Forget what the nodes keep."""
+        with self._lock:
+            self._kept.clear()
+
     def of(self, node: str, cls: type) -> Any:
         with self._lock:
             if (node, cls) not in self._kept:

@@ -38,7 +38,7 @@ class Loader:
         self._registry = registry
         self._host = host
         self._announce = announce
-        self._instances = Instances()
+        self.instances = Instances()
         self.report = Report()
 
     def load(self, sources: Sequence[PackSource]) -> None:
@@ -92,7 +92,7 @@ class Loader:
 
     def _add(self, type_: str, cls: Any, titles: Mapping[str, str], pack: Pack) -> bool:
         try:
-            spec = read_class(type_, cls, titles.get(type_), pack, self._instances)
+            spec = read_class(type_, cls, titles.get(type_), pack, self.instances)
             self._registry.add(spec)
         except Exception as error:
             _log.debug("node %s of pack %s failed", type_, pack.name, exc_info=error)

@@ -202,16 +202,16 @@ def _refused(messages: list[str]) -> Outcome:
 
 
 @pytest.fixture(scope="session")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Host]:
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Host, Loader]:
     """Our node types and those of the packs below ``tests/packs``, which are imported into this process once."""
     registry = Registry()
     nodes.register(registry)
     root = tmp_path_factory.mktemp("packed")
     host = Host(files=_files(root), registry=registry, settings=DeviceSettings(device="cpu"))
     loader = Loader(registry, host, lambda name: None)
-    loader.load([s for s in find_packs([PACKS]) if s.name != "picture_tools"])
+    loader.load(find_packs([PACKS]))
     assert loader.report.failures == []
-    return registry, host
+    return registry, host, loader
 
 
 def _files(root: Path) -> Any:
@@ -228,10 +228,14 @@ def _files(root: Path) -> Any:
 
 @pytest.fixture(params=MODES)
 def stage(
-    request: pytest.FixtureRequest, packed: tuple[Registry, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    packed: tuple[Registry, Host, Loader],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stage]:
     """Each test that uses it is run in every mode."""
-    registry, host = packed
+    registry, host, loader = packed
+    loader.instances.clear()
     monkeypatch.chdir(tmp_path)
     host.files = _files(tmp_path)
     install(host)

@@ -1,0 +1,211 @@
+"""Nodes of packs written as people write them: each contract they rely on, in every way there is to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from engine.graph.png import read_text
+from tests.behaviour.conftest import Stage
+
+Draw = Callable[[str, int], Path]
+GREY = ("EmptyImage", {"width": 16, "height": 16, "batch_size": 2, "color": 0x505050})
+
+
+def test_a_pack_of_pil_and_numpy_makes_pictures(stage: Stage) -> None:
+    """0x50 with its upper two bits kept is 0x40, for both pictures of the batch.
+
+    EmptyImage(2) ─▶ PT_Posterize ─▶ save
+    """
+    outcome = stage.run(
+        grey=GREY,
+        poster=("PT_Posterize", {"image": "grey/0", "bits": 2}),
+        save=("SaveImage", {"images": "poster/0", "filename_prefix": "p"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    assert [int(picture.max()) for picture in outcome.pictures] == [0x40, 0x40]
+    assert [int(picture.min()) for picture in outcome.pictures] == [0x40, 0x40]
+
+
+def test_a_pack_of_torch_and_comfy_utils_makes_masks(stage: Stage) -> None:
+    """A disc of radius 8, one pixel wider all around, at half its size: about (9 / 8)² times as large a share.
+
+    MaskCircle ─▶ MaskGrow(1) ─▶ MaskToSize(16) ─▶ MaskArea
+         └───────────────────────────────────────▶ MaskArea
+    """
+    outcome = stage.run(
+        disc=("MaskCircle|mask_tools", {"size": 32, "radius": 8.0}),
+        grown=("MaskGrow|mask_tools", {"mask": "disc/0", "pixels": 1}),
+        small=("MaskToSize|mask_tools", {"mask": "grown/0", "width": 16, "height": 16, "method": "area"}),
+        area=("MaskArea|mask_tools", {"mask": "small/0"}),
+        before=("MaskArea|mask_tools", {"mask": "disc/0"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    share, before = float(outcome.text("area")[0]), float(outcome.text("before")[0])
+    assert 0.18 < before < 0.21
+    assert 1.2 < share / before < 1.45
+
+
+def test_a_node_is_told_who_it_is_and_what_it_is_part_of(stage: Stage) -> None:
+    """Its id, and that no editor's file came with the run. What it keeps in ``self`` is there as long as the process.
+
+    EmptyImage ─▶ PT_Caption ─log─▶ show
+    """
+    graph = {
+        "grey": GREY,
+        "caption": ("PT_Caption", {"image": "grey/0", "text": "a", "size": 4, "align": "left"}),
+        "show": ("LT_Show", {"value": "caption/1"}),
+        "save": ("SaveImage", {"images": "caption/0", "filename_prefix": "c"}),
+    }
+    first = stage.run(**graph)
+    assert first.status == "succeeded", first.errors
+    assert first.text("show") == ["node caption, call 1, without workflow"]
+    assert tuple(first.pictures[0][4, 4]) == (255, 0, 0)
+    graph["caption"] = ("PT_Caption", {"image": "grey/0", "text": "b", "size": 4, "align": "left"})
+    call = 1 if stage.mode == "command line" else 2
+    assert stage.run(**graph).text("show") == [f"node caption, call {call}, without workflow"]
+
+
+def test_what_a_node_says_of_its_inputs_is_told_before_anything_runs(stage: Stage) -> None:
+    """The size is in the range of the declaration and not in that of the node's own check.
+
+    EmptyImage ─▶ PT_Caption(size=500) ─▶ save
+    """
+    outcome = stage.run(
+        grey=GREY,
+        caption=("PT_Caption", {"image": "grey/0", "text": "a", "size": 500, "align": "left"}),
+        save=("SaveImage", {"images": "caption/0", "filename_prefix": "c"}),
+    )
+    assert outcome.status == "InvalidGraph"
+    assert "size 500 does not fit on any picture; use 100 or less" in outcome.errors[""]
+    assert 'node caption (PT_Caption "Caption 🎨" of pack picture_tools)' in outcome.errors[""]
+    assert not list(stage.root.glob("output/*"))
+
+
+def test_choices_that_are_made_at_run_time_are_those_of_the_moment(stage: Stage, draw: Draw) -> None:
+    """A picture that was not there is no choice; once it is, it is.
+
+    PT_LoadFromFolder ─▶ names
+    """
+    graph = {
+        "load": ("PT_LoadFromFolder", {"first": "late.png", "prefix": "la"}),
+        "show": ("LT_Show", {"value": "load/1"}),
+    }
+    draw("early.png", 10)
+    outcome = stage.run(**graph)
+    assert outcome.status == "InvalidGraph"
+    assert (
+        'input first: expected one of "early.png"' in outcome.errors[""].replace("'", '"')
+        or "early.png" in outcome.errors[""]
+    )
+    draw("late.png", 20)
+    assert stage.run(**graph).text("show") == ["late.png"]
+
+
+def test_what_a_node_reads_counts_by_what_it_says_of_it(stage: Stage, draw: Draw) -> None:
+    """IS_CHANGED gives a digest of the pictures: another picture is read, the same ones are not where memory keeps them.
+
+    PT_LoadFromFolder ─images─▶ PT_Posterize ─▶ save
+    """
+    graph = {
+        "load": ("PT_LoadFromFolder", {"first": "a.png", "prefix": ""}),
+        "poster": ("PT_Posterize", {"image": "load/0", "bits": 8}),
+        "save": ("SaveImage", {"images": "poster/0", "filename_prefix": "x"}),
+    }
+    draw("a.png", 10)
+    draw("b.png", 20)
+    assert [int(p.max()) for p in stage.run(**graph).pictures] == [10, 20]
+    again = stage.run(**graph)
+    assert ("load" in again.ran) is not stage.keeps_in_memory
+    draw("b.png", 30)
+    changed = stage.run(**graph)
+    assert [int(p.max()) for p in changed.pictures] == [10, 30]
+    assert "load" in changed.ran
+
+
+def test_what_says_that_it_always_changes_always_runs(stage: Stage) -> None:
+    """NaN is equal to nothing; a value that stays the same is.
+
+    LT_Changing(always) ─▶ show
+    LT_Changing ─────────▶ show
+    """
+    graph = {
+        "always": ("LT_Changing", {"value": 1, "always": True}),
+        "a": ("LT_Show", {"value": "always/0"}),
+        "once": ("LT_Changing", {"value": 1, "always": False}),
+        "b": ("LT_Show", {"value": "once/0"}),
+    }
+    stage.run(**graph)
+    again = stage.run(**graph)
+    assert "always" in again.ran
+    assert ("once" in again.ran) is not stage.keeps_in_memory
+
+
+def test_a_node_may_judge_the_types_of_its_links_itself(stage: Stage) -> None:
+    """Both inputs take INT and FLOAT; the node wants them alike.
+
+    PrimitiveInt ───▶ LT_Typed
+    PrimitiveFloat ─────┘
+    """
+    mixed = {
+        "i": ("PrimitiveInt", {"value": 1}),
+        "f": ("PrimitiveFloat", {"value": 1.0}),
+        "typed": ("LT_Typed", {"a": "i/0", "b": "f/0"}),
+        "show": ("LT_Show", {"value": "typed/0"}),
+    }
+    outcome = stage.run(**mixed)
+    assert outcome.status == "InvalidGraph"
+    assert "both have to be of one type, found ['FLOAT', 'INT']" in outcome.errors[""]
+    alike = {**mixed, "typed": ("LT_Typed", {"a": "i/0", "b": "i/0"})}
+    assert stage.run(**alike).text("show") == ["int"]
+
+
+def test_a_pack_may_build_on_the_core_node_that_previews(stage: Stage) -> None:
+    """A frame of one white pixel, saved into the temp folder by the class it derives from.
+
+    EmptyImage ─▶ PT_Preview
+    """
+    outcome = stage.run(grey=GREY, preview=("PT_Preview", {"images": "grey/0"}))
+    assert outcome.status == "succeeded", outcome.errors
+    assert [item["type"] for item in outcome.ui["preview"]["images"]] == ["temp", "temp"]
+    picture = outcome.pictures[0]
+    assert picture.shape == (18, 18, 3)
+    assert (picture[0] == 255).all()
+    assert (picture[1:-1, 1:-1] == 0x50).all()
+
+
+def test_a_pack_may_save_files_of_its_own(stage: Stage) -> None:
+    """The name follows the picture's size, the number the files that are there; the prompt is in the picture.
+
+    EmptyImage ─▶ PT_SaveWithNotes
+    """
+    graph = {
+        "grey": GREY,
+        "save": ("PT_SaveWithNotes", {"images": "grey/0", "prefix": "n/%width%x%height%", "notes": "t/0"}),
+    }
+    graph["t"] = ("PrimitiveString", {"value": "so grey"})
+    outcome = stage.run(**graph)
+    assert outcome.status == "succeeded", outcome.errors
+    assert [item["filename"] for item in outcome.ui["save"]["images"]] == ["16x16_00001_.png", "16x16_00002_.png"]
+    folder = stage.root / "output" / "n"
+    assert (folder / "16x16_00001_.txt").read_text() == "so grey"
+    assert "PT_SaveWithNotes" in read_text((folder / "16x16_00002_.png").read_bytes())["prompt"]
+    assert np.array_equal(outcome.pictures[0], outcome.pictures[1])
+
+
+def test_a_wildcard_takes_and_gives_anything(stage: Stage) -> None:
+    """A mask's size goes through a node of any type into one that wants an INT.
+
+    MaskToSize ─width─▶ ShowAnything ─*─▶ LT_IntMath ─▶ show
+    """
+    outcome = stage.run(
+        disc=("MaskCircle|mask_tools", {"size": 8, "radius": 2.0}),
+        sized=("MaskToSize|mask_tools", {"mask": "disc/0", "width": 20, "height": 10, "method": "bilinear"}),
+        through=("ShowAnything|mask_tools", {"value": "sized/1"}),
+        add=("LT_IntMath", {"a": "through/0", "b": 1, "operation": "add"}),
+        show=("LT_Show", {"value": "add/0"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    assert outcome.text("show") == ["21"]
