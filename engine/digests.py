@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -50,16 +50,23 @@ class DigestIndex:
         try:
             return self._of_folder(path) if path.is_dir() else self._of_file(path)
         except FileNotFoundError as error:
-            raise MissingFile(f"expected a model at {path}, found nothing; check the name") from error
+            raise MissingFile(f"expected a file at {path}, found nothing; check the name") from error
         except OSError as error:
-            raise InputError(f"expected a readable model at {path}, found: {error.strerror or error}") from error
+            raise InputError(f"expected a readable file at {path}, found: {error.strerror or error}") from error
+
+    def digest_tree(self, files: Iterable[tuple[str, Path]]) -> Digest:
+        """The blake3 digest of names and contents, in the order given.
+
+        Raises MissingFile when one of them is gone, InputError when it cannot be read or changes all the time.
+        """
+        total = blake3.blake3()
+        for name, path in files:
+            encoded = name.encode("utf-8", "surrogateescape")  # a name may be any bytes
+            total.update(len(encoded).to_bytes(8, "little") + encoded + bytes.fromhex(self.digest(path)))
+        return Digest(total.hexdigest())
 
     def _of_folder(self, folder: Path) -> Digest:
-        total = blake3.blake3()
-        for path in _folder_files(folder):
-            name = path.relative_to(folder).as_posix().encode()
-            total.update(len(name).to_bytes(8, "little") + name + bytes.fromhex(self._of_file(path)))
-        return Digest(total.hexdigest())
+        return self.digest_tree((path.relative_to(folder).as_posix(), path) for path in _folder_files(folder))
 
     def _of_file(self, path: Path) -> Digest:
         path = path.resolve()

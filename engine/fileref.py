@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.models import Digest
+from engine.paths import walk
 from engine.spec import FileChoice
+
+PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""What is offered from an input folder when a node does not say which files it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,17 @@ class FileRef:
     path: Path = field(compare=False)
     name: str = field(compare=False)
     """As the workflow names it, relative to its folder."""
+
+
+def tree_files(folder: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The files of a folder that has been chosen: names relative to it, ``/`` between their parts, and where they are.
+
+    Nothing hidden is among them, and no link that leads out of the folder. Without ``suffixes`` it is the pictures.
+    """
+    wanted = tuple(suffixes or PICTURE_SUFFIXES)
+    for path in walk(folder, (folder,)):
+        if path.name.lower().endswith(wanted):
+            yield path.relative_to(folder).as_posix(), path
 
 
 class Files(Protocol):

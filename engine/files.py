@@ -16,16 +16,13 @@ from typing import Final, Literal, get_args
 
 from engine.digests import DigestIndex
 from engine.errors import MissingFile, PathOutsideRoots
-from engine.fileref import FileRef
+from engine.fileref import PICTURE_SUFFIXES, FileRef, tree_files
 from engine.model_folders import ModelFolders, default_hub, read_extra_folders
-from engine.paths import checked_name, is_inside, nearest, walk
+from engine.paths import checked_name, folders_below, is_inside, nearest, walk
 from engine.spec import FileChoice
 
 FileKind = Literal["input", "output", "temp"]
 FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
-
-PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""What is offered from an input folder when a node does not say which files it reads."""
 
 _ANNOTATED: Final = re.compile(r"(?P<name>.*?) ?\[(?P<kind>input|output|temp)\]")
 
@@ -62,6 +59,24 @@ class FileRoots:
             raise MissingFile(f"expected {bare!r} in {folder}, found none; {nearest(bare, self.list(kind or default))}")
         return path
 
+    def find_folder(self, name: str, default: FileKind = "input") -> Path:
+        """The existing folder called ``name``, marked as a file's name may be; ``.`` is the input folder itself.
+
+        Raises PathOutsideRoots when the name leaves the folder, MissingFile when it is no folder.
+        """
+        bare, mark = split_annotation(name)
+        kind = mark or default
+        path = self.folder(kind) if bare == "." else self.place(kind, bare)
+        if not path.is_dir():
+            there = nearest(bare, self.list_folders(kind))
+            raise MissingFile(f"expected a folder {bare!r} in {self.folder(kind)}, found none; {there}")
+        return path
+
+    def list_folders(self, kind: FileKind) -> list[str]:
+        """Names of all folders below a folder, sorted, relative to it; the folder itself is ``.`` and comes first."""
+        folder = self.folder(kind)
+        return [".", *sorted(path.relative_to(folder).as_posix() for path in folders_below(folder, (folder,)))]
+
     def place(self, kind: FileKind, name: str) -> Path:
         """Where a file called ``name`` is or would be; nothing need be there. Raises PathOutsideRoots."""
         folder = self.folder(kind)
@@ -86,6 +101,8 @@ class LocalFiles:
 
     def choices(self, choice: FileChoice) -> Sequence[str]:
         """The names an editor may offer, sorted."""
+        if choice.tree:
+            return self.roots.list_folders(_kind(choice.folder))
         if choice.folder not in FILE_KINDS:
             return [name for name in self.models.list(choice.folder) if _ends_with(name, choice.suffixes)]
         suffixes = choice.suffixes or PICTURE_SUFFIXES
@@ -93,13 +110,17 @@ class LocalFiles:
 
     def resolve(self, choice: FileChoice, name: str) -> Path:
         """Where ``name`` is. Raises ``MissingFile`` or ``PathOutsideRoots``."""
+        if choice.tree:
+            return self.roots.find_folder(name, _kind(choice.folder))
         if choice.folder in FILE_KINDS:
             return self.roots.find(name, _kind(choice.folder))
         return self.models.find(choice.folder, name)
 
     def ref(self, choice: FileChoice, name: str) -> FileRef:
-        """The file with its content's digest, which may take the time to read it once."""
+        """The file or folder with its content's digest, which may take the time to read it once."""
         path = self.resolve(choice, name)
+        if choice.tree:
+            return FileRef(self.digests.digest_tree(tree_files(path, choice.suffixes)), path, name)
         return FileRef(self.digests.digest(path), path, name)
 
 

@@ -40,6 +40,24 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"{len(names)} other files are there" if names else "nothing is there"
 
 
+def folders_below(folder: Path, roots: Sequence[Path]) -> Iterator[Path]:
+    """All folders below ``folder``, whether or not there is anything in them; links as in ``walk``."""
+    waiting = [(folder, frozenset({folder.resolve()}))]
+    while waiting:
+        at, above = waiting.pop()
+        try:
+            entries = [
+                Path(entry.path) for entry in os.scandir(at) if not entry.name.startswith(".") and entry.is_dir()
+            ]
+        except OSError:
+            continue
+        for path in entries:
+            real = path.resolve()
+            if real not in above and is_inside(path, roots):
+                yield path
+                waiting.append((path, above | {real}))
+
+
 def walk(folder: Path, roots: Sequence[Path], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files below ``folder``; links are followed as far as they stay in ``roots`` and do not lead upwards."""
     real = folder.resolve()

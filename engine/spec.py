@@ -106,6 +106,9 @@ class FileChoice:
     folder: str
     suffixes: tuple[str, ...] = ()
     upload: bool = False
+    tree: bool = False
+    """The choice is among the folders below an input folder. The ``FileRef`` is then a folder's, and its digest covers names and
+    contents of the files in it, at any depth, that ``engine.fileref.tree_files`` gives for these suffixes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def takes_any_literal(spec: InputSpec) -> bool:
 def expectation(spec: InputSpec) -> str:
     """What an input takes, in words."""
     if spec.files is not None:
+        if spec.files.tree:
+            return f'a folder below the folder "{spec.files.folder}"'
         return f'a file of the folder "{spec.files.folder}"'
     if (choices := spec.options) is not None:
         return f"one of {listed(str(choice) for choice in choices)}"

@@ -270,3 +270,58 @@ def test_refs_are_equal_by_content(files: LocalFiles, tmp_path: Path) -> None:
     assert first == second
     assert (first.name, second.name) == ("a.png", "b.png [output]")
     assert first != files.ref(FileChoice("input"), "a.latent")
+
+
+def test_folders_are_chosen_below_the_input_folder(files: LocalFiles, tmp_path: Path) -> None:
+    """All of them are offered, the input folder itself as a dot; hidden ones and links that lead out are not."""
+    put(tmp_path / "in" / "faces" / "old" / "a.png")
+    (tmp_path / "in" / ".hidden").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "faces" / "loop").symlink_to(tmp_path / "in" / "faces")
+    folders = FileChoice("input", tree=True)
+    assert files.choices(folders) == [".", "faces", "faces/old"]
+    assert files.resolve(folders, ".") == tmp_path / "in"
+    assert files.resolve(folders, "faces\\old") == tmp_path / "in" / "faces" / "old"
+    put(tmp_path / "out" / "made" / "b.png")
+    assert files.resolve(folders, "made [output]") == tmp_path / "out" / "made"
+
+
+@pytest.mark.parametrize("name", ["..", "../out", "/etc", "faces/../..", "out", "", "C:\\x", "a\0"])
+def test_no_folder_outside_is_chosen(files: LocalFiles, tmp_path: Path, name: str) -> None:
+    """Neither by name nor by link."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PathOutsideRoots):
+        files.ref(FileChoice("input", tree=True), name)
+
+
+def test_a_folder_that_is_not_there_names_those_that_are(files: LocalFiles, tmp_path: Path) -> None:
+    """A file's name is no folder's."""
+    (tmp_path / "in" / "faces").mkdir()
+    with pytest.raises(MissingFile, match=r"expected a folder 'facse' in .*, found none; nearest: faces"):
+        files.ref(FileChoice("input", tree=True), "facse")
+    with pytest.raises(MissingFile, match=r"expected a folder 'a.png'"):
+        files.ref(FileChoice("input", tree=True), "a.png")
+
+
+def test_a_folder_counts_by_the_names_and_contents_in_it(files: LocalFiles, tmp_path: Path) -> None:
+    """Another file, another name, other content: another digest. Other kinds of files make no difference, nor where it is."""
+    pictures = FileChoice("input", tree=True)
+    put(tmp_path / "in" / "one" / "x" / "a.png", "first")
+    put(tmp_path / "in" / "two" / "x" / "a.png", "first")
+    digest = files.ref(pictures, "one").digest
+    assert files.ref(pictures, "two").digest == digest
+    put(tmp_path / "in" / "one" / "notes.txt")
+    put(tmp_path / "in" / "one" / ".cache.png")
+    assert files.ref(pictures, "one").digest == digest
+    seen = {digest}
+    for change in (
+        lambda: put(tmp_path / "in" / "one" / "x" / "a.png", "other"),
+        lambda: put(tmp_path / "in" / "one" / "b.png", "other"),
+        lambda: (tmp_path / "in" / "one" / "b.png").rename(tmp_path / "in" / "one" / "c.png"),
+        lambda: (tmp_path / "in" / "one" / "x" / "a.png").unlink(),
+    ):
+        change()
+        seen.add(files.ref(pictures, "one").digest)
+    assert len(seen) == 5
