@@ -1,23 +1,19 @@
-"""Text in WEBP files: workflows that ComfyUI keeps in EXIF tags as ``key:text``.
+"""Text in WEBP files: workflows that ComfyUI keeps in EXIF tags.
 
-The containers are RIFF (chunks with little-endian sizes) and TIFF 6.0 (section 2, image file directories).
+The container is RIFF (chunks with little-endian sizes); what the chunks hold is said in RFC 9649.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from engine.errors import UnreadableWorkflow
+from engine.graph import exif
 
-_ASCII: Final = 2
-_MODEL_TAG: Final = 0x0110
-_LOWEST_TAG: Final = 0x0100
-_DAMAGED: Final = "the WEBP picture is cut off or damaged; get it anew from where it came from"
+_WHAT: Final = "WEBP"
 _MOST_CHUNKS: Final = 10_000
-_MOST_TEXT: Final = 64 * 2**20
-"""Bytes of text that one picture may carry."""
+_HAS_EXIF, _HAS_ALPHA = 0x08, 0x10
 
 
 def is_webp(data: bytes) -> bool:
@@ -27,47 +23,59 @@ def is_webp(data: bytes) -> bool:
 def read_text(webp: bytes) -> dict[str, str]:
     """The text entries by key. Raises ``UnreadableWorkflow`` for a file that is cut off or damaged."""
     try:
-        exif = _exif(webp)
-        return dict(_entries(exif)) if exif is not None else {}
+        for name, data in _chunks(webp):
+            if name == b"EXIF":
+                return dict(exif.read_entries(data.removeprefix(exif.HEADER), _WHAT))
     except struct.error:
-        raise UnreadableWorkflow(
-            "the WEBP picture is cut off or damaged; get it anew from where it came from"
-        ) from None
+        raise exif.damaged(_WHAT) from None
+    return {}
 
 
-def _exif(webp: bytes) -> bytes | None:
+def with_text(webp: bytes, entries: Mapping[str, Any]) -> bytes:
+    """The same picture with these entries in place of what EXIF data it had; data that is no whole WEBP comes back as it is."""
+    try:
+        chunks = [(name, data) for name, data in _chunks(webp) if name != b"EXIF"]
+        header = _extended_header(chunks)
+    except (struct.error, IndexError):
+        return webp
+    text = exif.write_entries(entries)
+    if header is None or not text:
+        return webp
+    kept = [(name, data) for name, data in chunks if name != b"VP8X"]
+    # metadata comes behind the picture, EXIF before XMP
+    end = next((index for index, (name, _) in enumerate(kept) if name == b"XMP "), len(kept))
+    body = b"".join(_chunk(name, data) for name, data in [(b"VP8X", header), *kept[:end], (b"EXIF", text), *kept[end:]])
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def _chunks(webp: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 12
     for _ in range(_MOST_CHUNKS):
         if position + 8 > len(webp):
-            break
+            return
         name, size = struct.unpack_from("<4sI", webp, position)
-        if name == b"EXIF":
-            return webp[position + 8 : position + 8 + size].removeprefix(b"Exif\0\0")
+        yield name, webp[position + 8 : position + 8 + size]
         position += 8 + size + size % 2
-    return None
 
 
-def _entries(exif: bytes) -> Iterator[tuple[str, str]]:
-    """``key:text`` of the tags Model (``prompt``) and downward from Make (everything else)."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return
-    (directory,) = struct.unpack_from(order + "I", exif, 4)
-    room = _MOST_TEXT
-    (count,) = struct.unpack_from(order + "H", exif, directory)
-    for index in range(count):
-        entry = directory + 2 + 12 * index
-        tag, type_, length = struct.unpack_from(order + "HHI", exif, entry)
-        if type_ != _ASCII or not _LOWEST_TAG <= tag <= _MODEL_TAG:
-            continue
-        room -= length
-        if room < 0:
-            raise UnreadableWorkflow(
-                f"the WEBP picture holds more than {_MOST_TEXT // 2**20} MiB of text; that is no workflow"
-            )
-        start = entry + 8 if length <= 4 else struct.unpack_from(order + "I", exif, entry + 8)[0]
-        if start + length > len(exif):
-            raise UnreadableWorkflow(_DAMAGED)
-        key, colon, text = exif[start : start + length].rstrip(b"\0").decode("utf-8", "replace").partition(":")
-        if colon:
-            yield key, text
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def _extended_header(chunks: list[tuple[bytes, bytes]]) -> bytes | None:
+    """The header that says there is EXIF data: the picture's own with one more flag, or one made from the picture's size."""
+    name, data = chunks[0]
+    if name == b"VP8X":
+        return bytes([data[0] | _HAS_EXIF]) + data[1:]
+    if (
+        name == b"VP8L" and data[0] == 0x2F
+    ):  # 14 bits of width and of height, each less one, then whether there is alpha
+        (bits,) = struct.unpack_from("<I", data, 1)
+        width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1
+    elif name == b"VP8 " and data[3:6] == b"\x9d\x01\x2a":
+        across, down = struct.unpack_from("<HH", data, 6)
+        width, height, alpha = (across & 0x3FFF) - 1, (down & 0x3FFF) - 1, 0
+    else:
+        return None
+    flags = _HAS_EXIF | (_HAS_ALPHA if alpha else 0)
+    return struct.pack("<IHBHB", flags, width, 0, height, 0)  # sides of 24 bits, of which these pictures use 14

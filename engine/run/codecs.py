@@ -145,6 +145,7 @@ _ENCODERS: Final[Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]]] = {
             file.batch_index,
             file.kind,
             file.ui,
+            file.numbered,
         ],
     ),
     Outputs: ("r", lambda outputs: [outputs.values, outputs.files, dict(outputs.ui)]),

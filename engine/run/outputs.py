@@ -1,4 +1,4 @@
-"""Putting files where people look for them: ``<prefix>_00001_.png`` in the output folder, or in the temp folder.
+"""Putting files where people look for them: ``<prefix>_00001_.png``, or ``<prefix>.png``, in the output folder or in the temp folder.
 
 A name is taken by whoever links it first, and a file appears with all its bytes, so that any number of processes may write into one
 folder and be killed at any moment.
@@ -7,6 +7,7 @@ folder and be killed at any moment.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import time
@@ -42,7 +43,7 @@ class OutputFolder:
     _counters: dict[tuple[Path, str], _Counter] = field(default_factory=dict, repr=False)
 
     def place(self, file: OutputFile, metadata: Mapping[str, Any]) -> dict[str, str]:
-        """Write ``file`` under the next free name of its prefix, carrying ``metadata`` if it is of a kind that can.
+        """Write ``file`` under the first free name of its prefix, carrying ``metadata`` if it is of a kind that can.
 
         Returns ``{"filename", "subfolder", "type"}``. Raises ``PathOutsideRoots`` for a prefix that leaves the folder, ``InputError``
         for one that is no file name, and ``ResourceError`` when the file cannot be written.
@@ -50,9 +51,14 @@ class OutputFolder:
         root = self.output_dir if file.kind == "output" else self.temp_dir
         subfolder, stem = split_prefix(expand(file.prefix, file, datetime.now()))
         folder = inside(root, subfolder, file.prefix)
+        if not file.numbered and (not stem or stem.startswith(".")):
+            raise InputError(
+                f"the file name {file.prefix!r} ends in no name, or in one that begins with a dot; add one"
+            )
         data = with_metadata(file, metadata)
+        write = self._write if file.numbered else _write_bare
         try:
-            name = self._write(folder, stem, file.extension.lstrip("."), data)
+            name = write(folder, stem, file.extension.lstrip("."), data)
         except OSError as error:
             raise _explained(error, folder, file, len(data)) from error
         except ValueError as error:
@@ -77,6 +83,15 @@ class OutputFolder:
         if counter is not None and counter.folder_time == folder.stat().st_mtime_ns:
             return counter.next
         return highest_number(folder, stem) + 1
+
+
+def _write_bare(folder: Path, stem: str, extension: str, data: bytes) -> str:
+    temporary = write_temporary(folder, [data])
+    try:
+        names = (f"{stem}_{number}.{extension}" for number in itertools.count(2))
+        return next(name for name in itertools.chain([f"{stem}.{extension}"], names) if _take(temporary, folder / name))
+    finally:
+        remove(temporary)
 
 
 def expand(prefix: str, file: OutputFile, now: datetime) -> str:
@@ -125,6 +140,14 @@ def with_metadata(file: OutputFile, metadata: Mapping[str, Any]) -> bytes:
             from engine.graph.png import with_text
 
             return with_text(file.data, metadata)
+        case "jpg" | "jpeg":
+            from engine.graph import jpeg
+
+            return jpeg.with_text(file.data, metadata)
+        case "webp":
+            from engine.graph import webp
+
+            return webp.with_text(file.data, metadata)
         case "latent" | "safetensors":
             from engine.graph.safetensors_header import with_safetensors_metadata
 

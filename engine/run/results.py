@@ -30,6 +30,9 @@ class OutputFile:
     kind: Literal["output", "temp"] = "output"
     ui: str = "images"
     """The list of the node's ui output that names the file."""
+    numbered: bool = True
+    """Whether the file gets the next free number; otherwise it is called ``<prefix>.<extension>``, and ``<prefix>_2.<extension>`` and so
+    on where that is taken. Nothing is overwritten either way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,3 +156,19 @@ def test_what_a_killed_process_left_is_cleaned_up_later(folder: OutputFolder) ->
     os.utime(old, (time.time() - 7200,) * 2)
     folder.place(file("x"), {})
     assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_file_without_a_number_is_called_as_it_says(folder: OutputFolder) -> None:
+    """The next of that name gets _2 and so on; nothing is overwritten, and numbered files count for themselves."""
+    bare = OutputFile(b"first", "deep/cat", "bin", numbered=False)
+    names = [folder.place(bare, {})["filename"] for _ in range(3)]
+    assert names == ["cat.bin", "cat_2.bin", "cat_3.bin"]
+    assert folder.place(file("deep/cat"), {})["filename"] == "cat_00004_.bin"
+    assert (folder.output_dir / "deep" / "cat.bin").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("prefix", ["deep/", "", ".htaccess", "deep/.mezzotint-x"])
+def test_a_file_without_a_number_has_a_name_that_is_seen(folder: OutputFolder, prefix: str) -> None:
+    """An empty one, or one that begins with a dot, would be hidden."""
+    with pytest.raises(InputError, match="ends in no name, or in one that begins with a dot"):
+        folder.place(OutputFile(b"x", prefix, "bin", numbered=False), {})

@@ -102,6 +102,7 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
         ModelRef(Digest("d"), "unet", "/m", (Patch("lora", Digest("l"), 0.5, "/l"),), (("clip_skip", -2),)),
         FileRef(Digest("f"), Path("/f.png"), "f.png"),
         OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs"),
+        OutputFile(b"png", "a/b", ".png", numbered=False),
         Outputs((1,), (OutputFile(b"", "p", "txt"),), {"text": ["a"]}),
         Blocked("because"),
     ],
@@ -109,6 +110,12 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
 def test_the_engines_own_types_come_back_as_they_were(value: Any) -> None:
     """To the representation, which shows what equality leaves out."""
     assert repr(back(encode([value], {}))) == repr([value])
+
+
+def test_a_file_encoded_before_it_could_go_without_a_number_is_numbered() -> None:
+    """Results written by an older version are read."""
+    tree = encode(OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs"), {}).tree
+    assert back(Encoded(tree[:-1])) == OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs", numbered=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "bool", "uint8", "complex64"])
