@@ -27,6 +27,7 @@ def register(registry: Registry) -> None:
         codecs,
         flow,
         image,
+        image_files,
         latent,
         lists,
         loaders,
@@ -39,7 +40,21 @@ def register(registry: Registry) -> None:
         vae,
     )
 
-    families = (loaders, text, sampling, latent, vae, image, primitives, strings, flow, lists, numbers, texts)
+    families = (
+        loaders,
+        text,
+        sampling,
+        latent,
+        vae,
+        image,
+        primitives,
+        strings,
+        flow,
+        lists,
+        numbers,
+        texts,
+        image_files,
+    )
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
     registry.add_checks(checks.CHECKS)

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
@@ -77,12 +78,39 @@ def _frame(frame: Image.Image, path: Path) -> tuple[Tensor, Tensor]:
 
 def to_png(image: Tensor, compress_level: int = 4) -> bytes:
     """One picture [H,W,C] (C = 1, 3 or 4, values 0..1) as 8-bit PNG; values are cut, not rounded."""
-    pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
-        stream, "PNG", compress_level=compress_level
-    )
+    Image.fromarray(_bytes(image)).save(stream, "PNG", compress_level=compress_level)
     return stream.getvalue()
+
+
+LARGEST_SIDES: Final = {"jpg": 65535, "webp": 16383}
+"""What the formats have room for, in pixels."""
+
+
+def encode(image: Tensor, format: str, quality: int) -> bytes:
+    """One picture [H,W,C] as png, jpg or webp; values are cut, not rounded. Quality 100 is lossless as webp.
+
+    Alpha is left out of a jpg. Raises ``InputError`` for a picture that is too large for the format.
+    """
+    if format == "png":
+        return to_png(image)
+    largest = LARGEST_SIDES[format]
+    if max(image.shape[:2]) > largest:
+        raise InputError(
+            f"expected sides of at most {largest} pixels in a {format}, found {image.shape[1]}x{image.shape[0]}; save it as png"
+        )
+    picture = Image.fromarray(_bytes(image if format == "webp" else image[..., :3]))
+    stream = io.BytesIO()
+    if format == "jpg":
+        picture.save(stream, "JPEG", quality=quality)
+    else:
+        picture.save(stream, "WEBP", quality=quality, lossless=quality == 100, exact=True)
+    return stream.getvalue()
+
+
+def _bytes(image: Tensor) -> NDArray[np.uint8]:
+    pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def solid(width: int, height: int, batch_size: int, color: int) -> Tensor:

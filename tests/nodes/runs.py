@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import nodes
+from engine.files import LocalFiles, open_files
 from engine.graph.graph import Graph, NodeId
 from engine.registry import Registry
+from engine.run.cache import OutputCache
 from engine.run.executor import Executor, Run, RunResult
+from engine.run.outputs import OutputFolder
 from engine.spec import Optional, Output, node
-from tests.engine.run.toolbox import make_executor
 
 
 @dataclass
@@ -43,8 +45,15 @@ class Bench:
         registry.add(fail, logged, total)
         return registry
 
+    def files(self) -> LocalFiles:
+        """Those of the folders ``input``, ``output`` and ``temp``."""
+        folders = {kind: self.folder / kind for kind in ("input", "output", "temp")}
+        return open_files(models=[], state=self.folder / "state", **folders)
+
     def executor(self) -> Executor:
-        return make_executor(self.registry(), self.folder)
+        """Keeps results in memory alone."""
+        outputs = OutputFolder(self.folder / "output", self.folder / "temp")
+        return Executor(self.registry(), files=self.files(), cache=OutputCache(), outputs=outputs, numerics="test")
 
     def run(self, graph: Graph, keep: str = "r", executor: Executor | None = None) -> RunResult:
         return (executor or self.executor()).run_sync(Run(graph, targets=(), keep=(NodeId(keep),)))
