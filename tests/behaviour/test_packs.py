@@ -209,3 +209,41 @@ def test_a_wildcard_takes_and_gives_anything(stage: Stage) -> None:
     )
     assert outcome.status == "succeeded", outcome.errors
     assert outcome.text("show") == ["21"]
+
+
+def test_a_pack_with_schemas_is_a_pack_like_any_other(stage: Stage) -> None:
+    """Its picture, its text, its async node, its lazy choice and its closed gate.
+
+    ST_Stripes ─stripes─▶ ST_Slow ─▶ save
+        └───────about───▶ ST_Pick ─▶ ST_Show
+    fails ──────────────────b┘
+    ST_Stop ─▶ ST_Show
+    """
+    outcome = stage.run(
+        stripes=("ST_Stripes", {"size": 4, "level": 1.0, "tone": "light"}),
+        slow=("ST_Slow", {"value": "stripes/0", "seconds": 0.05}),
+        save=("SaveImage", {"images": "slow/0", "filename_prefix": "s"}),
+        never=("MathExpression", {"expression": "1 / a", "a": 0}),
+        pick=("ST_Pick", {"left": True, "a": "stripes/1", "b": "never/0"}),
+        about=("ST_Show", {"value": "pick/0"}),
+        stop=("ST_Stop", {"value": 1}),
+        closed=("ST_Show", {"value": "stop/0"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    assert outcome.text("about") == ["light stripes by node stripes"]
+    assert [int(row[0, 0]) for row in outcome.pictures[0]] == [255, 0, 255, 0]
+    assert outcome.warnings == {"closed": "closed for today"}
+    assert "never" not in outcome.ran
+
+
+def test_a_schema_checks_its_inputs_too(stage: Stage) -> None:
+    """An odd size is told before anything runs.
+
+    ST_Stripes(size=5) ─▶ save
+    """
+    outcome = stage.run(
+        stripes=("ST_Stripes", {"size": 5, "level": 1.0, "tone": "light"}),
+        save=("SaveImage", {"images": "stripes/0", "filename_prefix": "s"}),
+    )
+    assert outcome.status == "InvalidGraph"
+    assert "size 5 is odd; stripes come in pairs" in outcome.errors[""]
