@@ -15,7 +15,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
-from engine.compat.missing import PREFIX, message
+from engine.compat.absent import ABSENT
+from engine.compat.missing import PREFIX, absent_getattr, message
 
 ROOTS: Final = frozenset(
     {
@@ -53,6 +54,17 @@ class _AliasLoader(Loader):
         module.__spec__ = self._spec
 
 
+class _AbsentLoader(Loader):
+    """Makes a module with nothing in it, that says so."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__doc__ = message(f"the content of {module.__name__}")
+        module.__getattr__ = absent_getattr(module.__name__)  # type: ignore[method-assign]
+
+
 class AliasFinder(MetaPathFinder):
     """Finds what is below ``ROOTS`` in this package and nowhere else."""
 
@@ -62,6 +74,8 @@ class AliasFinder(MetaPathFinder):
         """Raises ModuleNotFoundError for a module of ComfyUI's that is not provided."""
         if fullname.partition(".")[0] not in ROOTS:
             return None
+        if fullname in ABSENT:
+            return ModuleSpec(fullname, _AbsentLoader())
         real = importlib.util.find_spec(PREFIX + fullname)
         if real is None:
             raise ModuleNotFoundError(message(f"the module {fullname}"), name=fullname)

@@ -7,9 +7,11 @@ import importlib.util
 import opcode
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from engine.compat.absent import ABSENT
 from engine.errors import MezzotintError
 
 PREFIX: Final = "engine.compat."
@@ -52,6 +54,36 @@ def module_getattr(module: str, **computed: Callable[[], Any]) -> Callable[[str]
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
         if hasattr(sys.modules[module], "__path__") and importlib.util.find_spec(f"{module}.{name}") is not None:
             return importlib.import_module(f"{module}.{name}")
-        refuse(module, name, sys._getframe(1))
+        if f"{public_name(module)}.{name}" in ABSENT:
+            return importlib.import_module(f"{public_name(module)}.{name}")
+        return refuse(module, name, sys._getframe(1))
+
+    return lookup
+
+
+@cache
+def absent_class(module: str, name: str) -> type:
+    """A class to name and to ask about; to make one is an error."""
+
+    def init(self: Any, *_: Any, **__: Any) -> None:
+        raise NotProvidedError(message(f"{name} of {module}"))
+
+    return type(name, (), {"__module__": module, "__init__": init})
+
+
+def absent_getattr(module: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a module there is nothing in."""
+
+    def lookup(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+        if module.startswith("comfy_extras."):
+            from engine.compat.core_nodes import NODE_CLASS_MAPPINGS
+
+            if name in NODE_CLASS_MAPPINGS:
+                return NODE_CLASS_MAPPINGS[name]
+        if name in ABSENT[module]:
+            return absent_class(module, name)
+        return refuse(module, name, sys._getframe(1))
 
     return lookup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,27 @@ def test_a_name_that_is_not_provided_can_be_asked_for() -> None:
     assert getattr(module, "get_gpu_names", 5) == 5
     with pytest.raises(AttributeError, match=r"does not provide get_gpu_names of cuda_malloc"):
         _ = module.get_gpu_names
+
+
+def test_a_module_with_nothing_in_it_lets_the_rest_of_a_pack_work() -> None:
+    names: dict[str, Any] = {}
+    exec(
+        "import comfy.sd\nimport comfy\nfrom comfy.model_patcher import ModelPatcher\npatchers = comfy.model_patcher",
+        names,
+    )
+    assert names["patchers"].ModelPatcher is names["ModelPatcher"]
+    assert not isinstance(5, names["ModelPatcher"])
+    with pytest.raises(missing.NotProvidedError, match=r"ModelPatcher of comfy\.model_patcher; docs"):
+        names["ModelPatcher"](None)
+    with pytest.raises(AttributeError, match=r"load_lora_for_models of comfy\.sd; docs"):
+        names["comfy"].sd.load_lora_for_models(1)
+    with pytest.raises(ImportError, match=r"load_clip of comfy\.sd; docs"):
+        exec("from comfy.sd import load_clip", {})
+
+
+def test_core_nodes_are_found_where_extras_are() -> None:
+    module = importlib.import_module("comfy_extras.nodes_upscale_model")
+    assert module.ImageScale is importlib.import_module("nodes").ImageScale
 
 
 def test_names_of_others_are_found_as_ever() -> None:

@@ -258,9 +258,10 @@ async def test_a_pack_lists_its_nodes() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "from comfy_api.latest import io, ui, ComfyExtension, IO, UI, Input, Types",
+        "from comfy_api.latest import io, ui, ComfyExtension, IO, UI, Input, InputImpl, Types",
         "from comfy_api.latest._io import NodeOutput, Image, Schema",
         "from comfy_api.input import ImageInput, AudioInput, VideoInput",
+        "from comfy_api.input_impl import VideoFromComponents, VideoFromFile",
         "from comfy_api.util import VideoCodec, VideoContainer, VideoComponents",
     ],
 )

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from engine.compat import interrupts
 from engine.compat.comfy import utils
+from engine.compat.comfy_extras.nodes_mask import composite
 from engine.compat.host import Host, calling
 from engine.errors import Cancelled, MissingFile, ModelFileError
 from engine.run.context import NodeContext
@@ -107,6 +108,16 @@ def test_tiles_can_have_one_side_or_shrink() -> None:
         sound, lambda tile: tile[..., ::2], tile=(16,), overlap=4, upscale_amount=2, out_channels=2, downscale=True
     )
     torch.testing.assert_close(half, sound[..., ::2])
+
+
+def test_a_picture_is_pasted_through_a_mask() -> None:
+    below, above = torch.zeros(2, 1, 4, 6), torch.ones(1, 1, 2, 4)
+    pasted = composite(below, above, 8, 16)
+    assert (float(pasted[1, 0, 2:, 1:5].min()), float(pasted.sum()), float(below.sum())) == (1, 16, 0)
+    assert composite(below, above, -1, -1, multiplier=1).sum() == 2 * 3
+    assert composite(below, above, 99, 0, multiplier=1).sum() == 0
+    half = composite(below, above, 0, 0, torch.full((1, 9, 9), 0.5), multiplier=1, resize_source=True)
+    assert torch.equal(half, torch.full_like(below, 0.5))
 
 
 def test_batches_are_cut_repeated_and_spread() -> None:

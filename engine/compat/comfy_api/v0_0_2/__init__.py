@@ -8,6 +8,7 @@ from engine.compat.comfy_api.latest import ComfyAPI as ComfyAPI
 from engine.compat.comfy_api.latest import ComfyAPISync as ComfyAPISync
 from engine.compat.comfy_api.latest import ComfyExtension as ComfyExtension
 from engine.compat.comfy_api.latest import Input as Input
+from engine.compat.comfy_api.latest import InputImpl as InputImpl
 from engine.compat.comfy_api.latest import Types as Types
 from engine.compat.comfy_api.latest import io as io
 from engine.compat.comfy_api.latest import ui as ui
