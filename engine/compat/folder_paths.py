@@ -78,6 +78,16 @@ def get_user_directory() -> str:
     return _made(host().user or host().files.roots.output.absolute().parent / "user")
 
 
+def get_system_user_directory(name: str = "system") -> str:
+    """A folder for what belongs to a pack and to no user."""
+    return _made(Path(get_user_directory(), f"__{checked_name(name)}"))
+
+
+def get_public_user_directory(user_id: str) -> str | None:
+    """The folder of one user; None for a name that is kept for packs."""
+    return None if user_id.startswith("__") else _made(Path(get_user_directory(), checked_name(user_id)))
+
+
 def get_models_directory() -> str:
     models = host().files.models
     root = models.roots[0] if models.roots else models.paths("checkpoints")[0].parent

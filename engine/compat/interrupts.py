@@ -23,7 +23,9 @@ def is_interrupted(context: NodeContext | None = None) -> bool:
 
 def check(context: NodeContext | None = None) -> None:
     """Raise ``InterruptProcessingException`` if the run was told to stop. Does nothing outside of a call."""
-    if is_interrupted(context):
+    context = context or current.get()
+    if context is not None and is_interrupted(context):
+        host().interrupted.discard(context.job)  # that ends the run; the job may be run again
         raise InterruptProcessingException
 
 

@@ -76,6 +76,9 @@ def test_folders_exist_when_asked_for(folder_paths: Any, tmp_path: Path) -> None
     for kind in ("output", "temp", "input", "user"):
         assert getattr(folder_paths, f"get_{kind}_directory")() == str(tmp_path / kind)
         assert (tmp_path / kind).is_dir()
+    assert folder_paths.get_public_user_directory("default") == str(tmp_path / "user/default")
+    assert folder_paths.get_public_user_directory("__pack") is None
+    assert folder_paths.get_system_user_directory("pack") == str(tmp_path / "user/__pack")
     folder_paths.set_output_directory(str(tmp_path / "elsewhere"))
     assert folder_paths.get_directory_by_type("output") == str(tmp_path / "elsewhere")
     assert folder_paths.get_directory_by_type("no such type") is None

@@ -115,6 +115,7 @@ def test_a_call_gets_its_hidden_inputs_on_the_class_of_the_call() -> None:
     found = call(image="i", count=2, unique_id="7", prompt={"7": {}}, extra_pnginfo=None, mode="fast")
     assert found == ("i", [2], ("7", {"7": {}}, ["mode"]))
     assert Mixed.hidden.unique_id is None
+    assert call(image="i", count=2, not_declared=5)[2] == (None, None, [])
 
 
 class Judging(io.ComfyNode):  # type: ignore[misc]
@@ -155,7 +156,7 @@ async def test_further_methods_are_there_under_their_older_names() -> None:
     face: Any = Judging
     assert list(inspect.signature(face.VALIDATE_INPUTS).parameters) == ["a", "input_types"]
     assert face.VALIDATE_INPUTS(a=0, input_types={}) == "too small"
-    assert face.IS_CHANGED(a=1, prompt={}) == (1, {})
+    assert face.IS_CHANGED(a=1, b=2, prompt={}) == (1, {})
     assert face().check_lazy_status(a=None, prompt={}) == ["a"]
     assert JudgingMore().check_lazy_status(a=None) == ["a", "more"]
     assert inspect.iscoroutinefunction(getattr(face, face.FUNCTION))
@@ -180,7 +181,7 @@ def test_results_become_those_of_an_older_class() -> None:
     assert _node(io.NodeOutput(1)) == (1,)
     assert _node((1, 2)) == (1, 2)
     assert _node(None, outputs=0) == ()
-    assert _node(io.NodeOutput(ui=ui.PreviewText("t")), outputs=0) == {"result": (), "ui": {"text": ("t",)}}
+    assert _node(io.NodeOutput(ui=ui.PreviewText("t")), outputs=0) == {"ui": {"text": ("t",)}}
     blocked = _node(io.NodeOutput(block_execution="no"), outputs=2)
     assert [(type(one), one.message) for one in blocked] == [(ExecutionBlocker, "no")] * 2
     assert io.NodeOutput.from_dict({"result": (1,), "ui": {}}).args == (1,)

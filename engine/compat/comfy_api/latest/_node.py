@@ -68,7 +68,7 @@ def older_results(returned: Any, outputs: int) -> Any:
         return tuple(ExecutionBlocker(returned.block_execution) for _ in range(max(outputs, 1)))
     if returned.ui is None and returned.expand is None:
         return returned.args
-    found: dict[str, Any] = {"result": returned.args}
+    found: dict[str, Any] = {"result": returned.args} if returned.args else {}
     if returned.ui is not None:
         found["ui"] = returned.ui if isinstance(returned.ui, dict) else returned.ui.as_dict()
     if returned.expand is not None:
@@ -164,15 +164,18 @@ class ComfyNode:
 
 
 def _call_of(cls: type[ComfyNode], given: Mapping[str, Any]) -> tuple[type[ComfyNode], dict[str, Any], int]:
-    """A class for this one call, whose ``hidden`` is the call's; the inputs that are not hidden; how many outputs there are."""
+    """A class for this one call, whose ``hidden`` is the call's; the inputs it is to get; how many outputs there are."""
     schema = cls.known_schema()
     hidden = {one.name for one in schema.hidden_inputs()}
     declared = {known.id for known in schema.inputs or ()}
     values = {name: given[name] for name in hidden - declared if name in given}
     if schema.is_input_list:
         values = {name: value[0] if isinstance(value, list) and value else value for name, value in values.items()}
+    inputs = {name: value for name, value in given.items() if name not in values}
+    if not schema.accept_all_inputs:
+        inputs = {name: value for name, value in inputs.items() if name in declared}
     bound = type(cls.__name__, (cls,), {"hidden": HiddenHolder(values), "__module__": cls.__module__})
-    return bound, {name: value for name, value in given.items() if name not in values}, len(schema.outputs or ())
+    return bound, inputs, len(schema.outputs or ())
 
 
 def _with_hidden(method: Any) -> Callable[..., Any]:
@@ -180,6 +183,9 @@ def _with_hidden(method: Any) -> Callable[..., Any]:
 
     def call(cls: type[ComfyNode], **kwargs: Any) -> Any:
         bound, inputs, _ = _call_of(cls, kwargs)
-        return method.__get__(None, bound)(**inputs)
+        function = method.__get__(None, bound)
+        parameters = inspect.signature(function).parameters
+        takes_all = any(known.kind is inspect.Parameter.VAR_KEYWORD for known in parameters.values())
+        return function(**{name: value for name, value in inputs.items() if takes_all or name in parameters})
 
     return call
