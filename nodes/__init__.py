@@ -31,6 +31,7 @@ def register(registry: Registry) -> None:
         latent,
         lists,
         loaders,
+        loops,
         numbers,
         primitives,
         sampling,
@@ -54,6 +55,7 @@ def register(registry: Registry) -> None:
         numbers,
         texts,
         image_files,
+        loops,
     )
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
