@@ -87,6 +87,20 @@ def test_hires_fix_keeps_the_first_pass_and_refines_it(execute: Execute) -> None
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.8
 
 
+def test_folder_batch_saves_every_picture_of_the_input_folder_at_half_its_size(execute: Execute) -> None:
+    """Under its old name and its new size, as WebP; each shows what the original does."""
+    result, made = execute("folder_batch")
+    assert result.status == "succeeded", result.failures
+    originals = {path.stem: _pixels(path) for path in (ROOT / "input").iterdir() if path.suffix == ".png"}
+    small = {path.name: _pixels(path) for path in made if path.parent.name == "small"}
+    assert originals
+    for name, pixels in originals.items():
+        height, width = (side // 2 for side in pixels.shape[:2])
+        halved = pixels.reshape(height, 2, width, 2, 3).mean((1, 3))
+        difference = small[f"{name}_{width}x{height}.webp"] - halved
+        assert abs(difference).mean() < 4
+
+
 def test_a_picture_carries_its_workflow_and_makes_itself_again(
     execute: Execute, core: Registry, make_executor: Callable[[], Executor], tmp_path: Path
 ) -> None:

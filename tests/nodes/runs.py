@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +12,10 @@ from engine.files import LocalFiles, open_files
 from engine.graph.graph import Graph, NodeId
 from engine.registry import Registry
 from engine.run.cache import OutputCache
+from engine.run.disk_tier import DiskTier
 from engine.run.executor import Executor, Run, RunResult
 from engine.run.outputs import OutputFolder
-from engine.spec import Optional, Output, node
+from engine.spec import Optional, Output, Socket, node
 
 
 @dataclass
@@ -40,9 +42,15 @@ class Bench:
             log.append(values)
             return int(sum(values))
 
+        @node("Brighten", category="test", outputs=[Output("IMAGE")])
+        def brighten(image: Annotated[Any, Socket("IMAGE")]) -> Any:
+            time.sleep(0.06)  # what takes less is not worth a file
+            log.append("brighten")
+            return image / 2 + 0.5
+
         registry = Registry()
         nodes.register(registry)
-        registry.add(fail, logged, total)
+        registry.add(fail, logged, total, brighten)
         return registry
 
     def files(self) -> LocalFiles:
@@ -50,10 +58,12 @@ class Bench:
         folders = {kind: self.folder / kind for kind in ("input", "output", "temp")}
         return open_files(models=[], state=self.folder / "state", **folders)
 
-    def executor(self) -> Executor:
-        """Keeps results in memory alone."""
+    def executor(self, *, disk: bool = False) -> Executor:
+        """Keeps results in memory, and on disk as well if it is told to."""
+        registry = self.registry()
+        cache = OutputCache(disk=DiskTier(self.folder / "cache", registry.codecs)) if disk else OutputCache()
         outputs = OutputFolder(self.folder / "output", self.folder / "temp")
-        return Executor(self.registry(), files=self.files(), cache=OutputCache(), outputs=outputs, numerics="test")
+        return Executor(registry, files=self.files(), cache=cache, outputs=outputs, numerics="test")
 
     def run(self, graph: Graph, keep: str = "r", executor: Executor | None = None) -> RunResult:
         return (executor or self.executor()).run_sync(Run(graph, targets=(), keep=(NodeId(keep),)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -264,6 +265,23 @@ def test_a_loop_that_is_known_is_not_run_again_and_a_longer_one_goes_on(bench: B
     assert bench.log[3:].count(3) == bench.log[3:].count(4) == 1
     assert 1 not in bench.log[3:]
     assert 2 not in bench.log[3:]
+
+
+def test_pictures_go_through_a_loop_and_another_process_computes_no_turn_again(bench: Bench) -> None:
+    """Each turn adds light, and takes long enough to be kept on disk, where the second process finds it."""
+    loop = graph(
+        e=("EmptyImage", {"width": 4, "height": 2, "color": 0}),
+        s=("LoopStart", {"count": 3, "initial": "e/0"}),
+        b=("Brighten", {"image": "s/3"}),
+        r=("LoopEnd", {"loop": "s/0", "carried": "b/0", "collect": "b/0"}),
+    )
+    for _ in range(2):
+        with contextlib.closing(bench.executor(disk=True)) as executor:
+            result = bench.run(loop, executor=executor)
+        carried, collected, _ = result.values[NodeId("r")]
+        assert [round(image.mean().item(), 4) for image in collected] == [0.5, 0.75, 0.875]
+        assert carried[0].equal(collected[-1])
+        assert bench.log == ["brighten"] * 3
 
 
 def test_a_branch_not_taken_in_a_turn_does_not_run_there(bench: Bench) -> None:
