@@ -130,8 +130,10 @@ class Caller:
         if turn.blocked is not None:
             return self._told(node, turn.blocked)
         hit = self.contexts.tools.cache.lookup(turn.key) if turn.key is not None else None
-        if hit is None:
+        if hit is None or turn.key is None:
             return None
+        if spec.takes_context:
+            self.contexts.call_known(turn.key)
         called.count += 1
         called.hits.append(hit)
         return hit.value.load()
@@ -145,9 +147,9 @@ class Caller:
             self.contexts.post(events.NodeStarted(self.contexts.run.job, node, self.ledger.live.shown(node), spec.type))
         if not spec.takes_context:
             return ()
-        key = turn.key or self.ledger.book.cache_key(node)
+        kept = (self.ledger.book.cache_key(node), turn.index) if turn.key is None else (turn.key, 0)
         missing = self.ledger.book.calls[node].links.keys() - self.ledger.given(node)
-        return (self.contexts.make(node, spec.type, key, turn.index, frozenset(missing)),)
+        return (self.contexts.make(node, spec.type, turn.index, frozenset(missing), kept),)
 
     def _made(
         self, node: NodeId, spec: NodeSpec, turn: _Turn, returned: Any, seconds: float, called: Called

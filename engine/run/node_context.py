@@ -31,8 +31,13 @@ class ContextMaker:
     is_cancelled: Callable[[], bool]
     _checkpoints: dict[NodeId, list[StoredCheckpoint]] = field(default_factory=dict)
 
-    def make(self, node: NodeId, class_type: str, key: Key | None, call: int, missing: frozenset[str]) -> NodeContext:
-        """The context of the ``call``-th call of ``node``; without a key it has nowhere to keep a checkpoint."""
+    def make(
+        self, node: NodeId, class_type: str, call: int, missing: frozenset[str], kept: tuple[Key | None, int]
+    ) -> NodeContext:
+        """The context of the ``call``-th call of ``node``.
+
+        ``kept`` says where its checkpoint is: a key, and which call under it. Without a key there is none.
+        """
 
         shown = self.graph.shown(node)
 
@@ -47,7 +52,7 @@ class ContextMaker:
             node=node,
             class_type=class_type,
             settings=self.tools.settings,
-            checkpoint=self._checkpoint(node, key, call, warn),
+            checkpoint=self._checkpoint(node, *kept, warn),
             find_file=_finder(self.tools.files),
             model_store=self.tools.models,
             report=_reporter(self.run, node, shown, self.post, warn),
@@ -65,6 +70,11 @@ class ContextMaker:
         for checkpoint in self._checkpoints.pop(node, ()):
             if checkpoint.used:
                 checkpoint.discard()
+
+    def call_known(self, key: Key) -> None:
+        """What the call of this key comes to is known: a state that a run before this one left half-finished is of no use."""
+        if self.tools.checkpoints is not None:
+            self.tools.checkpoints.open(key, 0, lambda message: None).discard()
 
     def _checkpoint(self, node: NodeId, key: Key | None, call: int, warn: Callable[[str], None]) -> Checkpoint:
         if key is None or self.tools.checkpoints is None:
