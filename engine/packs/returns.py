@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
+from engine.run.invoke import returned_nothing
 from engine.run.live_graph import LiveGraph, inner_prefix
 from engine.run.results import Blocked, Expand, Outputs
 
@@ -34,12 +35,14 @@ def understood(returned: Any, is_list: Sequence[bool], node: NodeId, live: LiveG
 
     Raises ``DefinitionError`` for anything else.
     """
+    if returned is None and is_list:
+        raise returned_nothing(len(is_list))
     ui: Any = None
     expand: Any = None
     result = returned
     if isinstance(returned, Mapping):
         ui, expand = returned.get("ui"), returned.get("expand")
-        result = returned.get("result", () if not is_list else (None,) * len(is_list))
+        result = returned.get("result", tuple([] if spread else None for spread in is_list))
     values = _values(result, is_list)
     shown = _ui(ui)
     if expand is None:

@@ -31,6 +31,8 @@ def interpret(spec: NodeSpec, returned: Any, checks: Mapping[str, ValueCheck]) -
 
     ``checks`` say by socket type what is wrong with a value, if anything.
     """
+    if returned is None and spec.outputs:
+        raise returned_nothing(len(spec.outputs))
     if isinstance(returned, Blocked | Demand):
         return returned
     if isinstance(returned, Expand):
@@ -78,11 +80,14 @@ def _as_tuple(spec: NodeSpec, returned: Any) -> tuple[Any, ...]:
     return () if returned is None and not spec.outputs else (returned,)
 
 
+def returned_nothing(count: int) -> DefinitionError:
+    """Of a function without a result whose node has ``count`` outputs; None as the value of an output is another thing."""
+    return DefinitionError(
+        f"returned nothing; expected {_counted(count, 'output')}: does its function end in a return?"
+    )
+
+
 def _check_count(spec: NodeSpec, values: tuple[Any, ...]) -> None:
-    if spec.outputs and len(values) == 1 and values[0] is None:
-        raise DefinitionError(
-            f"returned nothing; expected {_counted(len(spec.outputs), 'output')}: does its function end in a return?"
-        )
     if len(values) != len(spec.outputs):
         found = _counted(len(values), "value")
         raise DefinitionError(
