@@ -9,13 +9,15 @@ import asyncio
 import inspect
 import sys
 import threading
+import types
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from engine.compat import interrupts
 from engine.compat.host import calling, host
 from engine.errors import DefinitionError
 from engine.graph.graph import Link
@@ -138,7 +140,7 @@ class PackNode:
     instances: Instances = field(repr=False)
 
     def call(self, ctx: NodeContext, **inputs: Any) -> Outputs | Expand | Demand:
-        with self._at_work(ctx):
+        with self._at_work(ctx), no_gradients():
             instance, arguments = self._arguments(ctx, inputs)
             wanted = self._wanted(ctx, run(self._lazy_status(instance, arguments)))
             if wanted:
@@ -149,18 +151,19 @@ class PackNode:
         with self._at_work(ctx):
             instance, arguments = self._arguments(ctx, inputs)
             status = self._lazy_status(instance, arguments)
-            wanted = self._wanted(ctx, await status if inspect.isawaitable(status) else status)
+            wanted = self._wanted(ctx, await without_gradients(status) if inspect.iscoroutine(status) else status)
             if wanted:
                 return wanted
-            return understood(await getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.node, ctx.graph)
+            returned = await without_gradients(getattr(instance, self.cls.FUNCTION)(**arguments))
+            return understood(returned, self.lists, ctx.node, ctx.graph)
 
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:
-        """What a pack finds around it: the call it is in, and no gradients if it has brought in torch."""
+        """What a pack finds around it: the call it is in. One that asked for its run to stop is stopped at the end of the call."""
         host().at_work(ctx)
-        torch = sys.modules.get("torch")
-        with calling(ctx), torch.no_grad() if torch is not None else nullcontext():
+        with calling(ctx):
             yield
+            interrupts.check(ctx)
 
     def _arguments(self, ctx: NodeContext, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         arguments = {name: _plain_links(value) for name, value in inputs.items()}
@@ -180,6 +183,30 @@ class PackNode:
         known = ctx.graph[ctx.node].inputs.keys()
         wanted = {name for name in asked if name in ctx.missing or name not in known}
         return Demand(frozenset(wanted)) if wanted else None
+
+
+def no_gradients() -> AbstractContextManager[Any]:
+    """Packs count on it that torch, if it is there, computes none."""
+    torch = sys.modules.get("torch")
+    return nullcontext() if torch is None else torch.no_grad()
+
+
+@types.coroutine
+def without_gradients(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Await ``coroutine`` with gradients off while it runs, and as they were while it waits: the setting is its thread's, and others
+    run on that in the meantime."""
+    step: Callable[[Any], Any] = coroutine.send
+    argument: Any = None
+    while True:
+        try:
+            with no_gradients():
+                waited = step(argument)
+        except StopIteration as done:
+            return done.value
+        try:
+            argument, step = (yield waited), coroutine.send
+        except BaseException as error:
+            argument, step = error, coroutine.throw
 
 
 def _plain_links(value: Any) -> Any:
