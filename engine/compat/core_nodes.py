@@ -18,6 +18,7 @@ from engine.compat.comfy_execution.graph_utils import ExecutionBlocker
 from engine.compat.core_names import METHODS, ORDERS
 from engine.compat.host import current, host
 from engine.compat.missing import NotProvidedError, message, refuse
+from engine.compat.model_values import unwrapped, wrapped
 from engine.compat.save_image import PreviewImage, SaveImage
 from engine.errors import MissingFile
 from engine.fileref import FileRef
@@ -64,6 +65,7 @@ def _context(spec: NodeSpec) -> tuple[Any, ...]:
 
 def _argument(spec: NodeSpec, name: str, value: Any) -> Any:
     """A file that is given by its name is looked up, in the folders of packs too."""
+    value = unwrapped(value)
     known = spec.input(name)
     if known is None or known.files is None or not isinstance(value, str):
         return value
@@ -95,7 +97,7 @@ def _results(spec: NodeSpec, returned: Any) -> Any:
     if isinstance(returned, Blocked):
         return tuple(ExecutionBlocker(returned.reason) for _ in spec.outputs)
     if not isinstance(returned, Outputs):
-        return returned if isinstance(returned, tuple) else (returned,)
+        return tuple(map(wrapped, returned if isinstance(returned, tuple) else (returned,)))
     ui = {name: list(items) for name, items in returned.ui.items()}
     roots, context = host().files.roots, current.get()
     folder = OutputFolder(roots.output, roots.temp)

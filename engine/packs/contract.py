@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from engine.compat import interrupts
 from engine.compat.host import calling, host
+from engine.compat.model_values import wrapped
 from engine.errors import DefinitionError
 from engine.graph.graph import Link
 from engine.packs.hidden import hidden_inputs, hidden_value
@@ -166,7 +167,7 @@ class PackNode:
             interrupts.check(ctx)
 
     def _arguments(self, ctx: NodeContext, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        arguments = {name: _plain_links(value) for name, value in inputs.items()}
+        arguments = {name: wrapped(_plain_links(value)) for name, value in inputs.items()}
         for name, kind in self.hidden.items():
             value = hidden_value(kind, ctx)
             arguments[name] = [value] if self.takes_lists else value

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.compat.model_values import unwrapped
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.run.invoke import returned_nothing
@@ -74,8 +75,8 @@ def _more(result: Sequence[Any], is_list: Sequence[bool]) -> list[bool]:
 
 def _value(value: Any, spread: bool) -> Any:
     if spread and isinstance(value, list | tuple):
-        return [blocker_message(item) or item for item in value]
-    return blocker_message(value) or value
+        return [_value(item, False) for item in value]
+    return blocker_message(value) or unwrapped(value)
 
 
 def _ui(ui: Any) -> dict[str, list[Any]]:
@@ -129,4 +130,4 @@ class _Subgraph:
         if isinstance(value, Mapping) and value.keys() == {"__value__"}:
             return value["__value__"]
         link = as_link(value)
-        return value if link is None else Link(self.name(link.node), link.output)
+        return unwrapped(value) if link is None else Link(self.name(link.node), link.output)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.compat.missing import module_getattr
+from engine.compat.model_values import unwrapped
 from engine.models import ModelRef
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def fix_empty_latent_channels(model: Any, latent_image: Tensor, *_: Any) -> Tens
     """An empty latent with as many channels as the model has; any other as it is."""
     from nodes.diffusion.sources import open_source
 
+    model = unwrapped(model)
     if not isinstance(model, ModelRef) or latent_image.count_nonzero() > 0:
         return latent_image
     channels = open_source(model.location).facts.latent_channels

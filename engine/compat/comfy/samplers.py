@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.compat.missing import NotProvidedError, message, module_getattr
+from engine.compat.model_values import unwrapped
 from engine.models import ModelRef
 from nodes.diffusion import names
 
@@ -30,6 +31,7 @@ class SchedulerHandler:
 
 def model_sigmas(model: Any) -> ModelSigmas:
     """The noise levels of a MODEL. Raises ``NotProvidedError`` for what is none of this engine's."""
+    model = unwrapped(model)
     if isinstance(model, ModelRef):
         from nodes.diffusion import schedules, sources
 
