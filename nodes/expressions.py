@@ -20,6 +20,7 @@ LONGEST: Final = 2000
 """Characters of an expression."""
 DEEPEST: Final = 150
 """Operations within one another; a sum of a hundred terms is that deep."""
+_MOST_DIGITS: Final = 300
 _MOST_BITS: Final = 1000
 """Of a whole number on the way; a FLOAT ends at 1024."""
 
@@ -34,7 +35,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Number]]] = {
     "abs": abs,
     "min": min,
     "max": max,
-    "round": round,
+    "round": lambda value, digits=0: _rounded(value, digits),
     "int": int,
     "float": float,
     "bool": bool,
@@ -66,6 +67,12 @@ _COMPARISONS: Final[dict[type[ast.cmpop], Callable[[Any, Any], bool]]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+
+
+def _rounded(value: Number, digits: Number) -> Number:
+    if abs(digits) > _MOST_DIGITS or not isinstance(digits, int):
+        raise ExpressionError(f"expected at most {_MOST_DIGITS} digits to round to, as a whole number, found {digits}")
+    return round(value, digits) if digits else round(value)
 
 
 class ExpressionError(InputError):

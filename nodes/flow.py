@@ -75,7 +75,7 @@ def _kind(name: str, value: Any) -> str:
     raise InputError(f"expected a number, a text or a truth value, found a {type(value).__name__}", input=name)
 
 
-@node("Compare", category="flow", outputs=[Output("BOOLEAN")])
+@node("Compare", title="Compare Values", category="flow", outputs=[Output("BOOLEAN")])
 def compare(a: Any, b: Any, operator: Operator = "==") -> bool:
     """Whether ``a`` and ``b`` compare like that: numbers by size, texts by their letters.
 
