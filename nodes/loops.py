@@ -2,6 +2,9 @@
 
 The graph as drawn is the first turn. For the others LoopEnd becomes copies of it, chained through ``carried``. What lies between but
 does not depend on LoopStart is not copied: it runs once.
+
+The loop's own nodes are not lasting: their keys change with every item and every count, so what they are followed by is known by the
+content it is given. A turn that was computed before is then found again, whatever became of the loop around it.
 """
 
 from __future__ import annotations
@@ -68,6 +71,7 @@ def _size(value: Any) -> int:
     category="flow/loop",
     outputs=[Output("LOOP", "loop"), Output("*", "item"), Output("INT", "index"), Output("*", "carried", is_list=True)],
     takes_lists=True,
+    lasting=False,
 )
 def loop_start(
     items: Any | None = None,
@@ -181,7 +185,7 @@ def _warn_of_loose_ends(ctx: NodeContext, body: Body, turns: int | None) -> None
         )
 
 
-@node("LoopItem", title="Loop Item (made by Loop End)", category=_INNER, outputs=[Output("*", "item")])
+@node("LoopItem", title="Loop Item (made by Loop End)", category=_INNER, outputs=[Output("*", "item")], lasting=False)
 def loop_item(loop: LoopSocket, turn: int) -> Any:
     """The item of one turn of a loop. The Loop End makes these; there is no use for one by itself."""
     return (loop["items"][turn],)
@@ -193,6 +197,7 @@ def loop_item(loop: LoopSocket, turn: int) -> Any:
     category=_INNER,
     outputs=[Output("LOOP_CHAIN", "chain")],
     takes_lists=True,
+    lasting=False,
 )
 def loop_keep(value: Any, chain: Annotated[Any | None, Socket("LOOP_CHAIN")] = None) -> Chain:
     """Keeps what one turn of a loop collects. The Loop End makes these; there is no use for one by itself."""
@@ -204,6 +209,7 @@ def loop_keep(value: Any, chain: Annotated[Any | None, Socket("LOOP_CHAIN")] = N
     title="Loop Collected (made by Loop End)",
     category=_INNER,
     outputs=[Output("*", "collected", is_list=True)],
+    lasting=False,
 )
 def loop_collected(chain: Annotated[Any | None, Socket("LOOP_CHAIN")] = None) -> list[Any]:
     """What all turns of a loop collected. The Loop End makes these; there is no use for one by itself."""

@@ -251,37 +251,74 @@ def test_a_loop_after_a_loop(bench: Bench) -> None:
 
 
 def test_a_loop_that_is_known_is_not_run_again_and_a_longer_one_goes_on(bench: Bench) -> None:
-    """Turns are kept one by one, so a larger count computes only the turns that are new."""
+    """A larger count computes the turns that are new, though each turn needs the one before."""
     loop = graph(
-        s=("LoopStart", {"count": 3, "initial": 0}),
-        m=("Log", {"value": "s/2"}),
-        r=("LoopEnd", {"loop": "s/0", "collect": "m/0"}),
+        s=("LoopStart", {"count": 3, "initial": 1}),
+        m=("Log", {"value": "s/3"}),
+        d=math_node("a * 2", a="m/0"),
+        r=("LoopEnd", {"loop": "s/0", "carried": "d/0"}),
     )
     executor = bench.executor()
     bench.run(loop, executor=executor)
     assert bench.run(loop, executor=executor).ran == ()
-    assert bench.log == [0, 1, 2]
-    bench.run(loop.with_call("s", loop["s"].with_inputs(count=5)), executor=executor)
-    assert bench.log[3:].count(3) == bench.log[3:].count(4) == 1
-    assert 1 not in bench.log[3:]
-    assert 2 not in bench.log[3:]
+    assert bench.log == [1, 2, 4]
+    longer = bench.run(loop.with_call("s", loop["s"].with_inputs(count=5)), executor=executor)
+    assert bench.log == [1, 2, 4, 8, 16]
+    assert longer.values[NodeId("r")][0] == (32,)
+
+
+def test_an_item_more_leaves_the_others_as_they_are(bench: Bench) -> None:
+    """Wherever in the list it comes, and whatever follows the loop: what was made of the others is known."""
+    loop = graph(
+        n=("ListLines", {"text": "ant\ncat"}),
+        s=("LoopStart", {"items": "n/0"}),
+        m=("Log", {"value": "s/1"}),
+        e=("LoopEnd", {"loop": "s/0", "collect": "m/0"}),
+        r=("Log", {"value": "e/1"}),
+    )
+    executor = bench.executor()
+    bench.run(loop, executor=executor)
+    assert bench.log == ["ant", "cat"]  # what the second logs is known from the first by then
+    more = loop.with_call("n", loop["n"].with_inputs(text="ant\nbear\ncat"))
+    assert bench.run(more, executor=executor).values[NodeId("r")] == (("ant", "bear", "cat"),)
+    assert bench.log == ["ant", "cat", "bear"]
 
 
 def test_pictures_go_through_a_loop_and_another_process_computes_no_turn_again(bench: Bench) -> None:
-    """Each turn adds light, and takes long enough to be kept on disk, where the second process finds it."""
+    """Each turn adds light, and takes long enough to be kept on disk, where the next process finds it."""
     loop = graph(
         e=("EmptyImage", {"width": 4, "height": 2, "color": 0}),
         s=("LoopStart", {"count": 3, "initial": "e/0"}),
         b=("Brighten", {"image": "s/3"}),
         r=("LoopEnd", {"loop": "s/0", "carried": "b/0", "collect": "b/0"}),
     )
+    for count in (3, 3, 4):
+        with contextlib.closing(bench.executor(disk=True)) as executor:
+            result = bench.run(loop.with_call("s", loop["s"].with_inputs(count=count)), executor=executor)
+        carried, collected, _ = result.values[NodeId("r")]
+        assert [round(image.mean().item(), 4) for image in collected] == [0.5, 0.75, 0.875, 0.9375][:count]
+        assert carried[0].equal(collected[-1])
+        assert bench.log == ["brighten"] * count
+
+
+def test_pictures_of_a_loop_are_saved_in_every_run(bench: Bench) -> None:
+    """A run that computes nothing puts its files as one that does, in this process and in the next."""
+    loop = graph(
+        e=("EmptyImage", {"width": 4, "height": 2, "color": 0}),
+        s=("LoopStart", {"count": 2, "initial": "e/0"}),
+        b=("Brighten", {"image": "s/3"}),
+        r=("LoopEnd", {"loop": "s/0", "carried": "b/0", "collect": "b/0"}),
+        f=("SaveImages", {"images": "r/1", "names": "light"}),
+    )
     for _ in range(2):
         with contextlib.closing(bench.executor(disk=True)) as executor:
-            result = bench.run(loop, executor=executor)
-        carried, collected, _ = result.values[NodeId("r")]
-        assert [round(image.mean().item(), 4) for image in collected] == [0.5, 0.75, 0.875]
-        assert carried[0].equal(collected[-1])
-        assert bench.log == ["brighten"] * 3
+            for _ in range(2):
+                assert executor.run_sync(Run(loop)).status == "succeeded"
+    again = ["", "_2", "_3", "_4"]
+    assert sorted(path.name for path in (bench.folder / "output").iterdir()) == sorted(
+        f"light_{index}{suffix}.png" for index in (1, 2) for suffix in again
+    )
+    assert bench.log == ["brighten"] * 2
 
 
 def test_a_branch_not_taken_in_a_turn_does_not_run_there(bench: Bench) -> None:
