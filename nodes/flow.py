@@ -17,9 +17,8 @@ Operator = Literal["==", "!=", "<", "<=", ">", ">=", "contains"]
 
 
 def _wanted(ctx: NodeContext, name: str, value: Any) -> Any:
-    """The value of a lazy input, or the demand for it where it is linked and was not asked for yet."""
-    is_asked_for = value is not None or name not in ctx.graph[ctx.node].links
-    return (value,) if is_asked_for else Demand(frozenset({name}))
+    """The value of a lazy input, or the demand for it where it was not asked for yet."""
+    return Demand(frozenset({name})) if name in ctx.missing else (value,)
 
 
 @node("Switch", category="flow", outputs=[Output("*", "value")])
