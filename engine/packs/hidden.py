@@ -36,7 +36,7 @@ def hidden_value(kind: str, ctx: NodeContext) -> Any:
     if kind == "UNIQUE_ID":
         return str(ctx.node)
     if kind == "PROMPT":
-        return ctx.metadata.get("prompt")
+        return DynamicPrompt(ctx.graph, ctx.metadata.get("prompt")).get_original_prompt()
     if kind == "EXTRA_PNGINFO":
         extra = {name: value for name, value in ctx.metadata.items() if name != "prompt"}
         return extra or None

@@ -17,6 +17,7 @@ from engine.graph.graph import NodeId
 from engine.graph.read import read_workflow
 from engine.graph.validate import coerced, validate
 from engine.registry import Registry
+from engine.run.events import Event, NodeProgress
 from engine.run.executor import Executor, Run, RunResult
 from engine.run.settings import DeviceSettings
 from nodes.diffusion.store import make_store
@@ -130,3 +131,33 @@ def test_a_new_prompt_reads_no_weights_again(
     result = executor.run_sync(Run(changed))
     assert set(result.ran) == {"6", "3", "8", "9"}
     assert store.counters == before
+
+
+def test_a_changed_line_of_a_list_of_prompts_samples_one_picture(
+    core: Registry, make_executor: Callable[[], Executor], tmp_path: Path
+) -> None:
+    """Three prompts are three pictures under their own names; with one line changed, another process samples that one alone."""
+
+    def run(text: str) -> tuple[dict[str, Picture], int]:
+        graph = read_workflow(ROOT / "workflows" / "prompt_list.json", core).graph
+        lines = NodeId("1")
+        graph = coerced(graph.with_call(lines, graph[lines].with_inputs(text=text)), core)
+        heard: list[Event] = []
+        result = make_executor().run_sync(Run(graph), heard.append)
+        assert result.status == "succeeded", result.failures
+        names = [item["filename"] for item in result.ui[NodeId("9")]["images"]]
+        steps = sum(isinstance(event, NodeProgress) and event.node == "3" for event in heard)
+        return {name: _pixels(tmp_path / "output" / "prompts" / name) for name in names}, steps
+
+    grammar = "a {} on a {} background"
+    first, steps = run("\n".join([grammar.format("red circle", "blue"), grammar.format("green heart", "white")]))
+    assert list(first) == ["01 a red circle on a blue background.png", "02 a green heart on a white background.png"]
+    assert steps == 40
+    again, steps = run("\n".join([grammar.format("red circle", "blue"), grammar.format("yellow star", "white")]))
+    assert steps == 20
+    same, other = (
+        again["01 a red circle on a blue background_2.png"],
+        again["02 a yellow star on a white background.png"],
+    )
+    assert np.array_equal(same, first["01 a red circle on a blue background.png"])
+    assert look(other).shape == SHAPES.index("star")
