@@ -40,12 +40,13 @@ class Expansion:
     @property
     def sources(self) -> list[NodeId]:
         """The nodes whose values its outputs are made of."""
+        return [link.node for link in self.links]
+
+    @property
+    def links(self) -> list[Link]:
+        """Where its outputs come from, as far as they are no values."""
         return [
-            value.node
-            for part in self.parts
-            if isinstance(part, Spliced)
-            for value in part.outputs
-            if type(value) is Link
+            value for part in self.parts if isinstance(part, Spliced) for value in part.outputs if type(value) is Link
         ]
 
     def splice(self, made: Expand, prefix: str | None, taken: Container[NodeId]) -> None:

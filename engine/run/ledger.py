@@ -16,7 +16,7 @@ from engine.graph.graph import Call, Link, NodeId
 from engine.run import events
 from engine.run.book import Book
 from engine.run.cache import Claim, Hit, Made, Tier, Unshared
-from engine.run.expansion import Part, assemble, expand, relinked
+from engine.run.expansion import Expansion, Part, assemble, expand, relinked
 from engine.run.failures import node_failure
 from engine.run.invoke import collect
 from engine.run.keys import Key
@@ -167,10 +167,11 @@ class Ledger:
     def _expand(self, node: NodeId, results: Sequence[CallResult]) -> None:
         expansion = expand(node, results, self.live)
         self._check_limits(node, expansion.calls)
+        self._check_outputs(expansion)
         standing = self.book.standing
         with self.lock:
             self.live.grow(node, expansion.calls, expansion.shown)
-            admitted = self.book.admit({**self._drawn_in(expansion.calls), **expansion.calls})
+            admitted = self.book.admit({**self._drawn_in(expansion), **expansion.calls})
             self.expansions[node] = [relinked(part, standing) for part in expansion.parts]
             targets = [
                 standing(inner) for inner, call in expansion.calls.items() if is_output(self._tools.registry, call.type)
@@ -192,14 +193,23 @@ class Ledger:
                 f"expanded {limits.depth} times within itself; the condition that ends its loop is never met"
             )
 
-    def _drawn_in(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
-        """Nodes of the workflow that nothing needed until ``calls`` linked to them, and theirs."""
+    def _check_outputs(self, expansion: Expansion) -> None:
+        """Inner links are looked at where their nodes are bound; those the outputs are made of are not inputs of any node."""
+        for link in expansion.links:
+            call = expansion.calls.get(link.node) or self.live[link.node]
+            spec = self._tools.registry.get(call.type)
+            if spec is not None and not 0 <= link.output < len(spec.outputs):
+                found = f"output {link.output} of node {link.node} ({call.type}), which has {len(spec.outputs)}"
+                raise DefinitionError(f"expanded into a graph and returned a link to {found}")
+
+    def _drawn_in(self, expansion: Expansion) -> dict[NodeId, Call]:
+        """Nodes of the workflow that nothing needed until an expansion linked to them, and theirs."""
         workflow, known = self.live.workflow, self.book.names
+        linked = [link for call in expansion.calls.values() for link in call.inputs.values() if type(link) is Link]
         missing = {
-            value.node
-            for call in calls.values()
-            for value in call.inputs.values()
-            if type(value) is Link and value.node not in calls and value.node not in known and value.node in workflow
+            link.node
+            for link in (*linked, *expansion.links)
+            if link.node not in expansion.calls and link.node not in known and link.node in workflow
         }
         return {new: workflow[new] for new in workflow.ancestors(missing) if new not in known} if missing else {}
 
