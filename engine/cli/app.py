@@ -124,8 +124,8 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a workflow and print the paths of what it made."""
-    from engine.cli.options import Places
     from engine.cli.run import RunArguments, run_command
+    from engine.places import Places
     from engine.run.settings import DeviceSettings
 
     places = Places(
@@ -135,7 +135,6 @@ def run(
         state=state,
         extra_model_paths=extra_model_paths,
         custom_nodes=tuple(custom_nodes),
-        node_timeout=node_timeout,
     )
     arguments = RunArguments(
         file=file,
@@ -144,6 +143,7 @@ def run(
         count=count,
         randomize=randomize,
         use_cache=not no_cache,
+        node_timeout=node_timeout,
         stop_on_failure=stop_on_failure,
         watch_inputs=watch_inputs,
         json=json,
@@ -165,7 +165,7 @@ def validate(
 ) -> None:
     """Say everything that is wrong with a workflow; nothing runs."""
     from engine.cli.inspect import validate_command
-    from engine.cli.options import Places
+    from engine.places import Places
 
     with exit_codes():
         places = Places(
@@ -193,7 +193,7 @@ def plan(
 ) -> None:
     """Say what a run would do: what is cached and where, what would be computed and why."""
     from engine.cli.inspect import plan_command
-    from engine.cli.options import Places
+    from engine.places import Places
     from engine.run.settings import DeviceSettings
 
     with exit_codes():
@@ -220,7 +220,7 @@ def nodes(
 ) -> None:
     """List the node types, or describe one. With --json: the object_info schema."""
     from engine.cli.inspect import nodes_command
-    from engine.cli.options import Places
+    from engine.places import Places
 
     with exit_codes():
         places = Places(

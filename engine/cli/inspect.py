@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.cli.checking import checked, with_hint
-from engine.cli.options import Places, find_node
+from engine.cli.options import find_node
 from engine.cli.screen import say
-from engine.cli.workspace import Workspace, numerics, open_cache, open_last_runs, open_workspace, read_file, sent
+from engine.cli.workspace import Workspace, open_workspace, read_file, sent
 from engine.errors import UsageError
 from engine.graph.validate import validate
+from engine.places import Places
 from engine.run.settings import DeviceSettings
 from engine.spec import MISSING, InputSpec, NodeSpec
 
@@ -51,6 +52,7 @@ def plan_command(
 ) -> None:
     """Print what a run would do."""
     from engine.run.forecast import forecast
+    from engine.run.opening import numerics, open_cache, open_last_runs
 
     with open_workspace(places, settings) as workspace:
         workflow = read_file(file, sets, workspace)
@@ -60,7 +62,7 @@ def plan_command(
             graph,
             workspace.registry,
             files=workspace.files,
-            cache=open_cache(workspace),
+            cache=open_cache(places, workspace.registry),
             numerics=numerics(settings),
             last_runs=open_last_runs(places),
             targets=wanted,

@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from engine.cli.options import Places
 from engine.cli.screen import say
 from engine.cli.workspace import open_workspace
+from engine.places import Places
 from engine.run.disk_tier import DiskTier
 
 

@@ -1,4 +1,4 @@
-"""The command line's arguments that need reading: where things are, and ``--set NODE.INPUT=VALUE``."""
+"""The command line's arguments that need reading: ``--set NODE.INPUT=VALUE`` and names of nodes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
@@ -14,22 +13,6 @@ from engine.graph.graph import Graph, NodeId
 from engine.registry import Registry
 from engine.spec import InputSpec
 from engine.types import BOOLEAN, FLOAT, INT
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The folders of one process. Relative ones are taken from where the command was typed."""
-
-    models: tuple[Path, ...] = (Path("models"),)
-    input: Path = Path("input")
-    output: Path = Path("output")
-    temp: Path = Path("temp")
-    state: Path = Path("state")
-    extra_model_paths: Path | None = None
-    custom_nodes: tuple[Path, ...] = ()
-    """Folders of third-party node packs."""
-    node_timeout: float | None = None
-    """Seconds without a sign of life after which a pack's node counts as hung."""
 
 
 @dataclass(frozen=True, slots=True)

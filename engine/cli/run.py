@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.cli.checking import checked
-from engine.cli.options import Places, find_node
+from engine.cli.options import find_node
 from engine.cli.screen import say, watch
-from engine.cli.workspace import Workspace, open_executor, open_workspace, read_file, sent
+from engine.cli.workspace import Workspace, open_runner, open_workspace, read_file, sent
 from engine.graph.graph import Graph, NodeId
 from engine.graph.seeds import next_seeds, randomized
+from engine.places import Places
 from engine.run.cancel import CancelToken
 from engine.run.events import Event, NodeBlocked, NodeWarning
 from engine.run.settings import DeviceSettings
@@ -40,6 +41,7 @@ class RunArguments:
     count: int = 1
     randomize: bool = False
     use_cache: bool = True
+    node_timeout: float | None = None
     stop_on_failure: bool = False
     watch_inputs: bool = False
     json: bool = False
@@ -82,7 +84,7 @@ class Report:
 
 def run_command(arguments: RunArguments, places: Places, settings: DeviceSettings) -> int:
     """Run the workflow as often as asked; the first run that does not succeed is the last. Returns the exit code."""
-    with open_workspace(places, settings) as workspace:
+    with open_workspace(places, settings, arguments.node_timeout) as workspace:
         return _run_in(workspace, arguments, settings)
 
 
@@ -95,7 +97,7 @@ def _run_in(workspace: Workspace, arguments: RunArguments, settings: DeviceSetti
         _make_run(graph, workflow, workspace, targets, arguments) for graph in _variants(workflow, arguments, workspace)
     ]
     reports: list[Report] = []
-    with open_executor(workspace, settings) as executor, _interruptible() as cancel:
+    with open_runner(workspace, settings) as executor, _interruptible() as cancel:
         for run in runs:
             reports.append(_run_one(executor, run, cancel, workspace.places, quiet=arguments.json))
             if reports[-1].result.status != "succeeded":

@@ -17,6 +17,7 @@ import msgpack
 from engine.errors import NodeFailed
 from engine.graph.api_format import read_api, write_api
 from engine.graph.graph import NodeId
+from engine.places import Places
 from engine.run import events
 from engine.run.request import Limits, Run, RunResult
 from engine.run.settings import DeviceSettings
@@ -25,20 +26,18 @@ _EVENTS: Final = {kind.__name__: kind for kind in get_args(events.Event)}
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What a worker is started with. Paths may be relative to the folder it is started in."""
+class WorkerSettings(Places):
+    """What a worker is started with."""
 
-    models: tuple[Path, ...]
-    input: Path
-    output: Path
-    temp: Path
-    state: Path
-    extra_model_paths: Path | None = None
-    custom_nodes: tuple[Path, ...] = ()
-    """Folders of third-party packs."""
     skip: Mapping[str, str] = field(default_factory=dict)
     """Packs that are not to be imported, and why."""
     device: DeviceSettings = field(default_factory=DeviceSettings)
+
+    @classmethod
+    def of(cls, places: Places, device: DeviceSettings | None = None) -> WorkerSettings:
+        """The folders of this process, for another."""
+        here = {entry.name: getattr(places, entry.name) for entry in fields(Places)}
+        return cls(**here, device=device or DeviceSettings())
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)

@@ -19,7 +19,6 @@ from typing import Any
 
 from engine.compat.host import Host
 from engine.errors import MezzotintError
-from engine.files import LocalFiles, open_files
 from engine.jobs.messages import (
     WorkerSettings,
     event_to_plain,
@@ -28,22 +27,17 @@ from engine.jobs.messages import (
     run_from_plain,
     send,
 )
-from engine.numerics import device_kind, numerics_tag, precision
 from engine.packs.describe import to_plain
 from engine.packs.load import Loader
 from engine.packs.report import PackFailure, Report
 from engine.packs.sources import find_packs
 from engine.registry import Registry
-from engine.run.cache import OutputCache
 from engine.run.cancel import CancelToken
-from engine.run.checkpoint import CheckpointStore
 from engine.run.context import NodeContext
-from engine.run.disk_tier import DiskTier
 from engine.run.executor import Executor
 from engine.run.failures import one_line
 from engine.run.keys import Opaque, canonical
-from engine.run.last_runs import LastRuns
-from engine.run.outputs import OutputFolder
+from engine.run.opening import open_executor
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +81,7 @@ class Worker:
         """Load the packs, say what there is, and work until told to close, or left alone."""
         loop = asyncio.get_running_loop()
         report = await asyncio.to_thread(self._load, loop)
-        with self._open_executor() as executor:
+        with open_executor(self._settings, self._registry, self._files, self._settings.device) as executor:
             self._send(self._ready(report))
             threading.Thread(target=self._read, args=(loop, executor), name="mezzotint-reader", daemon=True).start()
             await self._closed.wait()
@@ -101,7 +95,7 @@ class Worker:
     def _load(self, loop: asyncio.AbstractEventLoop) -> Report:
         settings = self._settings
         self._registry.load()
-        self._files = self._open_files()
+        self._files = self._settings.open_files()
         host = Host(
             files=self._files,
             registry=self._registry,
@@ -112,34 +106,10 @@ class Worker:
             at_work=self._tell_at_work,
         )
         loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
-        sources = find_packs(settings.custom_nodes)
+        sources = find_packs(settings.pack_folders())
         loader.load([source for source in sources if source.name not in settings.skip])
         loader.report.failures += [PackFailure(name, reason) for name, reason in settings.skip.items()]
         return loader.report
-
-    def _open_files(self) -> LocalFiles:
-        settings = self._settings
-        return open_files(
-            models=settings.models,
-            input=settings.input,
-            output=settings.output,
-            temp=settings.temp,
-            state=settings.state,
-            extra_model_paths=settings.extra_model_paths,
-        )
-
-    def _open_executor(self) -> Executor:
-        settings = self._settings
-        return Executor(
-            self._registry,
-            files=self._files,
-            cache=OutputCache(disk=DiskTier(settings.state / "cache", self._registry.codecs)),
-            outputs=OutputFolder(settings.output, settings.temp),
-            numerics=numerics_tag(device_kind(settings.device.device), precision(settings.device.dtype)),
-            settings=settings.device,
-            checkpoints=CheckpointStore(settings.state / "checkpoints"),
-            last_runs=LastRuns(settings.state / "last_runs"),
-        )
 
     def _ready(self, report: Report) -> dict[str, Any]:
         return {

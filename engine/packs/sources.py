@@ -41,6 +41,13 @@ class PackSource:
         return script if self.path.is_dir() and script.is_file() else None
 
 
+def check_folders(folders: Iterable[Path]) -> None:
+    """Raises ``UsageError`` for a folder of packs that is not there."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"expected a folder of node packs at {folder}, found none; check --custom-nodes")
+
+
 def find_packs(folders: Iterable[Path]) -> list[PackSource]:
     """The packs of some folders in order of name: every ``.py`` file, and every folder with an ``__init__.py``.
 
@@ -48,8 +55,7 @@ def find_packs(folders: Iterable[Path]) -> list[PackSource]:
     """
     found: dict[str, PackSource] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"expected a folder of node packs at {folder}, found none; check --custom-nodes")
+        check_folders([folder])
         for path in sorted(folder.iterdir()):
             if _is_pack(path):
                 found.setdefault(path.stem if path.is_file() else path.name, _source(path))
