@@ -208,7 +208,7 @@ class NodeSpec:
     concurrency: int | None = None
     """How many calls of an async function may be under way at once in this process; None: any number."""
     expands: bool = False
-    """The function may return an ``Expand``; its own result is then not kept on disk."""
+    """The function may return an ``Expand``; what it then comes to is not kept on disk, what it became is."""
     deprecated: bool = False
     experimental: bool = False
     fingerprint: Fingerprint | None = None

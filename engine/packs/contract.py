@@ -90,7 +90,7 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
         version=pack.digest,
         output_node=bool(getattr(cls, "OUTPUT_NODE", False)),
         lasting=bool(getattr(cls, PURE_ATTRIBUTE, False)),
-        by_id="UNIQUE_ID" in hidden.values() or bool(getattr(cls, "NOT_IDEMPOTENT", False)),
+        by_id=not {"UNIQUE_ID", "DYNPROMPT"}.isdisjoint(hidden.values()) or bool(getattr(cls, "NOT_IDEMPOTENT", False)),
         takes_context=True,
         takes_lists=takes_lists,
         takes_extra=takes_any_input(declared) or _takes_keywords(method),

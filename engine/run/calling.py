@@ -97,7 +97,7 @@ class Caller:
 
     def _counts_content(self, node: NodeId, spec: NodeSpec, *, many: bool) -> bool:
         """Whether results are kept call by call: one of many may be known, or what cannot be told by the node's key alone."""
-        if not (self.contexts.run.use_cache and spec.pure and not spec.expands and not spec.by_id):
+        if not (self.contexts.run.use_cache and spec.pure and not spec.by_id):
             return False
         return many or (spec.lasting and self.ledger.book.is_tainted(node))
 

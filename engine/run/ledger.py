@@ -27,7 +27,6 @@ from engine.run.request import Run, Tools
 from engine.run.results import Blocked, Demand, Expand, NodeResult, Outputs
 from engine.run.targets import check_nodes, is_output, lazy_inputs, targets_of
 from engine.run.values import Handle, NodeValue, Slot
-from engine.spec import NodeSpec
 
 DEVICE_LANE: Final = "device"
 ASYNC_LANE: Final = "async"
@@ -135,15 +134,12 @@ class Ledger:
         else:
             spec = self.book.spec(node)
             value = collect(spec, [result for result in results if isinstance(result, Outputs | Blocked | NodeValue)])
-            made = Made(value, called.seconds, self._is_lasting(node, spec))
+            made = Made(value, called.seconds, lasting=node not in self.book.keyed.fleeting)
             if called.hits and len(called.hits) == called.count:
                 claim.land(made)
                 self.accept_hit(node, Hit(value, called.hits[0].tier))
             else:
                 self._accept_made(node, made, claim)
-
-    def _is_lasting(self, node: NodeId, spec: NodeSpec) -> bool:
-        return not spec.expands and node not in self.book.keyed.fleeting
 
     def _demand(self, node: NodeId, results: Sequence[CallResult]) -> None:
         names = {name for result in results if isinstance(result, Demand) for name in result.inputs}

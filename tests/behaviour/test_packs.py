@@ -247,3 +247,22 @@ def test_a_schema_checks_its_inputs_too(stage: Stage) -> None:
     )
     assert outcome.status == "InvalidGraph"
     assert "size 5 is odd; stripes come in pairs" in outcome.errors[""]
+
+
+def test_a_changed_element_of_a_list_is_one_call_of_a_packs_node(stage: Stage, draw: Draw) -> None:
+    """Of three pictures one is another; as long as memory keeps the others, their nodes are called for that one.
+
+    PT_LoadFromFolder ─images─▶ LT_CallsSoFar ─▶ show
+    """
+    graph = {
+        "load": ("PT_LoadFromFolder", {"first": "a.png", "prefix": ""}),
+        "noted": ("LT_CallsSoFar", {"value": "load/0"}),
+        "show": ("LT_Show", {"value": "noted/0"}),
+    }
+    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30)):
+        draw(name, grey)
+    first = [int(count) for count in stage.run(**graph).text("show")]
+    draw("b.png", 21)
+    second = [int(count) - first[0] for count in stage.run(**graph).text("show")]
+    expected = {"memory": [0, 3, 2], "command line": [0, 1, 2]}
+    assert second == expected.get(stage.mode, [3, 4, 5])

@@ -407,3 +407,22 @@ class LT_Expanding:
         plain = g.node("EmptyImage", width=size, height=size, batch_size=1, color=color)
         inverted = g.node("ImageInvert", image=plain.out(0))
         return {"result": (plain.out(0), inverted.out(0)), "expand": g.finalize()}
+
+
+@register
+class LT_CallsSoFar:
+    """How often the class was called in this process."""
+
+    calls = 0
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": (ANY,)}}
+
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "count"
+    CATEGORY = "loop tools"
+
+    def count(self, value):
+        LT_CallsSoFar.calls += 1
+        return (LT_CallsSoFar.calls,)
