@@ -266,3 +266,19 @@ def test_a_changed_element_of_a_list_is_one_call_of_a_packs_node(stage: Stage, d
     second = [int(count) - first[0] for count in stage.run(**graph).text("show")]
     expected = {"memory": [0, 3, 2], "command line": [0, 1, 2]}
     assert second == expected.get(stage.mode, [3, 4, 5])
+
+
+def test_what_a_pack_says_is_pure_is_kept_on_disk(stage: Stage) -> None:
+    """The node that says so is known in the next process; the one behind it, which does not, runs again.
+
+    LT_Thinks ─▶ LT_IntMath ─▶ show
+    """
+    graph = {
+        "thinks": ("LT_Thinks", {"value": 1}),
+        "add": ("LT_IntMath", {"a": "thinks/0", "b": 1, "operation": "add"}),
+        "show": ("LT_Show", {"value": "add/0"}),
+    }
+    first, second = stage.run(**graph), stage.run(**graph)
+    assert first.text("show") == second.text("show") == ["3"]
+    assert ("thinks" in second.ran) is not stage.keeps
+    assert ("add" in second.ran) is not stage.keeps_in_memory

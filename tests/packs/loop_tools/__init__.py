@@ -426,3 +426,22 @@ class LT_CallsSoFar:
     def count(self, value):
         LT_CallsSoFar.calls += 1
         return (LT_CallsSoFar.calls,)
+
+
+@register
+class LT_Thinks:
+    """Takes its time over what follows from its input alone."""
+
+    MEZZOTINT_PURE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("INT", {"default": 0})}}
+
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "think"
+    CATEGORY = "loop tools"
+
+    def think(self, value):
+        time.sleep(0.15)
+        return (value + 1,)
