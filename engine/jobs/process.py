@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from multiprocessing import connection as sockets
 from multiprocessing.connection import Connection
@@ -165,7 +166,7 @@ class WorkerProcess:
             self._pending.clear()
         for future in waiting:
             future.set_exception(error)
-        if not self.ready.done():
+        with contextlib.suppress(InvalidStateError):  # it was ready long ago
             self.ready.set_exception(error)
 
 

@@ -8,23 +8,18 @@ with RemoteExecutor(settings) as executor:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, Self
 
 from engine.errors import MezzotintError, ResourceError, UsageError
-from engine.graph.graph import NodeId
-from engine.jobs.messages import WorkerSettings, result_from_plain, run_to_plain
-from engine.jobs.process import Listener, WorkerDied, WorkerProcess
-from engine.jobs.watch import Watch
+from engine.jobs.messages import WorkerSettings
+from engine.jobs.process import WorkerDied, WorkerProcess
+from engine.jobs.underway import Patience, Underway
 from engine.packs.describe import from_plain
 from engine.packs.report import LoadedPack, PackFailure
-from engine.run import events
 from engine.run.cancel import CancelToken
 from engine.run.events import OnEvent
 from engine.run.executor import ignore, run_in_loop
@@ -35,12 +30,11 @@ NODE_TIMEOUT: Final = 3600.0
 """Seconds without any sign of life after which a pack's node counts as hung."""
 
 _GRACE: Final = 10.0
-"""Seconds a run has to stop when it is told to; then its process is killed."""
+"""Seconds a run has to stop when it is told to while a pack's node is at work; then its process is killed."""
 _START: Final = 600.0
 """Seconds the packs have to load."""
 _ANSWER: Final = 60.0
 """Seconds a class has to say what its choices are, and the like."""
-_TICK: Final = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +60,7 @@ class RemoteExecutor:
         on_broadcast: Callable[[str, Any], None] = lambda name, data: None,
     ) -> None:
         self._settings = settings
-        self._node_timeout = node_timeout
-        self._grace = grace
+        self._patience = Patience(node=node_timeout, grace=grace)
         self._on_broadcast = on_broadcast
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
@@ -106,100 +99,12 @@ class RemoteExecutor:
         if run.keep:
             raise UsageError("a worker cannot hand values back; save them, or run the graph in this process")
         process = await asyncio.to_thread(self._living)
-        return await self._follow(process, run, on_event, cancel or CancelToken())
+        packs = {spec.type: spec.pack for spec in self.loaded.specs if spec.pack}
+        return await Underway(process, run, on_event, cancel or CancelToken(), packs).end(self._patience)
 
     def run_sync(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
         """The same for callers without an event loop, or in a notebook whose loop is running already."""
         return run_in_loop(lambda: self.run(run, on_event, cancel))
-
-    # one run
-
-    async def _follow(self, process: WorkerProcess, run: Run, on_event: OnEvent, cancel: CancelToken) -> RunResult:
-        loop = asyncio.get_running_loop()
-        watch = Watch({spec.type: spec.pack for spec in self.loaded.specs if spec.pack})
-        woken = asyncio.Event()
-
-        def hear(event: events.Event) -> None:
-            watch.hear(event, time.monotonic())
-            on_event(event)
-
-        def work(node: NodeId, class_type: str, shown: NodeId) -> None:
-            watch.begin(node, class_type, shown, time.monotonic())
-
-        listener = Listener(partial(_pass_on, loop, hear), partial(_pass_on, loop, work))
-        number, answer = process.run(run_to_plain(run), listener)
-        unsubscribe = cancel.subscribe(partial(_pass_on, loop, woken.set))
-        future = asyncio.wrap_future(answer)
-        try:
-            await self._mind(process, number, future, watch, woken, cancel)
-            return result_from_plain(future.result())
-        except WorkerDied as error:
-            return self._buried(run, watch, str(error), hear, was_cancelled=cancel())
-        except asyncio.CancelledError:
-            process.cancel(number)
-            with contextlib.suppress(MezzotintError):
-                await asyncio.shield(asyncio.wait([future], timeout=self._grace))
-            raise
-        finally:
-            unsubscribe()
-
-    async def _mind(
-        self,
-        process: WorkerProcess,
-        number: int,
-        future: asyncio.Future[Any],
-        watch: Watch,
-        woken: asyncio.Event,
-        cancel: CancelToken,
-    ) -> None:
-        """Wait for the end of a run; see to it that there is one."""
-        told: float | None = None
-        while not future.done():
-            waiting = asyncio.ensure_future(woken.wait())
-            await asyncio.wait([future, waiting], timeout=_TICK, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            woken.clear()
-            now = time.monotonic()
-            if cancel() and told is None:
-                told = now
-                process.cancel(number)
-            if told is not None and now - told > self._grace:
-                process.kill(f"it did not stop within {self._grace:g} s of being told to, so its process was ended")
-            elif watch.is_silent(now, self._node_timeout):
-                process.kill(
-                    f"there was no sign of life for {self._node_timeout:g} s, so its process was ended; "
-                    "a node that takes longer may report its progress, or give it more time with --node-timeout"
-                )
-
-    def _buried(self, run: Run, watch: Watch, why: str, hear: OnEvent, *, was_cancelled: bool) -> RunResult:
-        """The result of a run whose process has died."""
-        failure = watch.verdict(why)
-        failures = () if was_cancelled or failure is None else (failure,)
-        for known in failures:
-            hear(
-                events.NodeFailed(
-                    run.job,
-                    NodeId(known.node),
-                    NodeId(known.shown),
-                    known.class_type,
-                    known.reason,
-                    pack=known.pack,
-                )
-            )
-        status: Any = "cancelled" if was_cancelled else "failed"
-        hear(events.JobFinished(run.job, status))
-        if not was_cancelled and failure is None:
-            raise ResourceError(f"the worker ended before a node was at work: {why}")
-        return RunResult(
-            job=run.job,
-            status=status,
-            ui=watch.ui,
-            failures=failures,
-            ran=tuple(watch.ran),
-            cached=tuple(watch.cached),
-            values={},
-            inner=watch.inner,
-        )
 
     # the process
 
@@ -263,9 +168,3 @@ class _Hooks:
     def describe(self, type_: str) -> dict[str, Any]:
         found: dict[str, Any] = self.executor.ask("describe", type_, {})
         return found
-
-
-def _pass_on(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: Any) -> None:
-    """Have ``call`` called on the loop; from any thread, or a signal handler."""
-    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
-        loop.call_soon_threadsafe(call, *arguments)

@@ -61,8 +61,12 @@ class Watch:
 
     def is_silent(self, now: float, timeout: float) -> bool:
         """Whether a pack's node is at work and nothing was heard of the run for ``timeout`` seconds."""
-        late = self._last is not None and now - self._last > timeout
-        return late and any(work.class_type in self.packs for work in self._at_work.values())
+        return self.is_pack_at_work and self._last is not None and now - self._last > timeout
+
+    @property
+    def is_pack_at_work(self) -> bool:
+        """Whether one of the nodes at work is a pack's. Our own look often enough whether they are to stop."""
+        return any(work.class_type in self.packs for work in self._at_work.values())
 
     def verdict(self, why: str) -> NodeFailed | None:
         """The failure of whoever was at work when the process died: of several the one that began last, a pack's before our own."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, Self
 
@@ -42,11 +43,8 @@ def run_in_loop(run: Callable[[], Coroutine[Any, Any, RunResult]]) -> RunResult:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(run())
-    results: list[RunResult] = []
-    thread = threading.Thread(target=lambda: results.append(asyncio.run(run())))
-    thread.start()
-    thread.join()
-    return results[0]
+    with ThreadPoolExecutor(1) as elsewhere:
+        return elsewhere.submit(lambda: asyncio.run(run())).result()
 
 
 class Runner(Protocol):

@@ -1,0 +1,146 @@
+"""One run that a worker is at: its events passed on, its end waited for, and seen to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+from engine.errors import MezzotintError, NodeFailed, ResourceError
+from engine.graph.graph import NodeId
+from engine.jobs.messages import result_from_plain, run_to_plain
+from engine.jobs.process import Listener, WorkerDied, WorkerProcess
+from engine.jobs.watch import Watch
+from engine.run import events
+from engine.run.cancel import CancelToken
+from engine.run.request import Run, RunResult
+
+_TICK: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker may take, in seconds."""
+
+    node: float
+    """Without any sign of life, while a pack's node is at work."""
+    grace: float
+    """To stop, when it is told to while a pack's node is at work."""
+
+
+class Underway:
+    """Belongs to the event loop it is made on, and to one run."""
+
+    def __init__(
+        self,
+        process: WorkerProcess,
+        run: Run,
+        on_event: events.OnEvent,
+        cancel: CancelToken,
+        packs: Mapping[str, str],
+    ) -> None:
+        """``packs`` gives the pack of each node type that comes from one."""
+        self._process = process
+        self._run = run
+        self._on_event = on_event
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._watch = Watch(packs)
+        self._woken = asyncio.Event()
+        self._told: float | None = None
+        """When it was told to stop."""
+
+    async def end(self, patience: Patience) -> RunResult:
+        """Have it run, and wait for what comes of it. Whatever happens to the process, there is an end."""
+        listener = Listener(partial(self._pass_on, self._hear), partial(self._pass_on, self._begin))
+        number, answer = self._process.run(run_to_plain(self._run), listener)
+        unsubscribe = self._cancel.subscribe(partial(self._pass_on, self._woken.set))
+        future = asyncio.wrap_future(answer)
+        try:
+            while not future.done():
+                await self._wait(future)
+                self._see_to_it(number, patience)
+            return result_from_plain(future.result())
+        except WorkerDied as error:
+            return self._buried(str(error))
+        except asyncio.CancelledError:
+            self._process.cancel(number)
+            with contextlib.suppress(MezzotintError):
+                await asyncio.shield(asyncio.wait([future], timeout=patience.grace))
+            raise
+        finally:
+            unsubscribe()
+
+    def _pass_on(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have ``call`` called on the loop; from any thread, or a signal handler."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _hear(self, event: events.Event) -> None:
+        self._watch.hear(event, time.monotonic())
+        self._on_event(event)
+
+    def _begin(self, node: NodeId, class_type: str, shown: NodeId) -> None:
+        self._watch.begin(node, class_type, shown, time.monotonic())
+
+    async def _wait(self, future: asyncio.Future[Any]) -> None:
+        """Until it has ended, or was cancelled, or it is time to look."""
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait([future, woken], timeout=_TICK, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            self._woken.clear()
+
+    def _see_to_it(self, number: int, patience: Patience) -> None:
+        """Tell it to stop if it has to, and end its process if it does not, or if it hangs."""
+        now = time.monotonic()
+        if self._cancel() and self._told is None:
+            self._told = now
+            self._process.cancel(number)
+        late = self._told is not None and now - self._told > patience.grace
+        if late and self._watch.is_pack_at_work:
+            self._process.kill(
+                f"it did not stop within {patience.grace:g} s of being told to, so its process was ended"
+            )
+        elif self._watch.is_silent(now, patience.node):
+            self._process.kill(
+                f"there was no sign of life for {patience.node:g} s, so its process was ended; "
+                "a node that takes longer may report its progress, or give it more time with --node-timeout"
+            )
+
+    def _buried(self, why: str) -> RunResult:
+        """The result of a run whose process has died. Raises ``ResourceError`` where no node can be named."""
+        was_cancelled = self._cancel()
+        failure = None if was_cancelled else self._watch.verdict(why)
+        if failure is not None:
+            self._hear(_failed(self._run.job, failure))
+        status: Literal["cancelled", "failed"] = "cancelled" if was_cancelled else "failed"
+        self._hear(events.JobFinished(self._run.job, status))
+        if failure is None and not was_cancelled:
+            raise ResourceError(f"the worker ended before a node was at work: {why}")
+        return RunResult(
+            job=self._run.job,
+            status=status,
+            ui=self._watch.ui,
+            failures=() if failure is None else (failure,),
+            ran=tuple(self._watch.ran),
+            cached=tuple(self._watch.cached),
+            values={},
+            inner=self._watch.inner,
+        )
+
+
+def _failed(job: str, failure: NodeFailed) -> events.NodeFailed:
+    return events.NodeFailed(
+        job,
+        NodeId(failure.node),
+        NodeId(failure.shown),
+        failure.class_type,
+        failure.reason,
+        pack=failure.pack,
+    )
