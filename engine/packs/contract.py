@@ -274,7 +274,8 @@ def judged(cls: Any, declared: Mapping[str, Any]) -> tuple[frozenset[str], bool]
     method = getattr(cls, "VALIDATE_INPUTS", None)
     if method is None:
         return frozenset(), False
-    names = set(inspect.signature(method).parameters)
+    parameters = inspect.signature(method).parameters.values()
+    names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
     if _takes_keywords(method):
         names |= {name for group in ("required", "optional") for name in (declared.get(group) or {})}
     return frozenset(names - {"input_types"}), "input_types" in names

@@ -5,6 +5,7 @@ What has to ask the class itself (its choices now, its checks, its fingerprint, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
@@ -64,10 +65,14 @@ def _input_to_plain(entry: InputSpec) -> dict[str, Any]:
 
 
 def _literal(value: Any) -> Any:
-    """A value as it is; a number beyond 64 bits as the float next to it, which is all an editor makes of it."""
+    """A value as msgpack holds it: a number beyond 64 bits as the float next to it, which is all an editor makes of it."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return float(value)
-    return value if value is None or isinstance(value, bool | int | float | str | list | dict) else str(value)
+        return float(value) if abs(value) < 2**1023 else math.copysign(math.inf, 1 if value > 0 else -1)
+    if isinstance(value, Mapping):
+        return {str(name): _literal(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def from_plain(plain: Mapping[str, Any], hooks: PackHooks) -> NodeSpec:
