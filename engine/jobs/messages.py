@@ -68,13 +68,35 @@ def send(connection: Connection, message: Mapping[str, Any]) -> None:
 def receive(connection: Connection) -> dict[str, Any]:
     """Wait for the next message. Raises ``EOFError`` or ``OSError`` when there will be none."""
     message: dict[str, Any] = msgpack.unpackb(
-        connection.recv_bytes(), unicode_errors="surrogatepass", strict_map_key=False
+        connection.recv_bytes(),
+        unicode_errors="surrogatepass",
+        strict_map_key=False,
+        object_pairs_hook=_mapping,
+        ext_hook=_integer,
     )
     return message
 
 
+_BIG_INT: Final = 1
+
+
+def _integer(code: int, data: bytes) -> Any:
+    return int.from_bytes(data, "big", signed=True) if code == _BIG_INT else msgpack.ExtType(code, data)
+
+
+def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """msgpack writes a tuple as a list, which is no key."""
+    return {_key(name): value for name, value in pairs}
+
+
+def _key(name: Any) -> Any:
+    return tuple(map(_key, name)) if isinstance(name, list) else name
+
+
 def _odd(value: Any) -> Any:
-    """What a node may have put into its ui data beside plain values: numpy's numbers, sets, paths."""
+    """What a node may have put into its ui data beside plain values: large integers, numpy's numbers, sets, paths."""
+    if isinstance(value, int):
+        return msgpack.ExtType(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         return value.item()
     if isinstance(value, Mapping):
