@@ -60,8 +60,8 @@ def send(connection: Connection, message: Mapping[str, Any]) -> None:
     """Write one message. Raises ``OSError`` when nobody is there to read it."""
     try:
         packed = msgpack.packb(message, default=_odd, unicode_errors="surrogatepass")
-    except (OverflowError, ValueError, RecursionError):  # a number or a nesting beyond what a message holds
-        packed = msgpack.packb(_tamed(message, 0), unicode_errors="surrogatepass")
+    except (ValueError, RecursionError):  # nested more deeply than a message may be
+        packed = msgpack.packb(_cut(message, 0), default=_odd, unicode_errors="surrogatepass")
     connection.send_bytes(packed)
 
 
@@ -109,19 +109,15 @@ def _odd(value: Any) -> Any:
 _DEEPEST: Final = 60
 
 
-def _tamed(value: Any, depth: int) -> Any:
-    """``value`` as any message can hold it: a number of more than 64 bits as a float, what is nested too deeply as a text."""
-    if isinstance(value, bool | float | str | bytes) or value is None:
-        return value
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else float(value) if abs(value) < 2**1023 else str(value)
+def _cut(value: Any, depth: int) -> Any:
+    """``value`` without what is nested too deeply in it."""
     if depth > _DEEPEST:
         return "..."
     if isinstance(value, Mapping):
-        return {_tamed(name, depth + 1): _tamed(item, depth + 1) for name, item in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
-        return [_tamed(item, depth + 1) for item in value]
-    return _tamed(_odd(value), depth + 1)
+        return {name: _cut(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(item, depth + 1) for item in value]
+    return value
 
 
 def event_to_plain(event: events.Event) -> list[Any]:
