@@ -3,8 +3,9 @@
     python -m benchmarks.dynamic [ROUNDS]
 
 Prints the median and the best of several rounds, in one process: a loop of 1,000 turns by expansion, each of three nodes, the turn that
-makes the next among them; ten async nodes that sleep half a second each; and a graph of 20,000 nodes, one in a hundred of which has a
-lazy branch that nobody asks for, beside the same graph without lazy inputs.
+makes the next among them; the same number of turns between LoopStart and LoopEnd, with a condition asked after each; ten async nodes
+that sleep half a second each; and a graph of 20,000 nodes, one in a hundred of which has a lazy branch that nobody asks for, beside the
+same graph without lazy inputs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import nodes
 from benchmarks.chain import NoFiles, add, show
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.registry import Registry
@@ -69,6 +71,20 @@ def loop() -> Graph:
     return Graph({"1": Call("Turn", {"value": 0, "left": TURNS}), "2": Call("Show", {"value": Link(NodeId("1"), 0)})})
 
 
+def conditional_loop() -> Graph:
+    """The same with the nodes a user has: add one, compare, go on."""
+    start, total, less = (NodeId(name) for name in ("start", "total", "less"))
+    return Graph(
+        {
+            "start": Call("LoopStart", {"initial": 0}),
+            "total": Call("MathExpression", {"expression": "a + 1", "a": Link(start, 3)}),
+            "less": Call("Compare", {"a": Link(total, 0), "b": TURNS, "operator": "<"}),
+            "end": Call("LoopEnd", {"loop": Link(start, 0), "carried": Link(total, 0), "go_on": Link(less, 0)}),
+            "out": Call("Show", {"value": Link(NodeId("end"), 0)}),
+        }
+    )
+
+
 def sleepers(count: int) -> Graph:
     calls = {str(index): Call("Sleep", {"number": index}) for index in range(count)}
     calls["sum"] = Call("Sum", {f"value{index}": Link(NodeId(str(index)), 0) for index in range(count)})
@@ -99,6 +115,7 @@ class Bench:
         self.cache = OutputCache()
         outputs = OutputFolder(folder / "output", folder / "temp")
         registry = Registry([add, show, turn, sleep, pick, total])
+        nodes.register(registry)
         self.executor = Executor(registry, files=NoFiles(), cache=self.cache, outputs=outputs, numerics="none")
 
     async def measure(self, graph: Graph) -> float:
@@ -123,6 +140,7 @@ async def main(rounds: int) -> None:
         await bench.measure(sleepers(1))  # imports and first calls
         print(f"{'':48} {'median':>7} {'best':>7}  s")
         told(f"{TURNS} turns of three nodes", [await bench.measure(loop()) for _ in range(rounds)], "at most 1.0")
+        told(f"{TURNS} turns with a condition", [await bench.measure(conditional_loop()) for _ in range(rounds)], "")
         told("10 async nodes of 0.5 s", [await bench.measure(sleepers(10)) for _ in range(3)], "at most 0.7")
         plain, lazy = [], []
         for _ in range(rounds):

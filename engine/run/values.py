@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from engine.fileref import FileRef
 from engine.models import ModelRef
@@ -54,42 +54,48 @@ def broadcast(slots: Mapping[str, Slot]) -> Iterator[dict[str, Any]]:
         yield {name: slot[min(index, len(slot) - 1)] for name, slot in slots.items()}
 
 
+_NOTHING: Final = frozenset({int, float, bool, type(None)})
+"""Types whose values take no memory to speak of and refer to nothing."""
+
+
 def nbytes(value: Any) -> int:
     """Bytes that ``value`` keeps in memory beyond its Python objects, what it holds twice counted once."""
     total = 0
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
+    for item in _leaves(value):
         if isinstance(item, str | bytes | bytearray):
             total += len(item)
         elif isinstance(size := getattr(item, "nbytes", None), int):
             total += size
-        else:
-            waiting.extend(_parts(item))
     return total
 
 
 def locations(value: Any) -> tuple[str, ...]:
     """Where the files are that ``value`` refers to by name instead of holding their content."""
     found: dict[str, None] = {}
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
+    for item in _leaves(value):
         if isinstance(item, ModelRef):
             found |= dict.fromkeys([item.location, *(patch.location for patch in item.patches)])
         elif isinstance(item, FileRef):
             found[str(item.path)] = None
-        else:
-            waiting.extend(_parts(item))
     return tuple(path for path in found if os.path.isabs(path))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What ``value`` is made of in the end, each once, without what is ``_NOTHING``."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind in _NOTHING or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if kind is tuple or kind is list:
+            waiting += item
+        elif parts := _parts(item):
+            waiting += parts
+        else:
+            yield item
 
 
 def _parts(item: Any) -> Sequence[Any]:
