@@ -25,6 +25,8 @@ class Places:
     """A file in the form of ComfyUI's ``extra_model_paths.yaml``."""
     custom_nodes: tuple[Path, ...] = ()
     """Folders of third-party node packs."""
+    installed_packs: bool = False
+    """Whether packs that are installed as packages are loaded too."""
 
     def open_files(self) -> LocalFiles:
         """The files that workflows may name. Raises UsageError for a configuration file that cannot be read."""
@@ -38,6 +40,11 @@ class Places:
             state=self.state,
             extra_model_paths=self.extra_model_paths,
         )
+
+    @property
+    def has_packs(self) -> bool:
+        """Whether any packs are to be loaded."""
+        return self.installed_packs or bool(self.pack_folders())
 
     def pack_folders(self) -> tuple[Path, ...]:
         """The folders of packs: those named here, and those in the configuration file of extra model folders."""

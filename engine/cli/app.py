@@ -44,6 +44,9 @@ CustomNodes = Annotated[
     list[Path],
     typer.Option("--custom-nodes", metavar="DIR", help="Folder of third-party node packs; may be given again."),
 ]
+InstalledPacks = Annotated[
+    bool, typer.Option("--installed-packs", help="Load third-party node packs that are installed as packages.")
+]
 NodeTimeout = Annotated[
     float | None,
     typer.Option(
@@ -103,6 +106,7 @@ def run(
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
     custom_nodes: CustomNodes = [],  # noqa: B006
+    installed_packs: InstalledPacks = False,
     node_timeout: NodeTimeout = None,
     state: State = _STATE,
     target: Targets = [],  # noqa: B006
@@ -135,6 +139,7 @@ def run(
         state=state,
         extra_model_paths=extra_model_paths,
         custom_nodes=tuple(custom_nodes),
+        installed_packs=installed_packs,
     )
     arguments = RunArguments(
         file=file,
@@ -160,6 +165,7 @@ def validate(
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
     custom_nodes: CustomNodes = [],  # noqa: B006
+    installed_packs: InstalledPacks = False,
     input: Input = _INPUT,
     json: Json = False,
 ) -> None:
@@ -173,6 +179,7 @@ def validate(
             input=input,
             extra_model_paths=extra_model_paths,
             custom_nodes=tuple(custom_nodes),
+            installed_packs=installed_packs,
         )
         raise typer.Exit(validate_command(file, tuple(sets), places, as_json=json))
 
@@ -184,6 +191,7 @@ def plan(
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
     custom_nodes: CustomNodes = [],  # noqa: B006
+    installed_packs: InstalledPacks = False,
     input: Input = _INPUT,
     state: State = _STATE,
     target: Targets = [],  # noqa: B006
@@ -203,6 +211,7 @@ def plan(
             state=state,
             extra_model_paths=extra_model_paths,
             custom_nodes=tuple(custom_nodes),
+            installed_packs=installed_packs,
         )
         plan_command(file, tuple(sets), tuple(target), places, DeviceSettings(device=device, dtype=dtype), as_json=json)
 
@@ -215,6 +224,7 @@ def nodes(
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
     custom_nodes: CustomNodes = [],  # noqa: B006
+    installed_packs: InstalledPacks = False,
     input: Input = _INPUT,
     json: Json = False,
 ) -> None:
@@ -228,6 +238,7 @@ def nodes(
             input=input,
             extra_model_paths=extra_model_paths,
             custom_nodes=tuple(custom_nodes),
+            installed_packs=installed_packs,
         )
         nodes_command(name, places, as_json=json)
 

@@ -49,7 +49,7 @@ def open_workspace(
     if not registry and registry.failures:
         raise UsageError("; ".join(f"node package {failure.name}: {failure.reason}" for failure in registry.failures))
     files = places.open_files()
-    if not places.pack_folders():
+    if not places.has_packs:
         yield Workspace(registry, files, places)
         return
     with start_worker(places, settings, node_timeout) as worker:

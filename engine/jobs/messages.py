@@ -51,6 +51,7 @@ class WorkerSettings(Places):
             **{name: Path(plain[name]) for name in ("input", "output", "temp", "state")},
             extra_model_paths=None if extra is None else Path(extra),
             custom_nodes=tuple(map(Path, plain["custom_nodes"])),
+            installed_packs=plain["installed_packs"],
             skip=plain["skip"],
             device=DeviceSettings(**plain["device"]),
         )

@@ -30,7 +30,7 @@ from engine.jobs.messages import (
 from engine.packs.describe import to_plain
 from engine.packs.load import Loader
 from engine.packs.report import PackFailure, Report
-from engine.packs.sources import find_packs
+from engine.packs.sources import find_packs, installed_packs
 from engine.registry import Registry
 from engine.run.cancel import CancelToken
 from engine.run.context import NodeContext
@@ -106,7 +106,7 @@ class Worker:
             at_work=self._tell_at_work,
         )
         loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
-        sources = find_packs(settings.pack_folders())
+        sources = find_packs(settings.pack_folders()) + (installed_packs() if settings.installed_packs else [])
         loader.load([source for source in sources if source.name not in settings.skip])
         loader.report.failures += [PackFailure(name, reason) for name, reason in settings.skip.items()]
         return loader.report

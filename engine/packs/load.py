@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import inspect
 import logging
@@ -110,6 +111,8 @@ def _namespace(folders: Iterable[Path]) -> None:
 
 
 def _import(source: PackSource) -> ModuleType:
+    if source.module is not None:
+        return importlib.import_module(source.module)
     name = f"{PARENT}.{source.name}"
     locations = [str(source.path)] if source.path.is_dir() else None
     spec = importlib.util.spec_from_file_location(name, source.entry, submodule_search_locations=locations)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,8 @@ from engine.errors import UsageError
 
 SOURCE_SUFFIXES: Final = frozenset({".py", ".json", ".yaml", ".yml", ".toml", ".txt", ".ini", ".csv", ".cfg"})
 """Files that a pack's digest counts: code, and what code reads beside it."""
+
+ENTRY_POINT_GROUP: Final = "mezzotint.packs"
 
 _SKIPPED: Final = frozenset({"__pycache__", ".git", ".venv", "venv", "node_modules", "example_workflows", "locales"})
 _LARGEST: Final = 16 << 20
@@ -28,6 +32,8 @@ class PackSource:
     """Its folder, or its one file."""
     digest: str
     """Of its source."""
+    module: str | None = None
+    """The name to import it by, if it is installed like any other package."""
 
     @property
     def entry(self) -> Path:
@@ -60,6 +66,21 @@ def find_packs(folders: Iterable[Path]) -> list[PackSource]:
             if _is_pack(path):
                 found.setdefault(path.stem if path.is_file() else path.name, _source(path))
     return list(found.values())
+
+
+def installed_packs(points: Iterable[EntryPoint] | None = None) -> list[PackSource]:
+    """The packs among the installed packages: those with an entry point in the group ``mezzotint.packs`` that names their module.
+
+    One whose module is not there is left out.
+    """
+    found = []
+    for point in entry_points(group=ENTRY_POINT_GROUP) if points is None else points:
+        spec = importlib.util.find_spec(point.module)
+        if spec is not None and spec.origin is not None:
+            origin = Path(spec.origin)
+            path = origin.parent if origin.name == "__init__.py" else origin
+            found.append(PackSource(point.name, path, source_digest(path), point.module))
+    return found
 
 
 def _is_pack(path: Path) -> bool:
