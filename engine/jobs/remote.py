@@ -98,13 +98,20 @@ class RemoteExecutor:
         """
         if run.keep:
             raise UsageError("a worker cannot hand values back; save them, or run the graph in this process")
-        process = await asyncio.to_thread(self._living)
-        packs = {spec.type: spec.pack for spec in self.loaded.specs if spec.pack}
-        return await Underway(process, run, on_event, cancel or CancelToken(), packs).end(self._patience)
+        try:
+            return await self._attempt(run, on_event, cancel, is_last=False)
+        except WorkerDied:  # somebody ended it while it had nothing to do, and that was not known yet
+            return await self._attempt(run, on_event, cancel, is_last=True)
 
     def run_sync(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
         """The same for callers without an event loop, or in a notebook whose loop is running already."""
         return run_in_loop(lambda: self.run(run, on_event, cancel))
+
+    async def _attempt(self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, is_last: bool) -> RunResult:
+        process = await asyncio.to_thread(self._living)
+        packs = {spec.type: spec.pack for spec in self.loaded.specs if spec.pack}
+        underway = Underway(process, run, on_event, cancel or CancelToken(), packs)
+        return await underway.end(self._patience, is_last=is_last)
 
     # the process
 
@@ -143,7 +150,10 @@ class RemoteExecutor:
     def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
         """Ask a node class something, and wait. Raises ``MezzotintError`` for whatever goes wrong there."""
         try:
-            return self._living().ask(what, type_, arguments).result(_ANSWER)
+            try:
+                return self._living().ask(what, type_, arguments).result(_ANSWER)
+            except WorkerDied:  # as for a run; who ends the process by answering does it again
+                return self._living().ask(what, type_, arguments).result(_ANSWER)
         except TimeoutError:
             raise MezzotintError(f"{type_} did not say its {what} within {_ANSWER:g} s") from None
 

@@ -54,8 +54,11 @@ class Underway:
         self._told: float | None = None
         """When it was told to stop."""
 
-    async def end(self, patience: Patience) -> RunResult:
-        """Have it run, and wait for what comes of it. Whatever happens to the process, there is an end."""
+    async def end(self, patience: Patience, *, is_last: bool = True) -> RunResult:
+        """Have it run, and wait for what comes of it. Whatever happens to the process, there is an end.
+
+        Unless it is the last attempt, raises ``WorkerDied`` where the process was gone before it had begun.
+        """
         listener = Listener(partial(self._pass_on, self._hear), partial(self._pass_on, self._begin))
         number, answer = self._process.run(run_to_plain(self._run), listener)
         unsubscribe = self._cancel.subscribe(partial(self._pass_on, self._woken.set))
@@ -66,6 +69,8 @@ class Underway:
                 self._see_to_it(number, patience)
             return result_from_plain(future.result())
         except WorkerDied as error:
+            if not (is_last or self._watch.has_begun or self._cancel()):
+                raise
             return self._buried(str(error))
         except asyncio.CancelledError:
             self._process.cancel(number)

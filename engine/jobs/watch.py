@@ -59,6 +59,11 @@ class Watch:
         if ui:
             self.ui[node] = {name: list(items) for name, items in ui.items()}
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was heard."""
+        return self._last is not None
+
     def is_silent(self, now: float, timeout: float) -> bool:
         """Whether a pack's node is at work and nothing was heard of the run for ``timeout`` seconds."""
         return self.is_pack_at_work and self._last is not None and now - self._last > timeout
