@@ -1,0 +1,526 @@
+"""Runs in a process of their own, and what becomes of them when a pack does what it should not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from engine.errors import MezzotintError, UsageError
+from engine.graph.api_format import read_api
+from engine.graph.graph import Call, Graph, Link, NodeId
+from engine.graph.validate import validate
+from engine.jobs.messages import WorkerSettings
+from engine.jobs.remote import RemoteExecutor
+from engine.registry import Registry
+from engine.run import events
+from engine.run.cache import OutputCache
+from engine.run.cancel import CancelToken
+from engine.run.executor import Executor
+from engine.run.outputs import OutputFolder
+from engine.run.request import Run, RunResult
+from tests.engine.run.toolbox import FolderFiles, Listener, graph, ids
+
+TESTS = Path(__file__).parents[2]
+PATIENCE = 30
+"""Seconds after which what should have happened counts as never happening."""
+
+
+def settings_of(root: Path, *packs: Path) -> WorkerSettings:
+    """Folders below ``root``, and those packs alone."""
+    folder = root / "packs"
+    folder.mkdir()
+    for pack in packs:
+        (folder / pack.name).symlink_to(pack)
+    return WorkerSettings(
+        models=(root / "models",),
+        input=root / "input",
+        output=root / "output",
+        temp=root / "temp",
+        state=root / "state",
+        custom_nodes=(folder,),
+    )
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteExecutor]:
+    """One executor for all tests; those that end its process leave a new one to the next."""
+    root = tmp_path_factory.mktemp("worker")
+    settings = settings_of(root, TESTS / "bad_packs/misbehaving", TESTS / "packs/loop_tools")
+    with RemoteExecutor(settings, node_timeout=1.5, grace=1) as executor:
+        yield executor
+
+
+def bad(type_: str, value: int = 3) -> Graph:
+    """A node that misbehaves, and one that wants its value."""
+    return graph(bad=(type_, {"value": value}), s=("PreviewAny", {"source": "bad/0"}))
+
+
+FINE = graph(fine=("BP_Fine", {"value": 5}))
+
+
+def is_well(worker: RemoteExecutor) -> bool:
+    """Whether the next run works."""
+    return worker.run_sync(Run(FINE)).ui == {"fine": {"text": ["5"]}}
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until_gone(pid: int) -> bool:
+    until = time.monotonic() + PATIENCE
+    while not _gone(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return _gone(pid)
+
+
+# runs
+
+
+def test_a_run_comes_to_the_same_as_in_this_process(worker: RemoteExecutor, core: Registry, tmp_path: Path) -> None:
+    """The same outputs, nodes and events of core nodes, and a failure with the same words."""
+    run = graph(
+        a=("PrimitiveInt", {"value": 2**63 - 1}),
+        s=("PreviewAny", {"source": "a/0"}),
+        x=("PrimitiveString", {"value": "\ud800 text"}),
+        t=("PreviewAny", {"source": "x/0"}),
+        f=("Unknown", {"value": 1}),
+        u=("PreviewAny", {"source": "f/0"}),
+    )
+    here = Executor(
+        core,
+        files=FolderFiles(tmp_path),
+        cache=OutputCache(),
+        outputs=OutputFolder(tmp_path / "output", tmp_path / "temp"),
+        numerics="test",
+    )
+    heard = Listener(), Listener()
+    with here:
+        one = here.run_sync(Run(run, job="j"), heard[0])
+    other = worker.run_sync(Run(run, job="j"), heard[1])
+    assert one.ui == other.ui == {"s": {"text": [str(2**63 - 1)]}, "t": {"text": ["\ud800 text"]}}
+    assert (one.status, set(one.ran), one.cached) == (other.status, set(other.ran), other.cached)
+    assert list(map(str, one.failures)) == list(map(str, other.failures)) != []
+
+    def plain(listener: Listener) -> list[Any]:
+        return sorted((type(event).__name__, getattr(event, "node", "")) for event in listener.events)
+
+    assert plain(heard[0]) == plain(heard[1])
+
+
+def test_events_come_in_order(worker: RemoteExecutor) -> None:
+    """The job first and last, each node from start to finish, all of them by the time the result is there."""
+    listener = Listener()
+    run = graph(
+        r=("LT_Range", {"count": 3, "start": 4}),
+        m=("LT_IntMath", {"a": "r/0", "b": 10, "operation": "multiply"}),
+        s=("LT_Show", {"value": "m/0"}),
+    )
+    result = worker.run_sync(Run(run, job="order"), listener)
+    assert result.ui == {"s": {"text": ["40", "50", "60"]}}
+    assert listener.events[0] == events.JobStarted("order", 3)
+    assert listener.events[-1] == events.JobFinished("order", "succeeded")
+    told = [(type(event).__name__, event.node) for event in listener.events[1:-1] if hasattr(event, "node")]
+    assert told == [(kind, node) for node in "rms" for kind in ("NodeStarted", "NodeFinished")]
+
+
+def test_what_is_known_is_not_computed_again_there(worker: RemoteExecutor) -> None:
+    """The second run is served from the worker's memory."""
+    run = Run(graph(m=("LT_IntMath", {"a": 17, "b": 4, "operation": "add"}), s=("LT_Show", {"value": "m/0"})))
+    first, second = worker.run_sync(run), worker.run_sync(run)
+    assert first.ui == second.ui == {"s": {"text": ["21"]}}
+    assert (set(first.ran), second.ran, second.cached) == ({"m", "s"}, (), ids("s"))
+
+
+def _loop(turns: int) -> Graph:
+    """A loop of a pack's nodes that adds 2 each turn."""
+    return graph(
+        o=("LT_ForOpen", {"remaining": turns, "initial_value1": 1}),
+        a=("LT_IntMath", {"a": "o/2", "b": 2, "operation": "add"}),
+        c=("LT_ForClose", {"flow": "o/0", "initial_value1": "a/0"}),
+        s=("LT_Show", {"value": "c/0"}),
+    )
+
+
+def test_a_pack_may_build_loops(worker: RemoteExecutor) -> None:
+    """What its nodes became is in the result, and shown as nodes of the workflow."""
+    listener = Listener()
+    result = worker.run_sync(Run(_loop(6)), listener)
+    assert (result.status, result.ui) == ("succeeded", {"s": {"text": ["13"]}})
+    assert set(result.inner.values()) <= {"o", "a", "c"}
+    assert len(result.inner) > 6
+    inner = {node for event in listener.of(events.NodeExpanded) for node in event.inner}
+    assert inner == set(result.inner)
+
+
+def test_runs_may_go_on_beside_each_other(worker: RemoteExecutor) -> None:
+    """Each listener hears of its own run alone."""
+
+    async def both() -> list[RunResult]:
+        return await asyncio.gather(
+            *(worker.run(Run(_loop(turns), job=str(turns)), heard) for turns, heard in enumerate(listeners, start=2))
+        )
+
+    listeners = [Listener(), Listener(), Listener()]
+    results = asyncio.run(both())
+    assert [result.ui for result in results] == [{"s": {"text": [str(1 + 2 * turns)]}} for turns in (2, 3, 4)]
+    for turns, heard in enumerate(listeners, start=2):
+        assert {event.job for event in heard.events} == {str(turns)}
+
+
+def test_values_stay_where_they_are(worker: RemoteExecutor) -> None:
+    """A run that wants some back is refused; so is a target that is not there."""
+    with pytest.raises(UsageError, match="a worker cannot hand values back"):
+        worker.run_sync(Run(FINE, keep=ids("fine")))
+    with pytest.raises(MezzotintError, match="there is no node 9 in the workflow"):
+        worker.run_sync(Run(FINE, targets=ids("9")))
+    assert is_well(worker)
+
+
+def test_its_node_types_serve_here(worker: RemoteExecutor, core: Registry) -> None:
+    """A registry with them validates a workflow; what only the class can say is asked over there."""
+    registry = Registry([*core.values(), *worker.loaded.specs])
+    assert validate(_loop(3), registry) == []
+    problems = validate(graph(c=("BP_CheckRaises", {"value": 1}), m=("LT_IntMath", {"a": 1, "b": 2})), registry)
+    assert [(problem.node, problem.type) for problem in problems if problem.node] == [
+        ("c", "exception_during_validation"),
+        ("m", "required_input_missing"),
+    ]
+    typed = graph(
+        i=("PrimitiveInt", {"value": 1}), f=("PrimitiveFloat", {"value": 1}), t=("LT_Typed", {"a": "i/0", "b": "f/0"})
+    )
+    told = [problem.message for problem in validate(typed, registry) if problem.node == "t"]
+    assert ["both have to be of one type, found ['FLOAT', 'INT']" in message for message in told] == [True]
+    changed = registry["LT_Changing"].fingerprint
+    assert changed is not None
+    assert changed(value=2**70, always=False) == 2**70
+    assert changed(value=3, always=True) != changed(value=3, always=True)
+    operation = registry["LT_IntMath"].input("operation")
+    assert operation is not None
+    assert operation.options == ("add", "subtract", "multiply")
+    described = registry["LT_Show"].describe
+    assert described is not None
+    assert described()["python_module"] == "custom_nodes.loop_tools"
+
+
+# what nodes do
+
+
+def test_what_a_node_raises_fails_it_alone(worker: RemoteExecutor) -> None:
+    """``sys.exit`` too; the process is the same afterwards."""
+    before = worker.pid
+    run = Graph(
+        {
+            **bad("BP_Exit"),
+            "other": Call("BP_Raise", {"value": 4}),
+            "t": Call("PreviewAny", {"source": Link(NodeId("other"), 0)}),
+            **FINE,
+        }
+    )
+    result = worker.run_sync(Run(run))
+    assert (result.status, result.ui) == ("failed", {"fine": {"text": ["5"]}})
+    assert {failure.node: (failure.reason, failure.pack) for failure in result.failures} == {
+        "bad": (
+            "called sys.exit(3); a node ends by returning, or by raising an error that says what is wrong",
+            "misbehaving",
+        ),
+        "other": ("ValueError: value 4 is no good", "misbehaving"),
+    }
+    assert worker.pid == before
+
+
+@pytest.mark.parametrize(
+    ("type_", "reason"),
+    [
+        ("BP_Die", "it ended its process (exit code 7)"),
+        ("BP_Crash", "its process was ended by SIGSEGV: a library it uses crashed"),
+        (
+            "BP_Hang",
+            "there was no sign of life for 1.5 s, so its process was ended; "
+            "a node that takes longer may report its progress, or give it more time with --node-timeout",
+        ),
+    ],
+)
+def test_a_node_that_ends_the_process_is_named_and_the_next_run_works(
+    type_: str, reason: str, worker: RemoteExecutor
+) -> None:
+    """What was done before it is in the result; the failure is told as an event; then there is a new process."""
+    before = worker.pid
+    listener = Listener()
+    # events go out every few milliseconds: what was done just before is not told any more
+    run = graph(
+        c=("BP_Fine", {"value": 3}),
+        w=("LT_Sleep", {"value": "c/0", "seconds": 0.3}),
+        bad=(type_, {"value": "w/0"}),
+        s=("PreviewAny", {"source": "bad/0"}),
+    )
+    result = worker.run_sync(Run(run, job="j", use_cache=False), listener)
+    assert (result.status, result.ran[:1], result.ui) == ("failed", ids("c"), {"c": {"text": ["3"]}})
+    assert [str(failure) for failure in result.failures] == [f"node bad ({type_} of pack misbehaving): {reason}"]
+    assert [(event.node, event.pack) for event in listener.of(events.NodeFailed)] == [("bad", "misbehaving")]
+    assert listener.events[-1] == events.JobFinished("j", "failed")
+    assert wait_until_gone(before)
+    assert is_well(worker)
+    assert worker.pid != before
+
+
+def test_all_runs_of_a_process_that_dies_have_an_end(worker: RemoteExecutor) -> None:
+    """One waits in an async node while another's node ends the process; both fail, each with its own node."""
+
+    async def both() -> list[RunResult]:
+        began = asyncio.Event()
+
+        def heard(event: events.Event) -> None:
+            if isinstance(event, events.NodeStarted) and event.node == "w":
+                began.set()
+
+        wait = graph(w=("LT_Sleep", {"value": 1, "seconds": 50.0}), s=("PreviewAny", {"source": "w/0"}))
+        waiting = asyncio.create_task(worker.run(Run(wait), heard))
+        await began.wait()
+        return [await worker.run(Run(bad("BP_Die"))), await waiting]
+
+    results = asyncio.run(both())
+    assert [[failure.node for failure in result.failures] for result in results] == [["bad"], ["w"]]
+    assert is_well(worker)
+
+
+def test_a_cancelled_run_ends_where_it_can(worker: RemoteExecutor) -> None:
+    """An async node stops where it waits, and the process is the same."""
+    before, cancel = worker.pid, CancelToken()
+
+    listener = Listener()
+
+    def heard(event: events.Event) -> None:
+        listener(event)
+        if isinstance(event, events.NodeStarted):
+            cancel.cancel()
+
+    run = Run(graph(w=("LT_Sleep", {"value": 1, "seconds": 50.0}), s=("PreviewAny", {"source": "w/0"})))
+    result = worker.run_sync(run, heard, cancel)
+    assert (result.status, result.failures, result.ran) == ("cancelled", (), ())
+    assert listener.events[-1] == events.JobFinished(run.job, "cancelled")
+    assert is_well(worker)
+    assert worker.pid == before
+
+
+def test_a_cancel_that_a_node_ignores_ends_its_process(worker: RemoteExecutor) -> None:
+    """After the time it has to stop; the run is cancelled, and nobody failed."""
+    before, cancel, listener = worker.pid, CancelToken(), Listener()
+
+    def heard(event: events.Event) -> None:
+        listener(event)
+        if isinstance(event, events.NodeStarted):
+            cancel.cancel()
+
+    result = worker.run_sync(Run(bad("BP_Hang")), heard, cancel)
+    assert (result.status, result.failures) == ("cancelled", ())
+    assert listener.events[-1] == events.JobFinished(result.job, "cancelled")
+    assert wait_until_gone(before)
+    assert is_well(worker)
+
+
+def test_a_worker_that_was_killed_between_runs_is_replaced(worker: RemoteExecutor) -> None:
+    """Whoever did it, and whether or not it is known yet: the next run has a new process, and so has a question."""
+
+    def asks() -> bool:
+        described = worker.loaded.specs[0].describe
+        return described is not None and bool(described())
+
+    for ask in (is_well, lambda worker: asks()) * 3:
+        before = worker.pid
+        os.kill(before, signal.SIGKILL)
+        assert ask(worker)
+        assert worker.pid != before
+
+
+def test_what_packs_print_disturbs_nobody(worker: RemoteExecutor, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whichever way they write to standard output it is not this process's; the run goes on."""
+    result = worker.run_sync(Run(graph(p=("BP_Prints", {"value": 1})), use_cache=False))
+    assert result.ui == {"p": {"text": ["printed"]}}
+    assert "is no JSON of yours" not in capfd.readouterr().out
+
+
+# its end
+
+
+def test_threads_that_do_not_end_keep_nobody(tmp_path: Path) -> None:
+    """``close`` returns, and the process is gone, though a pack left a thread that would keep it."""
+    with RemoteExecutor(settings_of(tmp_path, TESTS / "bad_packs/misbehaving")) as executor:
+        assert executor.run_sync(Run(bad("BP_Threads"))).status == "succeeded"
+        pid = executor.pid
+    assert _gone(pid)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from engine.graph.graph import Call, Graph
+from engine.jobs.messages import WorkerSettings
+from engine.jobs.remote import RemoteExecutor
+from engine.run.events import NodeStarted
+from engine.run.request import Run
+
+if __name__ == "__main__":
+    executor = RemoteExecutor(WorkerSettings.from_json(sys.argv[1]))
+    told = lambda event: print(executor.pid, flush=True) if isinstance(event, NodeStarted) else None
+    executor.run_sync(Run(Graph({"h": Call("BP_Hang", {"value": 1})}), targets=("h",)), told)
+"""
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Killed in the middle of a run, with a node at work that stops for nobody."""
+    settings = settings_of(tmp_path, TESTS / "bad_packs/misbehaving").to_json()
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, settings], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+        assert not _gone(pid)
+        parent.kill()
+        parent.wait()
+    assert wait_until_gone(pid)
+
+
+# what is loaded
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteExecutor]:
+    """A worker over all the bad packs, and more that were written for this."""
+    root = tmp_path_factory.mktemp("everything")
+    bad_packs = sorted(path for path in (TESTS / "bad_packs").iterdir() if not path.name.startswith("__"))
+    settings = settings_of(root, *bad_packs)
+    _write_packs(root / "packs")
+    with RemoteExecutor(settings) as executor:
+        yield executor
+
+
+_NODE = """
+class Node:
+    INPUT_TYPES = classmethod(lambda cls: {{"required": {{}}}})
+    RETURN_TYPES = ()
+    FUNCTION = "go"
+    OUTPUT_NODE = True
+    def go(self):
+        return {{"ui": {{"text": [{text}]}}}}
+NODE_CLASS_MAPPINGS = {{"{type}": Node}}
+"""
+
+PACKS: Mapping[str, str] = {
+    "first_script/prestartup_script.py": "import os; os.environ['FIRST_SCRIPT'] = __name__",
+    "first_script/__init__.py": "import os\n" + _NODE.format(type="FirstScript", text="os.environ['FIRST_SCRIPT']"),
+    "bad_script/prestartup_script.py": "1 / 0",
+    "bad_script/__init__.py": _NODE.format(type="BadScript", text="1"),
+    "a_user/__init__.py": "from custom_nodes.b_used.values import VALUE\n"
+    + _NODE.format(type="User", text="str(VALUE)"),
+    "b_used/__init__.py": "NODE_CLASS_MAPPINGS = {}",
+    "b_used/values.py": "VALUE = 42",
+    "twice.py": _NODE.format(type="FirstScript", text="2"),
+    "sets_web/__init__.py": "WEB_DIRECTORY = './js'\nNODE_CLASS_MAPPINGS = {}",
+    "sets_web/js/x.js": "",
+    "leaves_web/__init__.py": "WEB_DIRECTORY = '..'\nNODE_CLASS_MAPPINGS = {}",
+    "half.py": "import sys\nfrom custom_nodes import gone_after_this",
+}
+
+
+def _write_packs(folder: Path) -> None:
+    for name, text in PACKS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+REASONS = {
+    ("dies_on_import", None): "its import failed: it ended its process (exit code 3)",
+    ("exits_on_import", None): "its import failed: it called sys.exit(2) while it was imported (exits_on_import.py, line 4)",
+    ("missing_module", None): "its import failed: ModuleNotFoundError: No module named 'a_module_nobody_has' "
+    "(__init__.py, line 1); install what its requirements.txt asks for",
+    ("no_nodes", None): "its import failed: it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint, so it brings no nodes",
+    ("wrong_syntax", None): "its import failed: SyntaxError: ",
+    ("takes_core_ids", "SaveImage"): "node type SaveImage of custom_nodes.takes_core_ids is already defined by nodes.image",
+    ("takes_core_ids", "TakesCoreIds_NoFunction"): "FUNCTION is 'is_not_there', which is no method of the class",
+    ("takes_core_ids", "TakesCoreIds_BrokenTypes"): "FileNotFoundError: /models/of/somebody",
+    ("bad_script", None): "its prestartup_script.py failed: ZeroDivisionError: division by zero (prestartup_script.py, line 1)",
+    ("twice", "FirstScript"): "node type FirstScript of custom_nodes.twice is already defined by custom_nodes.first_script",
+    ("half", None): "its import failed: ImportError: cannot import name 'gone_after_this' from 'custom_nodes'",
+}  # fmt: skip
+
+
+def test_each_pack_that_fails_has_its_reason(everything: RemoteExecutor) -> None:
+    """One line each, with the line of the pack where there is one; a node that fails leaves the others of its pack."""
+    found = {(failure.pack, failure.node): failure.reason for failure in everything.loaded.failures}
+    assert set(found) == set(REASONS)
+    assert {key: found[key][: len(reason)] for key, reason in REASONS.items()} == REASONS
+    assert all("\n" not in reason for reason in found.values())
+
+
+def test_the_others_load(everything: RemoteExecutor) -> None:
+    """With the nodes that are theirs and could be read; folders of browser scripts if they lie within the pack."""
+    loaded = {pack.name: pack for pack in everything.loaded.packs}
+    assert set(loaded) == {
+        "a_user", "b_used", "first_script", "leaves_web", "misbehaving", "sets_web", "takes_core_ids", "twice"
+    }  # fmt: skip
+    assert {name: pack.nodes for name, pack in loaded.items() if name not in ("misbehaving",)} == {
+        "a_user": ("User",),
+        "b_used": (),
+        "first_script": ("FirstScript",),
+        "leaves_web": (),
+        "sets_web": (),
+        "takes_core_ids": ("TakesCoreIds_Fine",),
+        "twice": (),
+    }
+    webs = {name: pack.web_directory and Path(pack.web_directory).name for name, pack in loaded.items()}
+    assert {name: web for name, web in webs.items() if web} == {"sets_web": "js"}
+    assert {spec.pack for spec in everything.loaded.specs} == {
+        "a_user",
+        "first_script",
+        "misbehaving",
+        "takes_core_ids",
+    }
+
+
+def test_core_nodes_are_still_core_nodes(everything: RemoteExecutor, tmp_path: Path) -> None:
+    """A pack that takes the name of one does not get it."""
+    run = read_api(
+        {
+            "i": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+            "s": {"class_type": "SaveImage", "inputs": {"images": ["i", 0], "filename_prefix": "core"}},
+        }
+    )
+    assert [item["filename"] for item in everything.run_sync(Run(run)).ui[NodeId("s")]["images"]] == ["core_00001_.png"]
+
+
+def test_packs_run_with_what_their_scripts_and_neighbours_gave_them(everything: RemoteExecutor) -> None:
+    """Scripts ran before any import; packs import one another by name, whatever the order."""
+    run = graph(f=("FirstScript", {}), u=("User", {}), t=("TakesCoreIds_Fine", {}))
+    assert everything.run_sync(Run(run)).ui == {
+        "f": {"text": ["custom_nodes.first_script.prestartup_script"]},
+        "u": {"text": ["42"]},
+    }
+
+
+def test_loading_packs_leaves_this_process_as_it_was(everything: RemoteExecutor) -> None:
+    """Neither modules of packs nor aliases come in."""
+    assert everything.loaded.packs
+    script = (
+        "import json, sys; from engine.jobs.messages import WorkerSettings; from engine.jobs.remote import RemoteExecutor\n"
+        "with RemoteExecutor(WorkerSettings.from_json(sys.argv[1])) as executor:\n"
+        "    count = len(executor.loaded.specs)\n"
+        "print(json.dumps([count, [m for m in ('custom_nodes', 'comfy', 'folder_paths', 'torch') if m in sys.modules]]))"
+    )
+    settings = everything._settings.to_json()
+    done = subprocess.run([sys.executable, "-c", script, settings], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [len(everything.loaded.specs), []]
