@@ -26,11 +26,14 @@ ABSENT: Final[Mapping[str, frozenset[str]]] = {
     "comfy.patcher_extension": frozenset(),
     "comfy.sampler_helpers": frozenset(),
     "comfy.sd": frozenset({"CLIP", "VAE"}),
-    "comfy.sd1_clip": frozenset(),
-    "comfy.sdxl_clip": frozenset(),
+    "comfy.sd1_clip": frozenset(
+        {"ClipTokenWeightEncoder", "SD1ClipModel", "SD1Tokenizer", "SDClipModel", "SDTokenizer"}
+    ),
+    "comfy.sdxl_clip": frozenset({"SDXLClipG", "SDXLClipModel", "SDXLRefinerClipModel", "SDXLTokenizer"}),
     "comfy.supported_models": frozenset(),
     "comfy_extras.chainner_models": frozenset(),
     "comfy_extras.nodes_custom_sampler": frozenset({"Noise_EmptyNoise", "Noise_RandomNoise"}),
     "comfy_extras.nodes_upscale_model": frozenset({"ImageUpscaleWithModel", "UpscaleModelLoader"}),
+    "execution": frozenset({"PromptExecutor", "PromptQueue"}),
 }
 """The classes of each. Core node types are found in those of ``comfy_extras`` too."""

@@ -60,6 +60,22 @@ def test_a_module_with_nothing_in_it_lets_the_rest_of_a_pack_work() -> None:
         exec("from comfy.sd import load_clip", {})
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import execution",
+        "from execution import PromptExecutor",
+        "from comfy.sd1_clip import SD1ClipModel, SDTokenizer",
+        "from comfy.sdxl_clip import SDXLClipG, SDXLClipModel, SDXLRefinerClipModel",
+    ],
+)
+def test_packs_that_import_the_inside_of_comfyui_load(statement: str) -> None:
+    names: dict[str, Any] = {}
+    exec(statement, names)
+    found = next(value for name, value in names.items() if name != "__builtins__")
+    assert not isinstance(5, found) if isinstance(found, type) else not hasattr(found, "validate_prompt")
+
+
 def test_core_nodes_are_found_where_extras_are() -> None:
     module = importlib.import_module("comfy_extras.nodes_upscale_model")
     assert module.ImageScale is importlib.import_module("nodes").ImageScale
