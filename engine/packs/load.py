@@ -80,7 +80,9 @@ class Loader:
         titles = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
         found = {**(getattr(module, "NODE_CLASS_MAPPINGS", None) or {})}
         for cls in _schema_classes(module):
-            schema = cls.GET_SCHEMA()
+            schema = self._schema(cls, source)
+            if schema is None:
+                continue
             found[schema.node_id] = cls
             titles = {**titles, **({schema.node_id: schema.display_name} if schema.display_name else {})}
         if not found and not hasattr(module, "NODE_CLASS_MAPPINGS") and not hasattr(module, "comfy_entrypoint"):
@@ -90,6 +92,16 @@ class Loader:
         if web is not None:
             self._host.web_directories[source.name] = web
         self.report.packs.append(LoadedPack(source.name, source.digest, tuple(map(str, added)), web))
+
+    def _schema(self, cls: Any, source: PackSource) -> Any:
+        """The schema of a class; None, and the class alone is left out, where it has none that can be read."""
+        try:
+            return cls.GET_SCHEMA()
+        except Exception as error:
+            name = str(getattr(cls, "__name__", cls))
+            _log.debug("the schema of %s of pack %s failed", name, source.name, exc_info=error)
+            self.report.failures.append(PackFailure(source.name, _explained(error, source.path), name))
+            return None
 
     def _add(self, type_: str, cls: Any, titles: Mapping[str, str], pack: Pack) -> bool:
         try:
