@@ -130,6 +130,8 @@ class InputSpec:
     socket_only: bool = False
     tooltip: str | None = None
     display: str | None = None
+    own_type: bool = False
+    """The type is one that a pack made up, perhaps with a widget of its own: a literal is taken as it is."""
 
     @property
     def options(self) -> tuple[str, ...] | None:

@@ -53,9 +53,9 @@ def _convert(spec: InputSpec, value: Value) -> Value:
 
 
 def takes_any_literal(spec: InputSpec) -> bool:
-    """Whether a literal of any type is as good as a link: for wildcards, and for unions with a type that can be typed
-    in."""
-    return not members(spec.type).isdisjoint({ANY, INT, FLOAT, STRING, BOOLEAN, COMBO})
+    """Whether a literal of any type is as good as a link: for wildcards, for unions with a type that can be typed in,
+    and for types that only a pack knows."""
+    return spec.own_type or not members(spec.type).isdisjoint({ANY, INT, FLOAT, STRING, BOOLEAN, COMBO})
 
 
 def expectation(spec: InputSpec) -> str:

@@ -9,12 +9,20 @@ from typing import Any, Final
 from engine.errors import DefinitionError
 from engine.packs.hidden import unseen_inputs
 from engine.spec import MISSING, InputSpec, Range
-from engine.types import ANY, COMBO, FLOAT, INT, STRING, SocketType
+from engine.types import ANY, COMBO, FLOAT, INT, STRING, WIDGETS, SocketType, members
 
 GROUPS: Final = ("required", "optional")
 _WIDEST: Final = 2**64
 """Stands for a bound that is not given; the widest number an editor sends is just below it."""
 _PROBE: Final = "\0 no input is called this"
+
+_LINKED_ONLY: Final = frozenset(
+    {
+        "AUDIO", "CLIP", "CLIP_VISION", "CLIP_VISION_OUTPUT", "CONDITIONING", "CONTROL_NET", "GLIGEN", "GUIDER", "IMAGE", "LATENT",
+        "MASK", "MODEL", "NOISE", "SAMPLER", "SIGMAS", "STYLE_MODEL", "UPSCALE_MODEL", "VAE", "VIDEO",
+    }
+)  # fmt: skip
+"""Types that everybody knows and nobody can type in. Any other may have a widget that the pack's own scripts draw."""
 
 InputTypes = Callable[[], Mapping[str, Any]]
 
@@ -88,6 +96,7 @@ def _read_input(group: str, name: str, declared: Any, read: InputTypes) -> Input
         socket_only=bool(options.get("forceInput")),
         tooltip=_text(options.get("tooltip")),
         display=_text(options.get("display")),
+        own_type=type_ not in WIDGETS and type_ != ANY and members(type_).isdisjoint(_LINKED_ONLY),
     )
 
 
