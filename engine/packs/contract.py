@@ -30,11 +30,14 @@ from engine.packs.returns import understood
 from engine.run.context import NodeContext
 from engine.run.results import Demand, Expand, Outputs
 from engine.spec import Check, Fingerprint, NodeSpec, Output
+from engine.types import ANY
 
 PURE_ATTRIBUTE: Final = "MEZZOTINT_PURE"
 """A class that sets this to true says that its outputs follow from its inputs alone, and may be kept on disk."""
 
 _MOST_INSTANCES: Final = 1_000
+_FURTHER_OUTPUTS: Final = 64
+"""How many outputs more a node has whose RETURN_TYPES has a type for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
         raise DefinitionError(f"FUNCTION is {getattr(cls, 'FUNCTION', None)!r}, which is no method of the class")
     hidden = hidden_inputs(declared)
     takes_lists = bool(getattr(cls, "INPUT_IS_LIST", False))
-    node = PackNode(type_, cls, hidden, tuple(output.is_list for output in outputs), takes_lists, instances)
+    lists = tuple(output.is_list for output in outputs)
+    node = PackNode(type_, cls, hidden, lists, len(_return_types(cls)), takes_lists, instances)
     is_async = inspect.iscoroutinefunction(method)
     judges, judges_types = judged(cls, declared)
     return NodeSpec(
@@ -111,7 +115,7 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
 
 def read_outputs(cls: Any) -> tuple[Output, ...]:
     """RETURN_TYPES and what goes with it; a name may be missing, and a choice of values is a COMBO."""
-    types = tuple(getattr(cls, "RETURN_TYPES", None) or ())
+    types = _return_types(cls)
     names = tuple(getattr(cls, "RETURN_NAMES", None) or ())
     lists = tuple(getattr(cls, "OUTPUT_IS_LIST", None) or ())
     tooltips = tuple(getattr(cls, "OUTPUT_TOOLTIPS", None) or ())
@@ -119,10 +123,24 @@ def read_outputs(cls: Any) -> tuple[Output, ...]:
     def at(values: tuple[Any, ...], index: int) -> Any:
         return values[index] if index < len(values) else None
 
-    return tuple(
+    declared = tuple(
         Output(socket_type(type_), at(names, index), bool(at(lists, index)), at(tooltips, index))
         for index, type_ in enumerate(types)
     )
+    return declared + (Output(ANY),) * (_FURTHER_OUTPUTS if has_any_output(cls) else 0)
+
+
+def _return_types(cls: Any) -> tuple[Any, ...]:
+    return tuple(getattr(cls, "RETURN_TYPES", None) or ())
+
+
+def has_any_output(cls: Any) -> bool:
+    """Whether RETURN_TYPES is one of those tuples that have a type for outputs beyond their end."""
+    types = getattr(cls, "RETURN_TYPES", None) or ()
+    try:
+        return bool(types[len(types) + _FURTHER_OUTPUTS])
+    except (IndexError, KeyError, TypeError):
+        return False
 
 
 def _takes_keywords(method: Callable[..., Any]) -> bool:
@@ -138,6 +156,8 @@ class PackNode:
     hidden: Mapping[str, str]
     lists: tuple[bool, ...]
     """Which outputs are lists."""
+    declared: int
+    """How many of them have to be there."""
     takes_lists: bool
     instances: Instances = field(repr=False)
 
@@ -147,7 +167,7 @@ class PackNode:
             wanted = self._wanted(ctx, run(self._lazy_status(instance, arguments)))
             if wanted:
                 return wanted
-            return understood(getattr(instance, self.cls.FUNCTION)(**arguments), self.lists, ctx.node, ctx.graph)
+            return self._understood(ctx, getattr(instance, self.cls.FUNCTION)(**arguments))
 
     async def call_async(self, ctx: NodeContext, **inputs: Any) -> Outputs | Expand | Demand:
         with self._at_work(ctx):
@@ -156,8 +176,10 @@ class PackNode:
             wanted = self._wanted(ctx, await without_gradients(status) if inspect.iscoroutine(status) else status)
             if wanted:
                 return wanted
-            returned = await without_gradients(getattr(instance, self.cls.FUNCTION)(**arguments))
-            return understood(returned, self.lists, ctx.node, ctx.graph)
+            return self._understood(ctx, await without_gradients(getattr(instance, self.cls.FUNCTION)(**arguments)))
+
+    def _understood(self, ctx: NodeContext, returned: Any) -> Outputs | Expand:
+        return understood(returned, self.lists, ctx.node, ctx.graph, self.declared)
 
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:

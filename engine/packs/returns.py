@@ -31,10 +31,13 @@ def blocker_message(value: Any) -> Blocked | None:
     return None
 
 
-def understood(returned: Any, is_list: Sequence[bool], node: NodeId, live: LiveGraph) -> Outputs | Expand:
+def understood(
+    returned: Any, is_list: Sequence[bool], node: NodeId, live: LiveGraph, declared: int | None = None
+) -> Outputs | Expand:
     """A tuple, a dict of ``ui``, ``result`` and ``expand``, or a blocker, from ``node`` of the run ``live``.
 
-    Raises ``DefinitionError`` for anything else.
+    Of the outputs that ``is_list`` is about the first ``declared`` have to be there, all if it is left out. Raises ``DefinitionError``
+    for anything else.
     """
     if returned is None and is_list:
         raise returned_nothing(len(is_list))
@@ -44,7 +47,7 @@ def understood(returned: Any, is_list: Sequence[bool], node: NodeId, live: LiveG
     if isinstance(returned, Mapping):
         ui, expand = returned.get("ui"), returned.get("expand")
         result = returned.get("result", tuple([] if spread else None for spread in is_list))
-    values = _values(result, is_list)
+    values = _fitted(_values(result, is_list), len(is_list), len(is_list) if declared is None else declared, node, live)
     shown = _ui(ui)
     if expand is None:
         return Outputs(values, ui=shown)
@@ -63,14 +66,21 @@ def _values(result: Any, is_list: Sequence[bool]) -> tuple[Any, ...]:
         return ()
     if not isinstance(result, tuple | list):
         result = (result,)
-    return tuple(
-        _value(value, spread) for value, spread in zip(result, [*is_list, *_more(result, is_list)], strict=False)
-    )
+    return tuple(_value(value, spread) for value, spread in zip(result, is_list, strict=False))
 
 
-def _more(result: Sequence[Any], is_list: Sequence[bool]) -> list[bool]:
-    """For values beyond those that are declared: they are counted, and then told of."""
-    return [False] * (len(result) - len(is_list))
+def _fitted(values: tuple[Any, ...], outputs: int, declared: int, node: NodeId, live: LiveGraph) -> tuple[Any, ...]:
+    """One value for each output. A missing one that something is linked to is left out, and will be told of."""
+    missing = declared - len(values)
+    if missing > 0 and _is_linked(node, range(len(values), declared), live):
+        return values
+    lacking = Blocked(f"node {node} returned only {len(values)} of its {declared} values")
+    return values + (lacking,) * missing + (None,) * (outputs - max(declared, len(values)))
+
+
+def _is_linked(node: NodeId, outputs: range, live: LiveGraph) -> bool:
+    links = (link for call in live.values() for link in call.links.values())
+    return any(link.node == node and link.output in outputs for link in links)
 
 
 def _value(value: Any, spread: bool) -> Any:
