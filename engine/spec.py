@@ -240,6 +240,10 @@ class NodeSpec:
         """Inputs that are passed as links."""
         return frozenset(spec.name for spec in self.inputs if spec.raw_link)
 
+    def identity(self, node: str) -> dict[str, str]:
+        """The hidden inputs that say which node it is, for the hooks of ``node``."""
+        return {name: node for name, kind in self.hidden.items() if kind == "UNIQUE_ID"}
+
     def input(self, name: str) -> InputSpec | None:
         return next((spec for spec in self.inputs if spec.name == name), None)
 

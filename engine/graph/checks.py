@@ -220,7 +220,7 @@ class Checker:
     def _custom(self, node: NodeId, spec: NodeSpec) -> Iterator[Problem]:
         assert spec.check is not None
         try:
-            arguments = check_arguments(spec, self.calls[node])
+            arguments = check_arguments(spec, self.calls[node]) | spec.identity(node)
             if spec.judges_types:
                 arguments["input_types"] = self._linked_types(node)
             wrong = spec.check(**arguments)
@@ -251,9 +251,11 @@ def _outputs_of(spec: NodeSpec) -> str:
 
 def check_arguments(spec: NodeSpec, call: Call) -> dict[str, Value]:
     """What a node's ``check`` is called with: every declared input, coerced; None for a link, the default for one
-    left out."""
+    left out, which a pack's check has a default of its own for."""
     arguments: dict[str, Value] = {}
     for known in spec.inputs:
+        if spec.pack and known.name not in call.inputs:
+            continue
         value = call.inputs.get(known.name, known.default)
         arguments[known.name] = None if value is MISSING or isinstance(value, Link) else coerce(known, value)
     if spec.takes_extra:

@@ -255,12 +255,13 @@ def run(value: Any) -> Any:
         return elsewhere.submit(asyncio.run, value).result()
 
 
-def _accepted(method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``arguments`` that ``method`` has parameters for."""
-    if _takes_keywords(method):
-        return dict(arguments)
-    names = inspect.signature(method).parameters
-    return {name: value for name, value in arguments.items() if name in names}
+def _accepted(cls: Any, method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``arguments`` that ``method`` has parameters for; the inputs of a class that takes lists are lists here too."""
+    names, takes_all = inspect.signature(method).parameters, _takes_keywords(method)
+    accepted = {name: value for name, value in arguments.items() if takes_all or name in names}
+    if not getattr(cls, "INPUT_IS_LIST", False):
+        return accepted
+    return {name: value if name == "input_types" else [value] for name, value in accepted.items()}
 
 
 def fingerprint_of(cls: Any) -> Fingerprint | None:
@@ -270,7 +271,7 @@ def fingerprint_of(cls: Any) -> Fingerprint | None:
 
     def fingerprint(**inputs: Any) -> Any:
         try:
-            return run(cls.IS_CHANGED(**_accepted(cls.IS_CHANGED, inputs)))
+            return run(cls.IS_CHANGED(**_accepted(cls, cls.IS_CHANGED, inputs)))
         except Exception:  # as in ComfyUI: who cannot say whether it changed has changed
             return float("nan")
 
@@ -283,7 +284,7 @@ def check_of(cls: Any) -> Check | None:
         return None
 
     def check(**inputs: Any) -> str | None:
-        verdict = run(cls.VALIDATE_INPUTS(**_accepted(cls.VALIDATE_INPUTS, inputs)))
+        verdict = run(cls.VALIDATE_INPUTS(**_accepted(cls, cls.VALIDATE_INPUTS, inputs)))
         if verdict is True or verdict is None:
             return None
         return str(verdict) if verdict is not False else "the node's own check says that its inputs are not valid"

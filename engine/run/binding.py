@@ -60,7 +60,7 @@ def bind(
             ready = _bind_call(node, call, shape, files)
             _check_links(node, ready, everything, specs)
             if shape.spec.fingerprint is not None or shape.spec.reads is not None:
-                bound.fingerprints[node] = _fingerprint(shape.spec, ready, files)
+                bound.fingerprints[node] = _fingerprint(node, shape.spec, ready, files)
             bound.calls[node] = ready
         except Exception as error:  # files, fingerprints and declarations of plugins may fail in any way
             bound.failures[node] = node_failure(node, call.type, error)
@@ -118,10 +118,10 @@ def _check_links(node: NodeId, call: Call, calls: Mapping[NodeId, Call], specs: 
             raise NodeFailed(node, call.type, f"linked to {found}", input=name)
 
 
-def _fingerprint(spec: NodeSpec, call: Call, files: Files) -> Any:
+def _fingerprint(node: NodeId, spec: NodeSpec, call: Call, files: Files) -> Any:
     """What the node's hooks say: its fingerprint, and the content of the files its literals name inside a text."""
     literals = {name: None if type(value) is Link else value for name, value in call.inputs.items()}
-    own = spec.fingerprint(**literals) if spec.fingerprint is not None else None
+    own = spec.fingerprint(**literals, **spec.identity(node)) if spec.fingerprint is not None else None
     if spec.reads is None:
         return own
     return [own, [[folder, name, _content(files, folder, name)] for folder, name in spec.reads(**literals)]]
