@@ -26,7 +26,7 @@ from engine.graph.graph import Link
 from engine.packs.hidden import hidden_inputs, hidden_value
 from engine.packs.info import object_info_of
 from engine.packs.inputs import input_types, read_inputs, socket_type, takes_any_input
-from engine.packs.returns import understood
+from engine.packs.returns import Outlet, understood
 from engine.run.context import NodeContext
 from engine.run.results import Demand, Expand, Outputs
 from engine.spec import Check, Fingerprint, NodeSpec, Output
@@ -179,7 +179,7 @@ class PackNode:
             return self._understood(ctx, await without_gradients(getattr(instance, self.cls.FUNCTION)(**arguments)))
 
     def _understood(self, ctx: NodeContext, returned: Any) -> Outputs | Expand:
-        return understood(returned, self.lists, ctx.node, ctx.graph, self.declared)
+        return understood(returned, Outlet(self.lists, ctx.node, ctx.graph, ctx.warn, self.declared))
 
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:

@@ -96,7 +96,7 @@ def _read_input(group: str, name: str, declared: Any, read: InputTypes) -> Input
         socket_only=bool(options.get("forceInput")),
         tooltip=_text(options.get("tooltip")),
         display=_text(options.get("display")),
-        own_type=type_ not in WIDGETS and type_ != ANY and members(type_).isdisjoint(_LINKED_ONLY),
+        own_type=members(type_).isdisjoint({ANY, *WIDGETS, *_LINKED_ONLY}),
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.compat.model_values import unwrapped
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
-from engine.run.invoke import returned_nothing
+from engine.run.invoke import returned_nothing, wrong_count
 from engine.run.live_graph import LiveGraph, inner_prefix
 from engine.run.results import Blocked, Expand, Outputs
 
@@ -31,34 +32,50 @@ def blocker_message(value: Any) -> Blocked | None:
     return None
 
 
-def understood(
-    returned: Any, is_list: Sequence[bool], node: NodeId, live: LiveGraph, declared: int | None = None
-) -> Outputs | Expand:
-    """A tuple, a dict of ``ui``, ``result`` and ``expand``, or a blocker, from ``node`` of the run ``live``.
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where a returned value comes out."""
 
-    Of the outputs that ``is_list`` is about the first ``declared`` have to be there, all if it is left out. Raises ``DefinitionError``
-    for anything else.
+    lists: tuple[bool, ...]
+    """Which outputs are lists, for each output."""
+    node: NodeId
+    live: LiveGraph
+    """The run that ``node`` is part of."""
+    warn: Callable[[str], None] = lambda message: None
+    declared: int | None = None
+    """How many of the outputs have to be there; all if it is left out."""
+
+    @property
+    def expected(self) -> int:
+        return len(self.lists) if self.declared is None else self.declared
+
+
+def understood(returned: Any, outlet: Outlet) -> Outputs | Expand:
+    """What comes out, of a tuple, a dict of ``ui``, ``result`` and ``expand``, or a blocker.
+
+    Raises ``DefinitionError`` for anything else.
     """
-    if returned is None and is_list:
-        raise returned_nothing(len(is_list))
+    if returned is None and outlet.lists:
+        raise returned_nothing(len(outlet.lists))
     ui: Any = None
     expand: Any = None
     result = returned
     if isinstance(returned, Mapping):
         ui, expand = returned.get("ui"), returned.get("expand")
-        result = returned.get("result", tuple([] if spread else None for spread in is_list))
-    values = _fitted(_values(result, is_list), len(is_list), len(is_list) if declared is None else declared, node, live)
+        result = returned.get("result", tuple([] if spread else None for spread in outlet.lists))
+    values = _fitted(_values(result, outlet.lists), outlet)
     shown = _ui(ui)
     if expand is None:
         return Outputs(values, ui=shown)
     if not isinstance(expand, Mapping):
         raise DefinitionError(f"expanded into a {type(expand).__name__}; expected a dict of nodes by id")
-    subgraph = _Subgraph(expand, live, live.shown(node))
+    subgraph = _Subgraph(expand, outlet.live, outlet.live.shown(outlet.node))
     links = tuple(map(subgraph.output, values))
     return Expand(subgraph.graph(), links, is_named=True, shown=subgraph.shown(), ui=shown)
 
 
 def _values(result: Any, is_list: Sequence[bool]) -> tuple[Any, ...]:
+    """All that was returned, each in its place; what has no place as it is."""
     blocked = blocker_message(result)
     if blocked is not None:
         return (blocked,) * len(is_list)
@@ -66,16 +83,21 @@ def _values(result: Any, is_list: Sequence[bool]) -> tuple[Any, ...]:
         return ()
     if not isinstance(result, tuple | list):
         result = (result,)
-    return tuple(_value(value, spread) for value, spread in zip(result, is_list, strict=False))
+    places = itertools.chain(is_list, itertools.repeat(False))
+    return tuple(_value(value, spread) for value, spread in zip(result, places, strict=False))
 
 
-def _fitted(values: tuple[Any, ...], outputs: int, declared: int, node: NodeId, live: LiveGraph) -> tuple[Any, ...]:
-    """One value for each output. A missing one that something is linked to is left out, and will be told of."""
-    missing = declared - len(values)
-    if missing > 0 and _is_linked(node, range(len(values), declared), live):
-        return values
-    lacking = Blocked(f"node {node} returned only {len(values)} of its {declared} values")
-    return values + (lacking,) * missing + (None,) * (outputs - max(declared, len(values)))
+def _fitted(values: tuple[Any, ...], outlet: Outlet) -> tuple[Any, ...]:
+    """One value for each output. ComfyUI takes it lightly, and so packs do: what is too much is left out, what is missing is so only where
+    something is linked to it, and both are told."""
+    found, expected, outputs = len(values), outlet.expected, len(outlet.lists)
+    if found > outputs or found < expected:
+        if found < expected and _is_linked(outlet.node, range(found, expected), outlet.live):
+            raise wrong_count(found, expected)
+        if values != (None,):  # what a function without outputs returns by habit
+            outlet.warn(str(wrong_count(found, expected)))
+    lacking = Blocked(f"node {outlet.node} returned only {found} of its {expected} values")
+    return values[:outputs] + (lacking,) * (expected - found) + (None,) * (outputs - max(expected, found))
 
 
 def _is_linked(node: NodeId, outputs: range, live: LiveGraph) -> bool:

@@ -89,10 +89,13 @@ def returned_nothing(count: int) -> DefinitionError:
 
 def _check_count(spec: NodeSpec, values: tuple[Any, ...]) -> None:
     if len(values) != len(spec.outputs):
-        found = _counted(len(values), "value")
-        raise DefinitionError(
-            f"returned {found}, but declares {_counted(len(spec.outputs), 'output')}; make the two agree"
-        )
+        raise wrong_count(len(values), len(spec.outputs))
+
+
+def wrong_count(values: int, outputs: int) -> DefinitionError:
+    return DefinitionError(
+        f"returned {_counted(values, 'value')}, but declares {_counted(outputs, 'output')}; make the two agree"
+    )
 
 
 def _counted(count: int, noun: str) -> str:

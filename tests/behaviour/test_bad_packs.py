@@ -17,7 +17,6 @@ MESSAGES = {
     "BP_Raise": "ValueError: value 3 is no good",
     "BP_Exit": "called sys.exit(3); a node ends by returning, or by raising an error that says what is wrong",
     "BP_TooFew": "returned 1 value, but declares 2 outputs; make the two agree",
-    "BP_TooMany": "returned 3 values, but declares 1 output; make the two agree",
     "BP_Nothing": "returned nothing; expected 1 output: does its function end in a return?",
     "BP_WrongType": "output INT is declared INT; expected a whole number, found a str",
     "BP_HugeUi": "returned 40 MiB of ui data, at most 32 are taken; save a file and name it instead",
@@ -44,7 +43,8 @@ def _run(folder: Path, prompt: Mapping[str, Any], *options: str) -> subprocess.C
 def _bad(type_: str, source: str = "value", value: object = 3) -> dict[str, Any]:
     """A node that misbehaves and the output that wants its value."""
     bad = {"class_type": type_, "inputs": {source: value}}
-    return {type_: bad, f"after {type_}": {"class_type": "PreviewAny", "inputs": {"source": [type_, 0]}}}
+    wanted = 1 if type_ == "BP_TooFew" else 0
+    return {type_: bad, f"after {type_}": {"class_type": "PreviewAny", "inputs": {"source": [type_, wanted]}}}
 
 
 FINE = {"fine": {"class_type": "BP_Fine", "inputs": {"value": 1}}}
@@ -89,6 +89,15 @@ def test_what_they_print_does_not_spoil_the_result(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outputs"]["BP_Prints"] == {"text": ["printed"]}
     assert "nor is this" in done.stderr
+
+
+def test_a_value_too_much_is_told_and_left_out(tmp_path: Path) -> None:
+    """As in ComfyUI the run goes on; unlike there it says so."""
+    done = _run(tmp_path, _bad("BP_TooMany"), "--json")
+    report = json.loads(done.stdout)
+    assert report["outputs"]["after BP_TooMany"] == {"text": ["3"]}
+    (warning,) = report["warnings"]
+    assert warning["message"] == "returned 3 values, but declares 1 output; make the two agree"
 
 
 def test_a_picture_that_is_none_and_one_that_is_too_large(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from engine.compat.comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
-from engine.packs.returns import as_link, understood
+from engine.packs.returns import Outlet, as_link, understood
 from engine.run.live_graph import LiveGraph
 from engine.run.results import Blocked, Expand, Outputs
 
@@ -17,7 +17,7 @@ LIVE = LiveGraph(Graph({"n": Call("Node"), "other": Call("Other")}))
 
 
 def _understood(returned: Any, *lists: bool) -> Any:
-    return understood(returned, lists, NodeId("n"), LIVE)
+    return understood(returned, Outlet(tuple(lists), NodeId("n"), LIVE))
 
 
 ONE, TWO, LIST = (False,), (False, False), (True,)
@@ -39,8 +39,8 @@ ONE, TWO, LIST = (False,), (False, False), (True,)
         (((1, 2),), LIST, Outputs(([1, 2],))),
         (([1, 2],), ONE, Outputs(([1, 2],))),
         (((1, 2),), ONE, Outputs(((1, 2),))),
-        ((1, 2, 3), ONE, Outputs((1, 2, 3))),
-        ((1,), TWO, Outputs((1,))),
+        ((1, 2, 3), ONE, Outputs((1,))),
+        ((1,), TWO, Outputs((1, Blocked("node n returned only 1 of its 2 values")))),
         ({"result": (1,)}, ONE, Outputs((1,))),
         ({"result": 1}, ONE, Outputs((1,))),
         ({"ui": {"text": ["a"]}}, (), Outputs(ui={"text": ["a"]})),
@@ -55,7 +55,7 @@ ONE, TWO, LIST = (False,), (False, False), (True,)
     ],
 )
 def test_values(returned: Any, lists: tuple[bool, ...], outputs: Outputs) -> None:
-    """Tuples, lists, bare values, dicts and blockers; too few or too many are for the engine to count."""
+    """Tuples, lists, bare values, dicts and blockers; what is too much is left out, what is missing blocks."""
     found = _understood(returned, *lists)
     assert found == outputs
     assert repr(found) == repr(outputs)
@@ -142,7 +142,7 @@ def test_a_builder_is_understood_and_says_who_is_shown() -> None:
     first.set_override_display_id("inner")
     second = builder.node("B", a=first.out(0))
     returned = {"result": (second.out(0),), "expand": builder.finalize()}
-    found = understood(returned, ONE, NodeId("n"), live)
+    found = understood(returned, Outlet(tuple(ONE), NodeId("n"), live))
     assert isinstance(found, Expand)
     assert (list(found.graph), found.outputs) == (["p.first", "p.1"], (Link(NodeId("p.1"), 0),))
     assert found.shown == {"p.first": "other"}
@@ -182,3 +182,21 @@ def test_long_names_become_short_ones_everywhere() -> None:
 def test_what_is_a_link(value: Any, link: Any) -> None:
     """A list of a text and a number, and nothing that looks like it."""
     assert as_link(value) == link
+
+
+def test_what_is_missing_is_an_error_where_something_is_linked_to_it() -> None:
+    """The second of two values is not there, and a node wants it."""
+    live = LiveGraph(Graph({"n": Call("Two"), "after": Call("Add", {"a": Link(NodeId("n"), 1)})}))
+    with pytest.raises(DefinitionError, match="returned 1 value, but declares 2 outputs"):
+        understood((1,), Outlet(TWO, NodeId("n"), live))
+
+
+def test_what_is_too_much_or_missing_is_told() -> None:
+    """A value too much and one too few are worth a warning each; None where nothing is declared is not."""
+    told: list[str] = []
+    for returned, lists in (((1, 2), ONE), ((1,), TWO), ((None,), ()), ((1, 2), TWO)):
+        understood(returned, Outlet(tuple(lists), NodeId("n"), LIVE, told.append))
+    assert told == [
+        "returned 2 values, but declares 1 output; make the two agree",
+        "returned 1 value, but declares 2 outputs; make the two agree",
+    ]
