@@ -53,11 +53,14 @@ def settings_of(root: Path, *packs: Path) -> WorkerSettings:
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteExecutor]:
-    """One executor for all tests; those that end its process leave a new one to the next."""
-    root = tmp_path_factory.mktemp("worker")
-    settings = settings_of(root, TESTS / "bad_packs/misbehaving", TESTS / "packs/loop_tools")
-    with RemoteExecutor(settings, node_timeout=1.5, grace=1) as executor:
+def places(tmp_path_factory: pytest.TempPathFactory) -> WorkerSettings:
+    return settings_of(tmp_path_factory.mktemp("worker"), TESTS / "bad_packs/misbehaving", TESTS / "packs/loop_tools")
+
+
+@pytest.fixture(scope="module")
+def worker(places: WorkerSettings) -> Iterator[RemoteExecutor]:
+    """One executor for most tests; those that end its process leave a new one to the next."""
+    with RemoteExecutor(places) as executor:
         yield executor
 
 
@@ -248,11 +251,6 @@ def test_what_a_node_raises_fails_it_alone(worker: RemoteExecutor) -> None:
     [
         ("BP_Die", "it ended its process (exit code 7)"),
         ("BP_Crash", "its process was ended by SIGSEGV: a library it uses crashed"),
-        (
-            "BP_Hang",
-            "there was no sign of life for 1.5 s, so its process was ended; "
-            "a node that takes longer may report its progress, or give it more time with --node-timeout",
-        ),
     ],
 )
 def test_a_node_that_ends_the_process_is_named_and_the_next_run_works(
@@ -276,6 +274,20 @@ def test_a_node_that_ends_the_process_is_named_and_the_next_run_works(
     assert wait_until_gone(before)
     assert is_well(worker)
     assert worker.pid != before
+
+
+def test_a_node_that_hangs_ends_its_process(places: WorkerSettings) -> None:
+    """The failure names it and says what to do if it does not hang at all; the next run has a new process."""
+    with RemoteExecutor(places, node_timeout=1) as executor:
+        before = executor.pid
+        result = executor.run_sync(Run(bad("BP_Hang")))
+        assert [str(failure) for failure in result.failures] == [
+            "node bad (BP_Hang of pack misbehaving): there was no sign of life for 1 s, so its process was ended; "
+            "a node that takes longer may report its progress, or give it more time with --node-timeout"
+        ]
+        assert result.status == "failed"
+        assert wait_until_gone(before)
+        assert is_well(executor)
 
 
 def test_all_runs_of_a_process_that_dies_have_an_end(worker: RemoteExecutor) -> None:
@@ -317,20 +329,43 @@ def test_a_cancelled_run_ends_where_it_can(worker: RemoteExecutor) -> None:
     assert worker.pid == before
 
 
-def test_a_cancel_that_a_node_ignores_ends_its_process(worker: RemoteExecutor) -> None:
+def test_a_cancel_that_a_node_ignores_ends_its_process(places: WorkerSettings) -> None:
     """After the time it has to stop; the run is cancelled, and nobody failed."""
-    before, cancel, listener = worker.pid, CancelToken(), Listener()
+    cancel, listener = CancelToken(), Listener()
 
     def heard(event: events.Event) -> None:
         listener(event)
         if isinstance(event, events.NodeStarted):
             cancel.cancel()
 
-    result = worker.run_sync(Run(bad("BP_Hang")), heard, cancel)
-    assert (result.status, result.failures) == ("cancelled", ())
-    assert listener.events[-1] == events.JobFinished(result.job, "cancelled")
-    assert wait_until_gone(before)
-    assert is_well(worker)
+    with RemoteExecutor(places, grace=0.5) as executor:
+        before = executor.pid
+        result = executor.run_sync(Run(bad("BP_Hang")), heard, cancel)
+        assert (result.status, result.failures) == ("cancelled", ())
+        assert listener.events[-1] == events.JobFinished(result.job, "cancelled")
+        assert wait_until_gone(before)
+        assert is_well(executor)
+
+
+def test_a_run_that_a_dying_worker_never_began_has_a_new_one(worker: RemoteExecutor) -> None:
+    """It was sent, and nothing was heard of it: it begins again, and is told of once."""
+    listener = Listener()
+
+    async def run() -> RunResult:
+        before = worker.pid
+        os.kill(before, signal.SIGSTOP)
+        task = asyncio.create_task(worker.run(Run(FINE, use_cache=False), listener))
+        await asyncio.sleep(0.3)
+        os.kill(before, signal.SIGKILL)
+        return await task
+
+    assert asyncio.run(run()).ui == {"fine": {"text": ["5"]}}
+    assert [type(event).__name__ for event in listener.events] == [
+        "JobStarted",
+        "NodeStarted",
+        "NodeFinished",
+        "JobFinished",
+    ]
 
 
 def test_a_worker_that_was_killed_between_runs_is_replaced(worker: RemoteExecutor) -> None:
