@@ -224,7 +224,7 @@ class Checker:
             if spec.judges_types:
                 arguments["input_types"] = self._linked_types(node)
             wrong = spec.check(**arguments)
-        except Exception as error:  # a node's own code may fail in any way
+        except (Exception, SystemExit) as error:  # a node's own code may fail in any way
             told = str(error) if isinstance(error, MezzotintError) else f"{type(error).__name__}: {error}"
             message = f"the node's own check failed with {clip(told, 400)}"
             yield self.problem(node, "exception_during_validation", message)

@@ -272,7 +272,7 @@ def fingerprint_of(cls: Any) -> Fingerprint | None:
     def fingerprint(**inputs: Any) -> Any:
         try:
             return run(cls.IS_CHANGED(**_accepted(cls, cls.IS_CHANGED, inputs)))
-        except Exception:  # as in ComfyUI: who cannot say whether it changed has changed
+        except (Exception, SystemExit):  # as in ComfyUI: who cannot say whether it changed has changed
             return float("nan")
 
     return fingerprint

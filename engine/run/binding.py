@@ -6,7 +6,7 @@ All that can be slow or go wrong before a node runs happens here, so that keys a
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,14 @@ class Bound:
     fingerprints: dict[NodeId, Any] = field(default_factory=dict)
     failures: dict[NodeId, NodeFailed] = field(default_factory=dict)
     """Nodes that cannot be called, by what is wrong. They are in ``calls`` without inputs."""
+
+    def without(self, nodes: Collection[NodeId]) -> Bound:
+        """The same but for some nodes."""
+        return Bound(
+            {node: call for node, call in self.calls.items() if node not in nodes},
+            {node: value for node, value in self.fingerprints.items() if node not in nodes},
+            {node: failure for node, failure in self.failures.items() if node not in nodes},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ def bind(
             if shape.spec.fingerprint is not None or shape.spec.reads is not None:
                 bound.fingerprints[node] = _fingerprint(node, shape.spec, ready, files)
             bound.calls[node] = ready
-        except Exception as error:  # files, fingerprints and declarations of plugins may fail in any way
+        except (Exception, SystemExit) as error:  # files, fingerprints and declarations of plugins may fail in any way
             bound.failures[node] = node_failure(node, call.type, error)
             bound.calls[node] = Call(call.type, title=call.title)
     return bound

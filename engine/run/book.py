@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import NodeFailed
 from engine.fileref import Files
 from engine.graph.graph import Call, Link, NodeId
-from engine.run.binding import bind
+from engine.run.binding import Bound, bind
 from engine.run.keys import Deriver, Key, Keyed
 from engine.spec import NodeSpec
 
@@ -49,8 +49,17 @@ class Book:
 
     def admit(self, calls: Mapping[NodeId, Call]) -> dict[NodeId, Call]:
         """Take in more calls, which may link to those taken in before. Returns the calls to run, without the twins."""
-        self.names |= calls.keys()
-        bound = bind(calls, self.specs, self.files, around=self.calls, check=self.check)
+        return self.enter(self.bind(calls))
+
+    def bind(self, calls: Mapping[NodeId, Call]) -> Bound:
+        """Make ``calls`` ready to be entered: what reads files and asks nodes, and so may take its time."""
+        return bind(calls, self.specs, self.files, around=self.calls, check=self.check)
+
+    def enter(self, bound: Bound) -> dict[NodeId, Call]:
+        """Take in bound calls. Quick; those that were entered in the meantime are left as they are."""
+        again = self.names & bound.calls.keys()
+        bound = bound.without(again) if again else bound
+        self.names |= bound.calls.keys()
         self._deriver.derive(bound.calls, bound.fingerprints)
         self.fingerprints |= bound.fingerprints
         self.failures |= bound.failures

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -65,14 +66,20 @@ class Caller:
         called = Called()
         # on the loop if it can be: the other thread may be busy for long
         here = self._is_loaded(node) and not self._counts_content(node, spec, many=True)
-        turns = self._turns(node, spec) if here else await self.contexts.tools.io.run(self._turns, node, spec)
-        called.results += await _together([self._turn_async(node, spec, turn, called) for turn in turns])
+        look = partial(self._looked_up, node, spec, called)
+        turns = look() if here else await self.contexts.tools.io.run(look)
+        called.results += await _together([self._turn_async(node, spec, *turn, called) for turn in turns])
         return called
 
-    async def _turn_async(self, node: NodeId, spec: NodeSpec, turn: _Turn, called: Called) -> CallResult:
-        result = self._known(node, spec, turn, called)
-        if result is not None:
-            return result
+    def _looked_up(self, node: NodeId, spec: NodeSpec, called: Called) -> list[tuple[_Turn, CallResult | None]]:
+        """The calls ahead, with what is known of their results."""
+        return [(turn, self._known(node, spec, turn, called)) for turn in self._turns(node, spec)]
+
+    async def _turn_async(
+        self, node: NodeId, spec: NodeSpec, turn: _Turn, known: CallResult | None, called: Called
+    ) -> CallResult:
+        if known is not None:
+            return known
         async with self.contexts.tools.gates.of(spec):
             context = self._begin(node, spec, turn, called)
             began = perf_counter()
@@ -89,17 +96,18 @@ class Caller:
             return [_turn(index, arguments, None) for index, arguments in enumerate(ahead)]
         book = self.ledger.book
         contents = Contents(self.contexts.tools.registry.codecs)
+        missing = self._missing(node)
 
         def key(arguments: dict[str, Any]) -> Key | None:
-            return contents.key(spec, arguments, book.numerics, book.fingerprints.get(node))
+            return contents.key(spec, arguments, book.numerics, book.fingerprints.get(node), missing)
 
         return [_turn(index, arguments, key) for index, arguments in enumerate(ahead)]
 
     def _counts_content(self, node: NodeId, spec: NodeSpec, *, many: bool) -> bool:
         """Whether results are kept call by call: one of many may be known, or what cannot be told by the node's key alone."""
-        if not (self.contexts.run.use_cache and spec.pure and not spec.by_id):
+        if not (self.contexts.run.use_cache and spec.pure and spec.lasting and not spec.by_id):
             return False
-        return many or (spec.lasting and self.ledger.book.is_tainted(node))
+        return many or self.ledger.book.is_tainted(node)
 
     def _slots(self, node: NodeId) -> dict[str, Slot]:
         """What ``node`` is called with. Values that are on disk are decoded here; lazy inputs not asked for are None."""
@@ -116,6 +124,10 @@ class Caller:
             else (None,)
             for name, value in call.inputs.items()
         }
+
+    def _missing(self, node: NodeId) -> frozenset[str]:
+        """Lazy inputs that are linked and were not asked for so far."""
+        return frozenset(self.ledger.book.calls[node].links.keys() - self.ledger.given(node))
 
     def _is_loaded(self, node: NodeId) -> bool:
         return all(
@@ -148,8 +160,7 @@ class Caller:
         if not spec.takes_context:
             return ()
         kept = (self.ledger.book.cache_key(node), turn.index) if turn.key is None else (turn.key, 0)
-        missing = self.ledger.book.calls[node].links.keys() - self.ledger.given(node)
-        return (self.contexts.make(node, spec.type, turn.index, frozenset(missing), kept),)
+        return (self.contexts.make(node, spec.type, turn.index, self._missing(node), kept),)
 
     def _made(
         self, node: NodeId, spec: NodeSpec, turn: _Turn, returned: Any, seconds: float, called: Called

@@ -7,15 +7,14 @@ beyond the process) the arguments themselves are looked at: ``docs/keys.md``.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgpack
 from blake3 import blake3
 
 from engine.run.codecs import LeafCodec, Unencodable, encode
-from engine.run.keys import Key, Opaque, canonical
+from engine.run.keys import Key, Opaque, canonical, has_nan
 from engine.spec import NodeSpec
 
 SCHEME: Final = "mezzotint-call-1"
@@ -36,12 +35,22 @@ class Contents:
             self._seen[id(value)] = (value, content_digest(value, self._codecs))
         return self._seen[id(value)][1]
 
-    def key(self, spec: NodeSpec, arguments: Mapping[str, Any], numerics: str, fingerprint: Any) -> Key | None:
-        """The key of one call with these arguments; None if one of them has no digest, or the fingerprint equals no other."""
+    def key(
+        self,
+        spec: NodeSpec,
+        arguments: Mapping[str, Any],
+        numerics: str,
+        fingerprint: Any,
+        missing: Collection[str] = (),
+    ) -> Key | None:
+        """The key of one call with these arguments; None if one of them has no digest, or the fingerprint equals no other.
+
+        ``missing`` are lazy inputs that were not asked for: None stands in their place, and is not a None that was asked for.
+        """
         plain = _repeatable(fingerprint)
         inputs: list[Any] = []
         for name in sorted(arguments):
-            digest = self.digest(arguments[name])
+            digest = _NOT_ASKED_FOR if name in missing else self.digest(arguments[name])
             if digest is None or plain is None:
                 return None
             inputs += (name, digest)
@@ -49,12 +58,13 @@ class Contents:
         return Key(blake3(packed).digest())
 
 
+_NOT_ASKED_FOR: Final = b"not asked for"
 _SURROGATES: Final[Mapping[str, Any]] = {"unicode_errors": "surrogatepass"}
 
 
 def _repeatable(fingerprint: Any) -> list[Any] | None:
     """The fingerprint's part of the pre-image, None if it can never be equal to another."""
-    if isinstance(fingerprint, float) and math.isnan(fingerprint):
+    if has_nan(fingerprint):
         return None
     try:
         return [canonical(fingerprint)]

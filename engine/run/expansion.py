@@ -118,7 +118,7 @@ def relinked(part: Part, standing: Callable[[NodeId], NodeId]) -> Part:
 def assemble(spec: NodeSpec, results: Sequence[Part], slot_of: Callable[[Link], Slot]) -> NodeValue:
     """The value of a node that became a subgraph in at least one of its calls, once the subgraph's nodes are done."""
     parts = [
-        _spliced_slots(result, slot_of) if isinstance(result, Spliced) else collect(spec, [result])
+        _spliced_slots(spec, result, slot_of) if isinstance(result, Spliced) else collect(spec, [result])
         for result in results
     ]
     slots = tuple(tuple(item for part in parts for item in part.slots[index]) for index in range(len(spec.outputs)))
@@ -130,6 +130,12 @@ def assemble(spec: NodeSpec, results: Sequence[Part], slot_of: Callable[[Link], 
     return NodeValue(slots, files, ui)
 
 
-def _spliced_slots(splice: Spliced, slot_of: Callable[[Link], Slot]) -> NodeValue:
-    slots = tuple(slot_of(value) if type(value) is Link else (value,) for value in splice.outputs)
-    return NodeValue(slots, splice.files, splice.ui)
+def _spliced_slots(spec: NodeSpec, splice: Spliced, slot_of: Callable[[Link], Slot]) -> NodeValue:
+    """What links bring, and the values beside them: those of a list output are lists, to be spread like any."""
+    slots = []
+    for output, value in zip(spec.outputs, splice.outputs, strict=True):
+        if type(value) is Link:
+            slots.append(slot_of(value))
+        else:
+            slots.append(tuple(value) if output.is_list and isinstance(value, list | tuple) else (value,))
+    return NodeValue(tuple(slots), splice.files, splice.ui)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from engine.errors import DefinitionError
+from engine.graph.graph import Link
 from engine.run.results import Blocked, Demand, Expand, NodeResult, OutputFile, Outputs
 from engine.run.values import NodeValue, Slot, broadcast, nbytes
 from engine.spec import NodeSpec, Output
@@ -39,18 +40,25 @@ def interpret(spec: NodeSpec, returned: Any, checks: Mapping[str, ValueCheck]) -
         if not spec.expands:
             raise DefinitionError("returned an Expand, but is not declared with expands=True; add that to its @node")
         _check_count(spec, returned.outputs)
+        _check_values(spec, returned.outputs, checks)
         return returned
     outputs = returned if isinstance(returned, Outputs) else Outputs(_as_tuple(spec, returned))
     _check_count(spec, outputs.values)
-    for output, value in zip(spec.outputs, outputs.values, strict=True):
+    _check_values(spec, outputs.values, checks)
+    _check_ui(outputs.ui)
+    return outputs
+
+
+def _check_values(spec: NodeSpec, values: Sequence[Any], checks: Mapping[str, ValueCheck]) -> None:
+    for output, value in zip(spec.outputs, values, strict=True):
+        if type(value) is Link:
+            continue
         if output.is_list and not isinstance(value, list | tuple | Blocked):
             raise DefinitionError(
                 f"output {output.label} is declared a list, but a {type(value).__name__} was returned; return a list"
             )
         if output.type in checks:
             _check_value(output, value, checks[output.type], lenient=spec.pack is not None)
-    _check_ui(outputs.ui)
-    return outputs
 
 
 def _check_value(output: Output, value: Any, check: ValueCheck, *, lenient: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NewType
 
 import msgpack
@@ -133,7 +134,7 @@ class Deriver:
         if node in self._fingerprints:
             value = self._fingerprints[node]
             plain, repeatable = _try_canonical(value)
-            repeatable = repeatable and not (isinstance(value, float) and math.isnan(value))
+            repeatable = repeatable and not has_nan(value)
             parts.append([plain])
         return parts or None, repeatable
 
@@ -146,6 +147,15 @@ class Deriver:
 
     def _digest(self, preimage: list[Any]) -> Key:
         return Key(blake3(self._packer.pack(preimage)).digest())
+
+
+def has_nan(value: Any) -> bool:
+    """Whether a NaN is anywhere in a fingerprint, which is then equal to no other."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    if isinstance(value, Mapping):
+        return any(map(has_nan, value.values()))
+    return isinstance(value, list | tuple) and any(map(has_nan, value))
 
 
 def _try_canonical(value: Any) -> tuple[Any, bool]:
@@ -171,7 +181,7 @@ def canonical(value: Any, depth: int = 0) -> Any:
         return value if value == value else math.nan
     if kind is list or kind is tuple:
         return [canonical(item, _deeper(depth)) for item in value]
-    if isinstance(value, Mapping):
+    if kind is dict or kind is MappingProxyType:
         return _mapping(value, _deeper(depth))
     if isinstance(value, FileRef):
         return msgpack.ExtType(_FILE, value.digest.encode())

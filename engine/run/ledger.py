@@ -61,8 +61,11 @@ class Ledger:
         self.book = Book(tools.registry, tools.files, tools.numerics, run.job, check)
         self.plan = Plan({}, ())
         self._is_planned = False
+        self._may_expand = False
         self.handles: dict[NodeId, Handle] = {}
         self.live = LiveGraph(run.graph)
+        self._unkept: set[NodeId] = set()
+        """Nodes that became others, output nodes among them."""
         self._hits: dict[NodeId, Hit] = {}
         """Values found in the cache that nobody was told of yet."""
         self.expansions: dict[NodeId, list[Part]] = {}
@@ -71,6 +74,8 @@ class Ledger:
         self.cached: list[NodeId] = []
         self.ui: dict[NodeId, dict[str, list[Any]]] = {}
         self.failures: dict[NodeId, NodeFailed] = {}
+        self.is_over = False
+        """A failure has ended the run."""
 
     def prepare(self) -> None:
         """Find files, derive keys, look up what is known and tell of it."""
@@ -80,6 +85,7 @@ class Ledger:
         self._check()
         cone = graph.ancestors([*targets, *self._run.keep])
         admitted = self.book.admit({node: graph[node] for node in graph if node in cone})
+        self._may_expand = any(self.book.spec(node).expands for node in admitted if node not in self.book.failures)
         self.plan = Plan(
             admitted,
             map(self.book.standing, targets),
@@ -87,6 +93,7 @@ class Ledger:
             known=self._is_known,
             lazy=partial(lazy_inputs, self._tools.registry),
             lane=self._lane,
+            hold=self._is_precious,
             groups=model_groups(admitted, self._tools.registry),
         )
         self._is_planned = True
@@ -94,6 +101,10 @@ class Ledger:
         self._post(events.JobStarted(self._run.job, len(waiting)))
         self._fail_unbound(waiting)
         self._announce_hits()
+
+    def _is_precious(self, node: NodeId) -> bool:
+        """Whether the value of ``node`` would have to be computed again, or would be another, if a node became others that link to it."""
+        return self._may_expand and self.key(node) is None
 
     def _is_known(self, node: NodeId) -> bool:
         key = self.key(node)
@@ -129,8 +140,8 @@ class Ledger:
         elif any(isinstance(result, Expand) for result in results):
             self._expand(node, results)
         elif results and not called.count:
-            with self.lock:
-                self._drop(self.plan.block(node))
+            # nobody is told of it, and what is given its value does not run either
+            self._pass_on(node, collect(self.book.spec(node), [Blocked() for _ in results]))
         else:
             spec = self.book.spec(node)
             value = collect(spec, [result for result in results if isinstance(result, Outputs | Blocked | NodeValue)])
@@ -164,19 +175,29 @@ class Ledger:
         expansion = expand(node, results, self.live)
         self._check_limits(node, expansion.calls)
         self._check_outputs(expansion)
+        bound = self.book.bind({**self._drawn_in(expansion), **expansion.calls})
         standing = self.book.standing
         with self.lock:
             self.live.grow(node, expansion.calls, expansion.shown)
-            admitted = self.book.admit({**self._drawn_in(expansion), **expansion.calls})
+            admitted = self.book.enter(bound)
             self.expansions[node] = [relinked(part, standing) for part in expansion.parts]
             targets = [
                 standing(inner) for inner, call in expansion.calls.items() if is_output(self._tools.registry, call.type)
             ]
+            if targets:
+                self._remember_outputs_within(node)
             self._drop(self.plan.expand(node, admitted, map(standing, expansion.sources), targets))
             self._fail_unbound(admitted)
         if expansion.calls:
             self._post(events.NodeExpanded(self._run.job, node, self.live.shown(node), tuple(expansion.calls)))
         self._announce_hits()
+
+    def _remember_outputs_within(self, node: NodeId) -> None:
+        """What ``node`` comes to, and those that became it, is not to be kept: its output nodes would not run when it is known."""
+        at: NodeId | None = node
+        while at is not None and at not in self._unkept:
+            self._unkept.add(at)
+            at = self.live.parent(at)
 
     def _check_limits(self, node: NodeId, calls: Mapping[NodeId, Call]) -> None:
         limits = self._run.limits
@@ -211,7 +232,8 @@ class Ledger:
 
     def assemble(self, node: NodeId, claim: Claim | Unshared) -> None:
         value = assemble(self.book.spec(node), self.expansions[node], self.slot)
-        self._accept_made(node, Made(value, 0.0, lasting=False), claim)
+        kept = Unshared() if node in self._unkept else claim
+        self._accept_made(node, Made(value, 0.0, lasting=False), kept)
 
     def _accept_made(self, node: NodeId, made: Made, claim: Claim | Unshared) -> None:
         claim.land(made)
@@ -225,10 +247,13 @@ class Ledger:
         self._finish(node, hit.value)
 
     def _finish(self, node: NodeId, value: Handle) -> None:
+        self._pass_on(node, value)
+        self._announce_twins(node, value)
+
+    def _pass_on(self, node: NodeId, value: Handle) -> None:
         with self.lock:
             self.handles[node] = value
             self._drop(self.plan.finish(node))
-        self._announce_twins(node, value)
 
     def _announce_hits(self) -> None:
         """Tell of what was found in the cache, and put its files where this run's files go."""
@@ -275,6 +300,7 @@ class Ledger:
         spec = self._tools.registry.get(failure.class_type)
         failure = failure.located(self.live.shown(node), spec.pack if spec else None)
         self.failures[node] = failure
+        self.is_over = self.is_over or self._run.stop_on_failure
         self._post(
             events.NodeFailed(
                 self._run.job,

@@ -6,7 +6,7 @@ up, and what only that needed is not needed any more.
 
     IDLE ──need──▶ WAITING ──sources there──▶ READY ──start──▶ RUNNING ──finish──▶ DONE ──no user left──▶ FREED
       ▲               │  ▲                                      │  │
-      └──not needed───┘  └────────demand, expand────────────────┘  └──fail, block──▶ FAILED, BLOCKED (then users: SKIPPED, BLOCKED)
+      └──not needed───┘  └────────demand, expand────────────────┘  └──fail──▶ FAILED (then users: SKIPPED)
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ class State(enum.Enum):
     DONE = "done"
     FREED = "freed"
     FAILED = "failed"
-    BLOCKED = "blocked"
     SKIPPED = "skipped"
 
 
 _AHEAD = frozenset({State.WAITING, State.READY})
-_OVER = frozenset({State.FAILED, State.BLOCKED, State.SKIPPED})
+_OVER = frozenset({State.FAILED, State.SKIPPED})
 
 _NO_NAMES: frozenset[str] = frozenset()
 
@@ -73,16 +72,19 @@ class Plan:
         known: Callable[[NodeId], bool] = lambda node: False,
         lazy: Callable[[str], frozenset[str]] = lambda type_: _NO_NAMES,
         lane: Callable[[str], Hashable] = lambda type_: None,
+        hold: Callable[[NodeId], bool] = lambda node: False,
         groups: Mapping[NodeId, Hashable] | None = None,
     ) -> None:
         """``known`` says whether a node's value can be had without running it; it is asked once, when the node is first needed.
 
         ``lazy`` and ``lane`` give, for a node type, its lazy inputs and the lane its nodes run in. ``keep`` are targets whose values
-        are never dropped. ``groups`` is for ``engine.run.order``.
+        are never dropped; nor are those of which ``hold`` says that they could not be had again: a node may yet become others that
+        link to them. ``groups`` is for ``engine.run.order``.
         """
         self._known = known
         self._lazy = lazy
         self._lane = lane
+        self._hold = hold
         self._lanes: dict[NodeId, Hashable] = {}
         self._nodes: dict[NodeId, _Node] = {}
         self._heaps: dict[Hashable, list[tuple[tuple[int, ...], int, NodeId]]] = {}
@@ -161,7 +163,7 @@ class Plan:
         for user in entry.requirers:
             self._arrived(user, node)
         freed = self._let_go(node)
-        if not entry.users and not entry.keep:
+        if self._is_droppable(node):
             entry.state = State.FREED
             freed.append(node)
         return freed
@@ -205,11 +207,7 @@ class Plan:
 
     def fail(self, node: NodeId) -> list[NodeId]:
         """``node`` will never have a value, and so nothing that requires it. Returns what may be dropped."""
-        return self._give_up(node, State.FAILED, State.SKIPPED)
-
-    def block(self, node: NodeId) -> list[NodeId]:
-        """``node`` chose to yield nothing, and so does all that requires it. Returns what may be dropped."""
-        return self._give_up(node, State.BLOCKED, State.BLOCKED)
+        return self._give_up(node, State.FAILED)
 
     # how
 
@@ -287,7 +285,7 @@ class Plan:
         freed: list[NodeId] = []
         for at in hopeless:
             if self._nodes[at].state is State.WAITING:
-                freed += self._give_up(at, State.SKIPPED, State.SKIPPED)
+                freed += self._give_up(at, State.SKIPPED)
         return freed
 
     def _require(self, user: NodeId, source: NodeId) -> None:
@@ -318,11 +316,15 @@ class Plan:
         for source in list(entry.missing):
             freed += self._need(source)
         if any(self._nodes[source].state in _OVER for source in entry.required):
-            freed += self._give_up(name, State.SKIPPED, State.SKIPPED)
+            freed += self._give_up(name, State.SKIPPED)
         self._ready_if_complete(name)
         return freed
 
-    def _give_up(self, name: NodeId, state: State, users_state: State) -> list[NodeId]:
+    def _is_droppable(self, name: NodeId) -> bool:
+        entry = self._nodes[name]
+        return not (entry.users or entry.keep or self._hold(name))
+
+    def _give_up(self, name: NodeId, state: State) -> list[NodeId]:
         freed: list[NodeId] = []
         waiting = [(name, state)]
         while waiting:
@@ -331,7 +333,7 @@ class Plan:
             if entry.state in _OVER:
                 continue
             entry.state = verdict
-            waiting += [(user, users_state) for user in entry.requirers if self._nodes[user].state in _AHEAD]
+            waiting += [(user, State.SKIPPED) for user in entry.requirers if self._nodes[user].state in _AHEAD]
             freed += self._let_go(at)
         return freed
 
@@ -347,7 +349,7 @@ class Plan:
             entry = self._nodes[source]
             entry.users.discard(user)
             entry.requirers.discard(user)
-            if entry.state is State.DONE and not entry.users and not entry.keep:
+            if entry.state is State.DONE and self._is_droppable(source):
                 entry.state = State.FREED
                 freed.append(source)
             elif entry.state in _AHEAD and not entry.requirers and not entry.target:

@@ -208,11 +208,8 @@ class Session:
             if not self._is_cancelled():
                 error = DefinitionError("cancelled its own task; a node must not do that, it may raise an error")
                 self._ledger.fail(node, self._ledger.failure(node, error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._ledger.fail(node, self._ledger.failure(node, error))
-            if self._run.stop_on_failure:
-                self._abandoned = True
-                self._wake_up()
         finally:
             if not attempt.goes_on:
                 with self._ledger.lock:
@@ -267,7 +264,7 @@ class Session:
     # small things
 
     def _is_cancelled(self) -> bool:
-        return self._abandoned or self._cancel()
+        return self._abandoned or self._ledger.is_over or self._cancel()
 
     def _check_cancelled(self) -> None:
         if self._is_cancelled():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 from engine.fileref import FileRef
@@ -99,7 +100,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _parts(item: Any) -> Sequence[Any]:
-    if isinstance(item, Mapping):
+    if isinstance(item, dict | MappingProxyType):  # any other mapping may make its values when it is asked for them
         return [*item.keys(), *item.values()]
     if isinstance(item, list | tuple | set | frozenset):
         return list(item)

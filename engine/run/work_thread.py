@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
+
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +67,10 @@ class WorkThread:
 
     def _serve(self) -> None:
         while (call := self._queue.get()) is not None:
-            call()
+            try:
+                call()
+            except BaseException:  # whatever it is, those who come after must not wait for ever
+                _log.exception("%s: what was posted raised", self._name)
             del call  # not to keep values alive while waiting for more
 
 

@@ -91,14 +91,6 @@ def test_a_failure_gives_up_its_users_and_what_only_they_needed() -> None:
     assert plan.ready() == []
 
 
-def test_a_block_is_passed_on() -> None:
-    """Whatever requires a blocked node is blocked too."""
-    plan = make(DIAMOND)
-    plan.start(NodeId("a"))
-    plan.block(NodeId("a"))
-    assert plan.nodes(State.BLOCKED) == ["a", "b", "c", "d"]
-
-
 LAZY: Calls = {
     "a": ("Const", {}),
     "b": ("Add", {"a": "a/0"}),
@@ -240,3 +232,13 @@ def test_values_are_held_exactly_as_long_as_somebody_needs_them(graph: Graph, da
         assert set(freed) <= held
         held -= set(freed)
     assert held == kept
+
+
+def test_what_could_not_be_had_again_is_held_to_the_end() -> None:
+    """A value that ``hold`` names is never among those to drop."""
+    calls = graph(a=("Const", {}), b=("Add", {"a": "a/0"}))
+    plan = Plan(calls, ids("b"), hold=lambda node: node == "a")
+    for node in ids("a", "b"):
+        plan.start(node)
+        assert plan.finish(node) == (["b"] if node == "b" else [])
+    assert plan.state(NodeId("a")) is State.DONE
