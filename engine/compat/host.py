@@ -66,8 +66,10 @@ class Host:
     """Jobs that one of their own nodes told to stop."""
     cancel: Callable[[str | None], None] = lambda job: None
     """Stops a job; for None, whatever runs."""
-    at_work: Callable[[NodeContext], None] = lambda context: None
-    """Told of each call before a pack's code runs, which may end the process."""
+    at_work: Callable[[NodeContext, bool], None] = lambda context, is_over: None
+    """Told of each call before a pack's code runs, which may end the process, and when it is over."""
+    asking: Callable[[str | None], None] = lambda hook: None
+    """Told of each question to a class before the pack's code runs, in words, and with None when there is an answer."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,15 @@ def host() -> Host:
     if not _hosts:
         raise RuntimeError("no host: this process does not load node packs")
     return _hosts[0]
+
+
+@contextlib.contextmanager
+def asking(hook: str) -> Iterator[None]:
+    """A question to a pack's class, for as long as the block lasts; told where there is a host to tell."""
+    tell = _hosts[0].asking if _hosts else lambda hook: None
+    tell(hook)
+    yield
+    tell(None)
 
 
 @contextlib.contextmanager

@@ -98,6 +98,13 @@ def _odd(value: Any) -> Any:
     """What a node may have put into its ui data beside plain values: large integers, numpy's numbers, sets, paths."""
     if isinstance(value, int):
         return msgpack.ExtType(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    try:
+        return _plainer(value)
+    except Exception:  # an object may do anything when it is looked at
+        return f"<{type(value).__name__}>"
+
+
+def _plainer(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         return value.item()
     if isinstance(value, Mapping):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
@@ -26,8 +28,14 @@ from engine.run.events import OnEvent
 
 _START: Final = "from engine.jobs.worker import main; main()"
 _POLL: Final = 0.1
-_LAST_WORDS: Final = 10.0
-"""Seconds a process has to end when its connection is gone, or it was told to."""
+_LAST_WORDS: Final = 2.0
+"""Seconds in which what a dead process said last is read."""
+_TO_END: Final = 10.0
+"""Seconds a process has to end when it is told to."""
+_TO_CONNECT: Final = 60.0
+"""Seconds it has to come up: before a pack or torch is imported."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class Listener:
     on_event: OnEvent
     on_work: Callable[[NodeId, str, NodeId], None]
     """Told of each call of a pack's node before it begins: the node, its type, and the node it is shown as."""
+    on_rest: Callable[[NodeId], None]
+    """Told of its end."""
 
 
 class WorkerDied(MezzotintError):
@@ -52,18 +62,29 @@ class WorkerProcess:
         """The first message: what was loaded. Or ``WorkerDied``."""
         self.loading: str | None = None
         """The pack whose code was about to run when it was last heard of."""
+        self.loading_since = time.monotonic()
+        self.asking: str | None = None
+        """The question that a pack's class was last asked and has not answered, in words."""
         self._on_broadcast = on_broadcast
         self._numbers = itertools.count(1)
         self._pending: dict[int, Future[Any]] = {}
         self._listeners: dict[int, Listener] = {}
         self._lock = threading.Lock()
         self._verdict: str | None = None
+        self._buried = False
         self._process, self._connection = _start(settings)
-        threading.Thread(target=self._read, name="mezzotint-worker-reader", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="mezzotint-worker-reader", daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._await_death, name="mezzotint-worker-waiter", daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether it was ended from here, for a reason."""
+        return self._verdict is not None
 
     @property
     def pid(self) -> int:
@@ -84,21 +105,23 @@ class WorkerProcess:
     def kill(self, verdict: str) -> None:
         """End the process at once; ``verdict`` is what those who wait for it are told."""
         self._verdict = self._verdict or verdict
-        self._process.kill()
+        _kill(self._process)
 
     def close(self) -> None:
         """Let it end; kill it if it does not."""
         self._verdict = self._verdict or "it was told to end"
         self._send({"op": "close"})
         try:
-            self._process.wait(_LAST_WORDS)
+            self._process.wait(_TO_END)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            _kill(self._process)
             self._process.wait()
 
     def _ask(self, message: Mapping[str, Any], listener: Listener | None) -> tuple[int, Future[Any]]:
         future: Future[Any] = Future()
         with self._lock:
+            if self._buried:
+                raise WorkerDied(self._verdict or "it ended")
             number = next(self._numbers)
             self._pending[number] = future
             if listener is not None:
@@ -108,20 +131,33 @@ class WorkerProcess:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         """To a process that is gone nothing is sent: its end is told on the reading thread."""
-        try:
-            with self._lock:
-                send(self._connection, message)
-        except OSError:
-            if not self.is_alive:
-                self._bury()
+        with contextlib.suppress(OSError), self._lock:
+            send(self._connection, message)
 
     def _read(self) -> None:
+        """On a thread: take what it says, until there is no more."""
         while True:
             try:
-                self._take(receive(self._connection))
+                message = receive(self._connection)
             except (EOFError, OSError):
-                self._bury()
                 return
+            except Exception:
+                _log.exception("a worker sent what cannot be read")
+                self.kill("it sent what cannot be read")
+                return
+            try:
+                self._take(message)
+            except Exception:  # who listens must not be able to end the listening
+                _log.exception("a message of a worker was not taken: %s", message.get("op"))
+
+    def _await_death(self) -> None:
+        """On a thread: when the process has ended, and what it said last was read, tell everybody who waits.
+
+        Its own end is what counts: a process that a pack left behind may hold the connection open.
+        """
+        code = self._process.wait()
+        self._reader.join(_LAST_WORDS)
+        self._bury(code)
 
     def _take(self, message: Mapping[str, Any]) -> None:
         number = message.get("id", 0)
@@ -130,6 +166,10 @@ class WorkerProcess:
                 self._listeners[number].on_event(event_from_plain(message["event"]))
             case "at_work" if number in self._listeners:
                 self._listeners[number].on_work(*message["call"])
+            case "rested" if number in self._listeners:
+                self._listeners[number].on_rest(message["node"])
+            case "asking":
+                self.asking = message["hook"]
             case "result":
                 self._settle(number, message["result"], None)
             case "answer":
@@ -137,7 +177,7 @@ class WorkerProcess:
             case "broadcast":
                 self._on_broadcast(message["name"], message["data"])
             case "loading":
-                self.loading = message["pack"]
+                self.loading, self.loading_since = message["pack"], time.monotonic()
             case "ready":
                 self.loading = None
                 self.ready.set_result(dict(message))
@@ -153,17 +193,14 @@ class WorkerProcess:
         else:
             future.set_exception(MezzotintError(error))
 
-    def _bury(self) -> None:
+    def _bury(self, code: int) -> None:
         """The process is gone: tell everybody who waits for it."""
-        try:
-            code = self._process.wait(_LAST_WORDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
         error = WorkerDied(self._verdict or _how(code))
         with self._lock:
             waiting = [*self._pending.values()]
             self._pending.clear()
+            self._buried = True
+            self._connection.close()
         for future in waiting:
             future.set_exception(error)
         with contextlib.suppress(InvalidStateError):  # it was ready long ago
@@ -183,11 +220,12 @@ def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]
     key = secrets.token_bytes(32)
     with sockets.Listener(None, authkey=key) as listener:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START],
+            [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the folder it happens to be started in
             stdin=subprocess.PIPE,
             stdout=2,  # what packs print is for people; standard output may be read by a program
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # to be ended with all that it has started
         )
         assert process.stdin is not None
         try:
@@ -201,18 +239,35 @@ def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]
 
 def _accept(listener: sockets.Listener, process: subprocess.Popen[str]) -> Connection:
     """The connection of ``process``; raises ``ResourceError`` if it ends without one."""
-    accepted: SimpleQueue[Connection] = SimpleQueue()
+    accepted: SimpleQueue[Connection | Exception] = SimpleQueue()
 
     def wait() -> None:
         try:
             accepted.put(listener.accept())
-        except Exception:  # closed, since the process has ended, or somebody else tried without the key
-            return
+        except Exception as error:  # closed, since the process has ended, or somebody else tried without the key
+            accepted.put(error)
 
     threading.Thread(target=wait, daemon=True).start()
+    deadline = time.monotonic() + _TO_CONNECT
     while True:
         try:
-            return accepted.get(timeout=_POLL)
+            got = accepted.get(timeout=_POLL)
         except Empty:
             if process.poll() is not None:
                 raise ResourceError(f"a worker could not be started: {_how(process.returncode)}") from None
+            if time.monotonic() < deadline:
+                continue
+            got = TimeoutError(f"no answer within {_TO_CONNECT:g} s")
+        if not isinstance(got, Exception):
+            return got
+        _kill(process)
+        raise ResourceError(f"a worker could not be started: {got}")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process at once, and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()

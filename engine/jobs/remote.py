@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -32,7 +33,8 @@ NODE_TIMEOUT: Final = 3600.0
 _GRACE: Final = 10.0
 """Seconds a run has to stop when it is told to while a pack's node is at work; then its process is killed."""
 _START: Final = 600.0
-"""Seconds the packs have to load."""
+"""Seconds each pack has to load."""
+_POLL: Final = 0.2
 _ANSWER: Final = 60.0
 """Seconds a class has to say what its choices are, and the like."""
 
@@ -65,6 +67,7 @@ class RemoteExecutor:
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
         self._loaded: Loaded | None = None
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -75,18 +78,17 @@ class RemoteExecutor:
     @property
     def loaded(self) -> Loaded:
         """What the worker has; starts it if it is not there."""
-        self._living()
-        assert self._loaded is not None
-        return self._loaded
+        return self._living()[1]
 
     @property
     def pid(self) -> int:
         """Of the worker; starts it if it is not there."""
-        return self._living().pid
+        return self._living()[0].pid
 
     def close(self) -> None:
         """Let the worker end."""
         with self._lock:
+            self._is_closed = True
             if self._process is not None:
                 self._process.close()
                 self._process = None
@@ -108,30 +110,33 @@ class RemoteExecutor:
         return run_in_loop(lambda: self.run(run, on_event, cancel))
 
     async def _attempt(self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, is_last: bool) -> RunResult:
-        process = await asyncio.to_thread(self._living)
-        packs = {spec.type: spec.pack for spec in self.loaded.specs if spec.pack}
+        process, loaded = await asyncio.to_thread(self._living)
+        packs = {spec.type: spec.pack for spec in loaded.specs if spec.pack}
         underway = Underway(process, run, on_event, cancel or CancelToken(), packs)
         return await underway.end(self._patience, is_last=is_last)
 
     # the process
 
-    def _living(self) -> WorkerProcess:
+    def _living(self) -> tuple[WorkerProcess, Loaded]:
         """The worker, started anew if there is none. A pack that ends the process while it is imported is left out from then on."""
         with self._lock:
-            while self._process is None or not self._process.is_alive:
+            if self._is_closed:
+                raise UsageError("the executor is closed")
+            while self._process is None or self._loaded is None or not self._process.is_alive:
                 self._process = None
                 process = WorkerProcess(self._settings, self._on_broadcast)
                 try:
-                    ready = process.ready.result(_START)
+                    self._loaded = self._understand(_when_ready(process))
+                    self._process = process
                 except TimeoutError:
                     process.kill("its packs took too long to load")
                     self._leave_out(process.loading, f"its import did not come to an end within {_START:g} s")
                 except WorkerDied as error:
                     self._leave_out(process.loading, f"its import failed: {error}")
-                else:
-                    self._process = process
-                    self._loaded = self._understand(ready)
-            return self._process
+                except BaseException:
+                    process.kill("nobody waits for it any more")
+                    raise
+            return self._process, self._loaded
 
     def _leave_out(self, pack: str | None, reason: str) -> None:
         if pack is None or pack in self._settings.skip:
@@ -150,12 +155,28 @@ class RemoteExecutor:
     def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
         """Ask a node class something, and wait. Raises ``MezzotintError`` for whatever goes wrong there."""
         try:
-            try:
-                return self._living().ask(what, type_, arguments).result(_ANSWER)
-            except WorkerDied:  # as for a run; who ends the process by answering does it again
-                return self._living().ask(what, type_, arguments).result(_ANSWER)
+            return self._ask_once(what, type_, arguments)
+        except WorkerDied:  # as for a run; who ends the process by answering does it again
+            return self._ask_once(what, type_, arguments)
+
+    def _ask_once(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
+        process = self._living()[0]
+        try:
+            return process.ask(what, type_, arguments).result(_ANSWER)
         except TimeoutError:
-            raise MezzotintError(f"{type_} did not say its {what} within {_ANSWER:g} s") from None
+            why = f"{type_} did not say its {what} within {_ANSWER:g} s"
+            process.kill(f"{why}, so its process was ended")
+            raise MezzotintError(why) from None
+
+
+def _when_ready(process: WorkerProcess) -> dict[str, Any]:
+    """What it says when everything is loaded. Raises ``TimeoutError`` when one pack takes too long, ``WorkerDied``."""
+    while True:
+        try:
+            return process.ready.result(_POLL)
+        except TimeoutError:
+            if time.monotonic() - process.loading_since > _START:
+                raise
 
 
 @dataclass(frozen=True, slots=True)

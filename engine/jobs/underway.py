@@ -30,6 +30,8 @@ class Patience:
     """Without any sign of life, while a pack's node is at work."""
     grace: float
     """To stop, when it is told to while a pack's node is at work."""
+    idle_grace: float = 60.0
+    """To stop, when it is told to while no node is at work."""
 
 
 class Underway:
@@ -49,7 +51,7 @@ class Underway:
         self._on_event = on_event
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
-        self._watch = Watch(packs)
+        self._watch = Watch(packs, time.monotonic())
         self._woken = asyncio.Event()
         self._told: float | None = None
         """When it was told to stop."""
@@ -59,7 +61,11 @@ class Underway:
 
         Unless it is the last attempt, raises ``WorkerDied`` where the process was gone before it had begun.
         """
-        listener = Listener(partial(self._pass_on, self._hear), partial(self._pass_on, self._begin))
+        listener = Listener(
+            on_event=partial(self._pass_on, self._hear),
+            on_work=partial(self._pass_on, self._begin),
+            on_rest=partial(self._pass_on, self._rest),
+        )
         number, answer = self._process.run(run_to_plain(self._run), listener)
         unsubscribe = self._cancel.subscribe(partial(self._pass_on, self._woken.set))
         future = asyncio.wrap_future(answer)
@@ -69,10 +75,13 @@ class Underway:
                 self._see_to_it(number, patience)
             return result_from_plain(future.result())
         except WorkerDied as error:
-            if not (is_last or self._watch.has_begun or self._cancel()):
+            if not (is_last or self._watch.has_begun or self._process.was_ended or self._cancel()):
                 raise
             return self._buried(str(error))
         except asyncio.CancelledError:
+            if self._cancel():  # for the second time
+                self._process.kill("it was told to stop at once")
+                raise
             self._process.cancel(number)
             with contextlib.suppress(MezzotintError):
                 await asyncio.shield(asyncio.wait([future], timeout=patience.grace))
@@ -92,6 +101,9 @@ class Underway:
     def _begin(self, node: NodeId, class_type: str, shown: NodeId) -> None:
         self._watch.begin(node, class_type, shown, time.monotonic())
 
+    def _rest(self, node: NodeId) -> None:
+        self._watch.rest(node, time.monotonic())
+
     async def _wait(self, future: asyncio.Future[Any]) -> None:
         """Until it has ended, or was cancelled, or it is time to look."""
         woken = asyncio.ensure_future(self._woken.wait())
@@ -107,11 +119,13 @@ class Underway:
         if self._cancel() and self._told is None:
             self._told = now
             self._process.cancel(number)
-        late = self._told is not None and now - self._told > patience.grace
-        if late and self._watch.is_pack_at_work:
+        waited = 0.0 if self._told is None else now - self._told
+        if self._watch.is_pack_at_work and waited > patience.grace:
             self._process.kill(
                 f"it did not stop within {patience.grace:g} s of being told to, so its process was ended"
             )
+        elif self._watch.is_idle and waited > patience.idle_grace:
+            self._process.kill("it did not stop when it was told to, so its process was ended")
         elif self._watch.is_silent(now, patience.node):
             self._process.kill(
                 f"there was no sign of life for {patience.node:g} s, so its process was ended; "
@@ -127,7 +141,8 @@ class Underway:
         status: Literal["cancelled", "failed"] = "cancelled" if was_cancelled else "failed"
         self._hear(events.JobFinished(self._run.job, status))
         if failure is None and not was_cancelled:
-            raise ResourceError(f"the worker ended before a node was at work: {why}")
+            asked = f"while {self._process.asking} was asked" if self._process.asking else "before a node was at work"
+            raise ResourceError(f"the worker ended {asked}: {why}")
         return RunResult(
             job=self._run.job,
             status=status,

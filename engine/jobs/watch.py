@@ -23,25 +23,36 @@ class Watch:
 
     packs: Mapping[str, str]
     """The pack of each node type that comes from one."""
+    since: float = 0.0
+    """When it was asked for, by the clock of all other times here."""
     ran: list[NodeId] = field(default_factory=list)
     cached: list[NodeId] = field(default_factory=list)
     ui: dict[NodeId, dict[str, list[Any]]] = field(default_factory=dict)
     inner: dict[NodeId, NodeId] = field(default_factory=dict)
     _at_work: dict[NodeId, _AtWork] = field(default_factory=dict)
-    """In the order in which they began."""
+    """In the order in which they began. Of a pack's nodes it is known to the call; ours are in it until they have a value."""
     _last: float | None = None
 
     def begin(self, node: NodeId, class_type: str, shown: NodeId, now: float) -> None:
-        """A node is about to be called."""
+        """A pack's node is about to be called."""
         self._last = now
+        self._start(node, class_type, shown)
+
+    def rest(self, node: NodeId, now: float) -> None:
+        """The call of a pack's node is over, though there may be another."""
+        self._last = now
+        self._at_work.pop(node, None)
+
+    def _start(self, node: NodeId, class_type: str, shown: NodeId) -> None:
+        self._at_work.pop(node, None)
         self._at_work[node] = _AtWork(class_type, shown)
 
     def hear(self, event: events.Event, now: float) -> None:
         """``now`` is in seconds of any clock, the same for all calls."""
         self._last = now
         match event:
-            case events.NodeStarted(node=node, class_type=class_type, shown=shown):
-                self._at_work[node] = _AtWork(class_type, shown)
+            case events.NodeStarted(node=node, class_type=class_type, shown=shown) if class_type not in self.packs:
+                self._start(node, class_type, shown)
             case events.NodeFinished(node=node, ui=ui):
                 self._over(node, ui)
                 self.ran.append(node)
@@ -65,13 +76,19 @@ class Watch:
         return self._last is not None
 
     def is_silent(self, now: float, timeout: float) -> bool:
-        """Whether a pack's node is at work and nothing was heard of the run for ``timeout`` seconds."""
-        return self.is_pack_at_work and self._last is not None and now - self._last > timeout
+        """Whether nothing was heard of the run for ``timeout`` seconds, and it is not our own nodes that take their time."""
+        late = now - (self.since if self._last is None else self._last) > timeout
+        return late and (self.is_pack_at_work or not self._at_work)
 
     @property
     def is_pack_at_work(self) -> bool:
         """Whether one of the nodes at work is a pack's. Our own look often enough whether they are to stop."""
         return any(work.class_type in self.packs for work in self._at_work.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no node is known to be at work: files are read, or classes asked for what they say of their inputs."""
+        return not self._at_work
 
     def verdict(self, why: str) -> NodeFailed | None:
         """The failure of whoever was at work when the process died: of several the one that began last, a pack's before our own."""

@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
@@ -76,14 +78,19 @@ class Worker:
         """The number of each run under way, by its job."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
+        self._executor: Executor | None = None
+        # of their own: one that does not answer must not keep the threads that runs need
+        self._asks = ThreadPoolExecutor(4, thread_name_prefix="mezzotint-ask")
 
     async def serve(self) -> None:
         """Load the packs, say what there is, and work until told to close, or left alone."""
         loop = asyncio.get_running_loop()
+        # before any pack is imported: whatever it does, this process ends with the other
+        threading.Thread(target=self._read, args=(loop,), name="mezzotint-reader", daemon=True).start()
         report = await asyncio.to_thread(self._load, loop)
         with open_executor(self._settings, self._registry, self._files, self._settings.device) as executor:
+            self._executor = executor
             self._send(self._ready(report))
-            threading.Thread(target=self._read, args=(loop, executor), name="mezzotint-reader", daemon=True).start()
             await self._closed.wait()
             for cancel in self._cancels.values():
                 cancel.cancel()
@@ -104,6 +111,7 @@ class Worker:
             loop=loop,
             cancel=self._cancel_job,
             at_work=self._tell_at_work,
+            asking=lambda hook: self._send({"op": "asking", "hook": hook}),
         )
         loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
         sources = find_packs(settings.pack_folders()) + (installed_packs() if settings.installed_packs else [])
@@ -121,20 +129,20 @@ class Worker:
 
     # at work
 
-    def _read(self, loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         """On a thread: waits for messages. When the other end is gone there is nothing to work for, whatever is running."""
         while True:
             try:
                 message = receive(self._connection)
-            except (EOFError, OSError):
+            except Exception:
                 os._exit(0)
-            loop.call_soon_threadsafe(self._handle, message, executor)
+            loop.call_soon_threadsafe(self._handle, message)
 
-    def _handle(self, message: Mapping[str, Any], executor: Executor) -> None:
+    def _handle(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
-            case "run":
+            case "run" if self._executor is not None:
                 self._cancels[message["id"]] = CancelToken()
-                self._spawn(self._run(message, executor))
+                self._spawn(self._run(message, self._executor))
             case "ask":
                 self._spawn(self._answer(message))
             case "cancel" if message["id"] in self._cancels:
@@ -150,9 +158,10 @@ class Worker:
     async def _run(self, message: Mapping[str, Any], executor: Executor) -> None:
         number = message["id"]
         cancel = self._cancels[number]
-        run = run_from_plain(message["run"])
-        self._jobs[run.job] = number
+        job = message["run"]["job"]
+        self._jobs[job] = number
         try:
+            run = run_from_plain(message["run"])
             result = await executor.run(
                 run, lambda event: self._send({"op": "event", "id": number, "event": event_to_plain(event)}), cancel
             )
@@ -160,7 +169,8 @@ class Worker:
         except Exception as error:
             self._send({"op": "answer", "id": number, "error": one_line(error)})
         finally:
-            del self._cancels[number], self._jobs[run.job]
+            del self._cancels[number]
+            self._jobs.pop(job, None)
 
     def _cancel_job(self, job: str | None) -> None:
         """A pack asks for it; without a name whatever runs is meant."""
@@ -168,8 +178,11 @@ class Worker:
             if job in (None, name):
                 self._cancels[number].cancel()
 
-    def _tell_at_work(self, context: NodeContext) -> None:
+    def _tell_at_work(self, context: NodeContext, is_over: bool) -> None:
         """At once, and not with the events, which go out every few milliseconds: there may be none any more."""
+        if is_over:
+            self._send({"op": "rested", "id": self._jobs.get(context.job, 0), "node": context.node})
+            return
         shown = context.graph.shown(context.node)
         call = [context.node, context.class_type, shown]
         self._send({"op": "at_work", "id": self._jobs.get(context.job, 0), "call": call})
@@ -177,9 +190,10 @@ class Worker:
     async def _answer(self, message: Mapping[str, Any]) -> None:
         """Ask a node class something, on a thread: it is the pack's code that answers."""
         try:
-            value = await asyncio.to_thread(self._ask, message["what"], message["type"], message["arguments"])
+            ask = partial(self._ask, message["what"], message["type"], message["arguments"])
+            value = await asyncio.get_running_loop().run_in_executor(self._asks, ask)
             self._send({"op": "answer", "id": message["id"], "value": value})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             text = str(error) if isinstance(error, MezzotintError) else one_line(error)
             self._send({"op": "answer", "id": message["id"], "error": text})
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from engine.compat import interrupts
-from engine.compat.host import calling, host
+from engine.compat.host import asking, calling, host
 from engine.compat.model_values import wrapped
 from engine.errors import DefinitionError
 from engine.graph.graph import Link
@@ -184,10 +184,13 @@ class PackNode:
     @contextmanager
     def _at_work(self, ctx: NodeContext) -> Iterator[None]:
         """What a pack finds around it: the call it is in. One that asked for its run to stop is stopped at the end of the call."""
-        host().at_work(ctx)
-        with calling(ctx):
-            yield
-            interrupts.check(ctx)
+        host().at_work(ctx, False)
+        try:
+            with calling(ctx):
+                yield
+                interrupts.check(ctx)
+        finally:
+            host().at_work(ctx, True)
 
     def _arguments(self, ctx: NodeContext, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         arguments = {name: wrapped(_plain_links(value)) for name, value in inputs.items()}
@@ -271,7 +274,8 @@ def fingerprint_of(cls: Any) -> Fingerprint | None:
 
     def fingerprint(**inputs: Any) -> Any:
         try:
-            return run(cls.IS_CHANGED(**_accepted(cls, cls.IS_CHANGED, inputs)))
+            with asking(f"IS_CHANGED of {cls.__name__}"):
+                return run(cls.IS_CHANGED(**_accepted(cls, cls.IS_CHANGED, inputs)))
         except (Exception, SystemExit):  # as in ComfyUI: who cannot say whether it changed has changed
             return float("nan")
 
@@ -284,7 +288,8 @@ def check_of(cls: Any) -> Check | None:
         return None
 
     def check(**inputs: Any) -> str | None:
-        verdict = run(cls.VALIDATE_INPUTS(**_accepted(cls, cls.VALIDATE_INPUTS, inputs)))
+        with asking(f"VALIDATE_INPUTS of {cls.__name__}"):
+            verdict = run(cls.VALIDATE_INPUTS(**_accepted(cls, cls.VALIDATE_INPUTS, inputs)))
         if verdict is True or verdict is None:
             return None
         return str(verdict) if verdict is not False else "the node's own check says that its inputs are not valid"

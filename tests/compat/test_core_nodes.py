@@ -70,7 +70,7 @@ def test_models_are_found_in_folders_that_packs_added(tmp_path: Path) -> None:
     shutil.copy(ROOT / "models/checkpoints/demo.safetensors", tmp_path / "more/mine.safetensors")
     folder_paths.add_model_folder_path("checkpoints", str(tmp_path / "more"))
     model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint("mine.safetensors")
-    assert [part.part for part in (model, clip, vae)] == ["unet", "clip", "vae"]
+    assert [part.ref.part for part in (model, clip, vae)] == ["unet", "clip", "vae"]
     assert model.location == str(tmp_path / "more/mine.safetensors")
 
 

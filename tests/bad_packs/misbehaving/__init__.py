@@ -211,3 +211,25 @@ class BP_ImagineChanged(Base):
 
     def go(self, value):
         return (value,)
+
+
+@register
+class BP_Forks(Base):
+    """Leaves a child behind that outlives it, as pools of processes do."""
+
+    def go(self, value):
+        if os.fork() == 0:
+            time.sleep(300)
+            os._exit(0)
+        os._exit(9)
+
+
+@register
+class BP_HangsWhenAsked(Base):
+    @classmethod
+    def IS_CHANGED(cls, value):
+        while True:
+            time.sleep(0.05)
+
+    def go(self, value):
+        return (value,)

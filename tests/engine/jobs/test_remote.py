@@ -16,7 +16,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from engine.errors import MezzotintError, UsageError
+from engine.errors import MezzotintError, ResourceError, UsageError
 from engine.graph.api_format import read_api
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.graph.validate import validate
@@ -559,3 +559,45 @@ def test_loading_packs_leaves_this_process_as_it_was(everything: RemoteExecutor)
     settings = everything._settings.to_json()
     done = subprocess.run([sys.executable, "-c", script, settings], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [len(everything.loaded.specs), []]
+
+
+# what a process leaves behind, and where it is started
+
+
+def test_a_child_that_outlives_its_process_keeps_nobody_waiting(worker: RemoteExecutor) -> None:
+    """The end of the process itself is what counts, whoever holds its connection; the next run works."""
+    began = time.monotonic()
+    (failure,) = worker.run_sync(Run(bad("BP_Forks"))).failures
+    assert failure.reason == "it ended its process (exit code 9)"
+    assert time.monotonic() - began < PATIENCE
+    assert is_well(worker)
+
+
+def test_a_class_that_does_not_answer_is_named(places: WorkerSettings) -> None:
+    """No node is at work while IS_CHANGED hangs: the process is ended all the same, and the message says what was asked."""
+    with (
+        RemoteExecutor(places, node_timeout=1) as executor,
+        pytest.raises(
+            ResourceError, match="while IS_CHANGED of BP_HangsWhenAsked was asked: there was no sign of life"
+        ),
+    ):
+        executor.run_sync(Run(bad("BP_HangsWhenAsked")))
+
+
+def test_nothing_is_imported_from_the_folder_it_is_started_in(
+    places: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with modules of our names in it, as a checkout of ComfyUI is."""
+    for name in ("nodes.py", "server.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    with RemoteExecutor(places) as executor:
+        assert is_well(executor)
+
+
+def test_what_is_closed_starts_no_process(tmp_path: Path) -> None:
+    """Nobody would end it."""
+    executor = RemoteExecutor(settings_of(tmp_path, TESTS / "packs/loop_tools"))
+    executor.close()
+    with pytest.raises(UsageError, match="closed"):
+        executor.run_sync(Run(FINE))
