@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -80,6 +81,12 @@ class AliasFinder(MetaPathFinder):
         if real is None:
             raise ModuleNotFoundError(message(f"the module {fullname}"), name=fullname)
         return ModuleSpec(fullname, _AliasLoader(PREFIX + fullname), origin=real.origin)
+
+
+def place_modules(base: str) -> None:
+    """Let the modules lie in ``base`` for packs that look for the installation beside them and put files of their own there."""
+    for name in ("folder_paths", "prompt_server"):
+        importlib.import_module(PREFIX + name).__file__ = os.path.join(base, f"{name}.py")
 
 
 def install_aliases() -> None:

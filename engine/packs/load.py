@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from engine.compat.aliases import install_aliases
+from engine.compat.aliases import install_aliases, place_modules
+from engine.compat.folder_paths import get_base_path
 from engine.compat.host import Host, install
 from engine.errors import DefinitionError
 from engine.packs.contract import Instances, Pack, read_class
@@ -46,6 +47,7 @@ class Loader:
         """Import ``sources`` and add their node types to the registry."""
         install_aliases()
         install(self._host)
+        place_modules(get_base_path())
         _namespace(source.path.parent for source in sources)
         ready = [source for source in sources if self._prestart(source)]
         for source in ready:

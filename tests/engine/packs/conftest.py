@@ -80,7 +80,7 @@ def load(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
         (tmp_path / "packs").mkdir()
         (tmp_path / "packs" / "tested.py").write_text(SHOW + dedent(source))
         registry = Registry()
-        files = open_files(models=[], input=tmp_path, output=tmp_path, temp=tmp_path, state=tmp_path)
+        files = open_files(models=[tmp_path / "models"], input=tmp_path, output=tmp_path, temp=tmp_path, state=tmp_path)
         host = Host(files=files, registry=registry, settings=DeviceSettings(device="cpu"))
         loader = Loader(registry, host, lambda name: None)
         loader.load(find_packs([tmp_path / "packs"]))
