@@ -204,7 +204,7 @@ def test_a_pack_declares_a_type_of_its_own() -> None:
 
 def test_what_is_not_provided_says_so() -> None:
     with pytest.raises(NotProvidedError, match=r"docs/packs\.md"):
-        io.Autogrow.Input("a", template=None)
+        io.DynamicCombo.Input("a", options=[])
     with pytest.raises(AttributeError, match=r"NoSuch of comfy_api\.latest\._io"):
         _ = io.NoSuch
     twice = io.Schema("Twice", inputs=[io.Int.Input("a"), io.Int.Input("a")])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from engine.compat.comfy_api.latest._schema import Schema
+from engine.compat.comfy_api.latest._types import Autogrow
 from engine.compat.comfy_execution.graph_utils import ExecutionBlocker
 
 
@@ -172,6 +173,10 @@ def _call_of(cls: type[ComfyNode], given: Mapping[str, Any]) -> tuple[type[Comfy
     if schema.is_input_list:
         values = {name: value[0] if isinstance(value, list) and value else value for name, value in values.items()}
     inputs = {name: value for name, value in given.items() if name not in values}
+    for known in schema.inputs or ():
+        if isinstance(known, Autogrow.Input):
+            gathered = known.gathered(inputs)
+            inputs = {name: value for name, value in inputs.items() if name not in known.slots()} | {known.id: gathered}
     if not schema.accept_all_inputs:
         inputs = {name: value for name, value in inputs.items() if name in declared}
     bound = type(cls.__name__, (cls,), {"hidden": HiddenHolder(values), "__module__": cls.__module__})

@@ -55,7 +55,8 @@ class Schema:
         """The inputs in the shape of ``INPUT_TYPES``."""
         groups: dict[str, dict[str, Any]] = {"required": {}}
         for known in self.inputs or ():
-            groups.setdefault("optional" if known.optional else "required", {})[known.id] = known.described()
+            for name, (optional, slot) in known.slots().items():
+                groups.setdefault("optional" if optional else "required", {})[name] = slot.described()
         shown = {known.id for known in self.inputs or ()}
         if hidden := {one.name: one.value for one in self.hidden_inputs() if one.name not in shown}:
             groups["hidden"] = hidden

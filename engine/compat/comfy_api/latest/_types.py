@@ -127,6 +127,10 @@ class Input:
     def as_dict(self) -> dict[str, Any]:
         return _said(self.options)
 
+    def slots(self) -> dict[str, tuple[bool, Input]]:
+        """The inputs of the node that it stands for, by the names they have in a workflow: whether each may be left out, and what it is."""
+        return {self.id: (self.optional, self)}
+
 
 class WidgetInput(Input):
     """An input whose value can be typed in."""
@@ -505,14 +509,50 @@ class _Growing:
         raise NotProvidedError(message(f"{type(self).__qualname__} of comfy_api.latest.io"))
 
 
+class _Slots:
+    """What each of several inputs is, and what they are called; the first ``min`` have to be there."""
+
+    def __init__(self, input: Any, names: Sequence[str], min: int) -> None:
+        self.input = input
+        self.names = list(names)
+        self.min = min
+
+
 class Autogrow(ComfyType, io_type="COMFY_AUTOGROW_V3"):
-    """As many inputs as are linked."""
+    """As many inputs as are linked, called ``<id>.<name>`` in a workflow; the function gets them as one dict by their names.
 
-    class Input(_Growing): ...
+    An editor is shown all there may be.
+    """
 
-    class TemplatePrefix(_Growing): ...
+    class TemplatePrefix(_Slots):
+        """Inputs called by a number, from 0 on."""
 
-    class TemplateNames(_Growing): ...
+        def __init__(self, input: Any, prefix: str, min: int = 1, max: int = 10) -> None:
+            super().__init__(input, [f"{prefix}{index}" for index in range(max)], min)
+
+    class TemplateNames(_Slots):
+        """Inputs with names of their own."""
+
+        def __init__(self, input: Any, names: Sequence[str], min: int = 1) -> None:
+            super().__init__(input, names, min)
+
+    class Input(Input):
+        """All of them."""
+
+        def __init__(self, id: str, template: Any, *args: Any, **kw: Any) -> None:
+            super().__init__(id, *args, **kw)
+            self.template = template
+
+        def slots(self) -> dict[str, tuple[bool, Any]]:
+            one = self.template.input
+            return {
+                f"{self.id}.{name}": (self.optional or one.optional or index >= self.template.min, one)
+                for index, name in enumerate(self.template.names)
+            }
+
+        def gathered(self, given: Mapping[str, Any]) -> dict[str, Any]:
+            """Those that are there, by their own names."""
+            return {name.removeprefix(f"{self.id}."): given[name] for name in self.slots() if name in given}
 
 
 class DynamicCombo(ComfyType, io_type="COMFY_DYNAMICCOMBO_V3"):
