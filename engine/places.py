@@ -47,9 +47,9 @@ class Places:
         return self.installed_packs or bool(self.pack_folders())
 
     def pack_folders(self) -> tuple[Path, ...]:
-        """The folders of packs: those named here, and those in the configuration file of extra model folders."""
+        """The folders of packs: those named here, and those there are of the file of extra model folders, which may name more."""
         if self.extra_model_paths is None:
             return self.custom_nodes
         extra = read_extra_folders(self.extra_model_paths)
         named = (*extra.first.get("custom_nodes", ()), *extra.last.get("custom_nodes", ()))
-        return tuple(dict.fromkeys((*self.custom_nodes, *named)))
+        return tuple(dict.fromkeys((*self.custom_nodes, *(folder for folder in named if folder.is_dir()))))

@@ -206,6 +206,8 @@ class NodeSpec:
     """The function gets whole lists and is called once, instead of once per element."""
     takes_extra: bool = False
     """Inputs that are not declared are passed on too (``**kwargs``)."""
+    extra_links_only: bool = False
+    """Of these only what comes over links."""
     is_async: bool = False
     concurrency: int | None = None
     """How many calls of an async function may be under way at once in this process; None: any number."""

@@ -87,7 +87,8 @@ def parse(text: str) -> ast.expr:
     if len(text) > LONGEST:
         raise ExpressionError(f"expected at most {LONGEST} characters, found {len(text)}; split it over several nodes")
     try:
-        tree = ast.parse(" ".join(text.split()), mode="eval").body
+        # in brackets lines may be broken anywhere; but then nothing at all is a tuple
+        tree = ast.parse(f"({text}\n)" if text.strip() else text, mode="eval").body
     except SyntaxError as error:
         raise ExpressionError(
             f"expected an expression such as a * 2 + 1, found {text.strip()[:80]!r} ({error.msg})"

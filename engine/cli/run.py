@@ -156,12 +156,17 @@ def _run_one(executor: Runner, run: Run, cancel: CancelToken, places: Places, *,
         for ui in result.ui.values()
         for items in ui.values()
         for item in items
-        if isinstance(item, dict) and item.get("type") in folders
+        if _is_file(item) and item["type"] in folders
     )
     report = Report(result, files, tuple(warnings), time.perf_counter() - started)
     if not quiet:
         _tell(report)
     return report
+
+
+def _is_file(item: Any) -> bool:
+    """Whether a node shows a file: packs show what they like."""
+    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("filename", "subfolder", "type"))
 
 
 def _tell(report: Report) -> None:

@@ -30,9 +30,10 @@ def check(context: NodeContext | None = None) -> None:
 
 
 def interrupt(value: bool = True) -> None:
-    """Tell the run to stop whose node is under way; outside of a call, whatever runs. False takes that back.
+    """Tell the run to stop whose node is under way; outside of a call, whatever runs.
 
-    It takes effect at the next check: the one at the end of the call is the latest.
+    It takes effect at the next check: the one at the end of the call is the latest. False takes it back as far as this call's own
+    checks go: a run that was told to stop is not started again.
     """
     context = current.get()
     if not value:

@@ -258,6 +258,6 @@ def check_arguments(spec: NodeSpec, call: Call) -> dict[str, Value]:
             continue
         value = call.inputs.get(known.name, known.default)
         arguments[known.name] = None if value is MISSING or isinstance(value, Link) else coerce(known, value)
-    if spec.takes_extra:
+    if spec.takes_extra and not spec.extra_links_only:
         arguments |= {name: value for name, value in call.literals.items() if name not in arguments}
     return arguments

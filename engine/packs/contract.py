@@ -99,6 +99,7 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
         takes_context=True,
         takes_lists=takes_lists,
         takes_extra=takes_any_input(declared) or _takes_keywords(method),
+        extra_links_only=not takes_any_input(declared),
         is_async=is_async,
         expands=True,  # any of them may
         deprecated=bool(getattr(cls, "DEPRECATED", False)),

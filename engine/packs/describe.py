@@ -30,7 +30,7 @@ class PackHooks(Protocol):
 
 _SAME: Final = (
     "title", "category", "description", "version", "output_node", "pure", "lasting", "by_id", "takes_context", "takes_lists",
-    "takes_extra", "is_async", "expands", "deprecated", "experimental", "judges_types", "pack",
+    "takes_extra", "extra_links_only", "is_async", "expands", "deprecated", "experimental", "judges_types", "pack",
 )  # fmt: skip
 """Fields of a ``NodeSpec`` that are plain already."""
 

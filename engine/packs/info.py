@@ -57,4 +57,6 @@ def plain(value: Any) -> Any:
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "size", None) == 1:  # numpy's numbers
+        return plain(value.item())
     return str(value)

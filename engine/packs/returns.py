@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.compat.model_values import unwrapped
 from engine.errors import DefinitionError
 from engine.graph.graph import Call, Graph, Link, NodeId
+from engine.packs.info import plain
 from engine.run.invoke import returned_nothing, wrong_count
 from engine.run.live_graph import LiveGraph, inner_prefix
 from engine.run.results import Blocked, Expand, Outputs
@@ -106,7 +107,7 @@ def _is_linked(node: NodeId, outputs: range, live: LiveGraph) -> bool:
 
 
 def _value(value: Any, spread: bool) -> Any:
-    if spread and isinstance(value, list | tuple):
+    if spread and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
         return [_value(item, False) for item in value]
     return blocker_message(value) or unwrapped(value)
 
@@ -118,7 +119,9 @@ def _ui(ui: Any) -> dict[str, list[Any]]:
         ui = ui.as_dict()
     if not isinstance(ui, Mapping):
         raise DefinitionError(f"returned ui data that is a {type(ui).__name__}; expected a dict of lists")
-    return {str(name): list(items) if isinstance(items, list | tuple) else [items] for name, items in ui.items()}
+    return {
+        str(name): plain(items) if isinstance(items, list | tuple) else [plain(items)] for name, items in ui.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

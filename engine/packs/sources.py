@@ -13,12 +13,16 @@ from blake3 import blake3
 
 from engine.errors import UsageError
 
-SOURCE_SUFFIXES: Final = frozenset({".py", ".json", ".yaml", ".yml", ".toml", ".txt", ".ini", ".csv", ".cfg"})
+_CODE: Final = frozenset({".py", ".pyd", ".so", ".dll"})
+SOURCE_SUFFIXES: Final = _CODE | {".json", ".yaml", ".yml", ".toml", ".txt", ".ini", ".csv", ".cfg"}
 """Files that a pack's digest counts: code, and what code reads beside it."""
 
 ENTRY_POINT_GROUP: Final = "mezzotint.packs"
 
-_SKIPPED: Final = frozenset({"__pycache__", ".git", ".venv", "venv", "node_modules", "example_workflows", "locales"})
+_SKIPPED: Final = frozenset({"__pycache__", ".git", ".venv", "venv", "node_modules"})
+_DATA: Final = frozenset({"example_workflows", "locales"})
+"""Folders of which code alone counts."""
+
 _LARGEST: Final = 16 << 20
 """Bytes. A larger file is data that the pack downloaded or made."""
 
@@ -95,20 +99,41 @@ def _source(path: Path) -> PackSource:
 
 
 def source_digest(path: Path) -> str:
-    """The digest of a pack's names and contents, in hex. Compiled code, pictures and weights do not count."""
+    """The digest of a pack's names and contents, in hex. Compiled caches, pictures and weights do not count.
+
+    What cannot be read counts by its name; the import will say what is wrong with it.
+    """
     total = blake3()
-    for file in [path] if path.is_file() else _files(path):
+    for file in [path] if path.is_file() else _files(path, frozenset()):
         name = file.relative_to(path.parent).as_posix().encode(errors="surrogateescape")
-        content = blake3(file.read_bytes()).digest()
-        total.update(len(name).to_bytes(8, "little") + name + content)
+        total.update(len(name).to_bytes(8, "little") + name + _content_digest(file))
     return total.hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name in _SKIPPED or path.name.startswith(".") or path.is_symlink():
+def _content_digest(file: Path) -> bytes:
+    try:
+        return blake3(file.read_bytes()).digest()
+    except OSError:
+        return bytes(32)
+
+
+def _files(folder: Path, within: frozenset[Path]) -> Iterator[Path]:
+    """The files below ``folder`` that count. Links are followed, but not into the folders they lie within."""
+    real = folder.resolve()
+    if real in within:
+        return
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in found:
+        if path.name in _SKIPPED or path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _files(path)
-        elif path.suffix in SOURCE_SUFFIXES and path.stat().st_size <= _LARGEST:
+            yield from _files(path, within | {real})
+        elif (
+            path.suffix in (_CODE if folder.name in _DATA else SOURCE_SUFFIXES)
+            and path.is_file()
+            and path.stat().st_size <= _LARGEST
+        ):
             yield path

@@ -93,13 +93,16 @@ def _shape(node: NodeId, call: Call, specs: Mapping[str, NodeSpec]) -> _Shape:
 
 def _bind_call(node: NodeId, call: Call, shape: _Shape, files: Files) -> Call:
     given = call.inputs
-    extra = not shape.spec.takes_extra and not given.keys() <= shape.names
+    extra = not (shape.spec.takes_extra and not shape.spec.extra_links_only) and not given.keys() <= shape.names
     missing = not shape.defaults.keys() <= given.keys()
     if not (extra or missing or shape.files):
         return call
     inputs = {**shape.defaults, **given}
     if extra:
-        inputs = {name: value for name, value in inputs.items() if name in shape.names}
+        links = shape.spec.takes_extra
+        inputs = {
+            name: value for name, value in inputs.items() if name in shape.names or (links and type(value) is Link)
+        }
     for name, choice in shape.files.items():
         if isinstance(inputs.get(name), str):
             inputs[name] = _file(node, call.type, name, choice, inputs[name], files)

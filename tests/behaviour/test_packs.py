@@ -249,23 +249,30 @@ def test_a_schema_checks_its_inputs_too(stage: Stage) -> None:
     assert "size 5 is odd; stripes come in pairs" in outcome.errors[""]
 
 
-def test_a_changed_element_of_a_list_is_one_call_of_a_packs_node(stage: Stage, draw: Draw) -> None:
-    """Of three pictures one is another; as long as memory keeps the others, their nodes are called for that one.
+def test_a_changed_element_of_a_list_is_one_call_of_a_node_that_is_pure(stage: Stage) -> None:
+    """Of three numbers one is another: a pack's node that says it is pure is called for that one; others are called for all.
 
-    PT_LoadFromFolder ─images─▶ LT_CallsSoFar ─▶ show
+    ListLines ─▶ TextToNumber ─▶ LT_Thinks ──────▶ show
+                      └────────▶ LT_CallsSoFar ─▶ show
     """
-    graph = {
-        "load": ("PT_LoadFromFolder", {"first": "a.png", "prefix": ""}),
-        "noted": ("LT_CallsSoFar", {"value": "load/0"}),
-        "show": ("LT_Show", {"value": "noted/0"}),
-    }
-    for name, grey in (("a.png", 10), ("b.png", 20), ("c.png", 30)):
-        draw(name, grey)
-    first = [int(count) for count in stage.run(**graph).text("show")]
-    draw("b.png", 21)
-    second = [int(count) - first[0] for count in stage.run(**graph).text("show")]
-    expected = {"memory": [0, 3, 2], "command line": [0, 1, 2]}
-    assert second == expected.get(stage.mode, [3, 4, 5])
+
+    def counts(text: str) -> tuple[list[str], list[int]]:
+        outcome = stage.run(
+            lines=("ListLines", {"text": text, "skip_empty": True}),
+            numbers=("TextToNumber", {"text": "lines/0"}),
+            thinks=("LT_Thinks", {"value": "numbers/0"}),
+            show=("LT_Show", {"value": "thinks/1"}),
+            calls=("LT_CallsSoFar", {"value": "numbers/0"}),
+            all=("LT_Show", {"value": "calls/0"}),
+        )
+        return outcome.text("show"), [int(count) for count in outcome.text("all")]
+
+    first, calls = counts("1\n2\n3")
+    second, more = counts("1\n5\n3")
+    same = [one == other for one, other in zip(first, second, strict=True)]
+    assert same == ([True, False, True] if stage.keeps else [False] * 3)
+    again = [0, 1, 2] if stage.mode == "command line" else [3, 4, 5]
+    assert [count - calls[0] for count in more] == again
 
 
 def test_what_a_pack_says_is_pure_is_kept_on_disk(stage: Stage) -> None:

@@ -71,7 +71,7 @@ def test_models_are_found_in_folders_that_packs_added(tmp_path: Path) -> None:
     folder_paths.add_model_folder_path("checkpoints", str(tmp_path / "more"))
     model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint("mine.safetensors")
     assert [part.ref.part for part in (model, clip, vae)] == ["unet", "clip", "vae"]
-    assert model.location == str(tmp_path / "more/mine.safetensors")
+    assert model.ref.location == str(tmp_path / "more/mine.safetensors")
 
 
 def _leasing(watched: Watched) -> tuple[NodeContext, ModelRef]:

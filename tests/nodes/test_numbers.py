@@ -28,6 +28,7 @@ from tests.nodes.runs import Bench
         ("-a ** 2", -9),
         ("7 // 2 + 7 % 2", 4),
         ("a < b < 5", True),
+        ("a # first\n + b", 7),
         ("a > 1 and not b == 3", True),
         ("a if b > 3 else 1 / 0", 3),
         ("b > 3 or 1 / 0", True),

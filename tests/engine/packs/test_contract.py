@@ -131,13 +131,29 @@ def test_a_function_is_called_with_what_it_is_given(is_async: bool, tmp_path: Pa
 
 
 def test_a_function_with_keywords_gets_inputs_nobody_declared(tmp_path: Path) -> None:
-    """The others do not."""
+    """What comes over links; values only where the declaration has every name. Others get neither."""
 
     class Keywords(Base):
         def go(self, value: Any, **more: Any) -> Any:
             return (len(more),)
 
-    assert value_of(tmp_path, Keywords, value=1, x=2, y=3) == (2,)
+    class Anything(dict[str, Any]):
+        def __contains__(self, name: object) -> bool:
+            return True
+
+    class Flexible(Keywords):
+        @classmethod
+        def INPUT_TYPES(cls) -> Any:  # noqa: N802
+            return {"required": {"value": ("INT",)}, "optional": Anything()}
+
+    assert value_of(tmp_path, Keywords, value=1, x=2, y=3) == (0,)
+    with executor_of(tmp_path, Keywords) as executor:
+        calls = {
+            "c": Call("Const", {"value": 1}),
+            "n": Call("Keywords", {"value": 1, "x": 2, "y": Link(NodeId("c"), 0)}),
+        }
+        assert run_of(executor, Graph(calls), "n").values[NodeId("n")] == ((1,),)
+    assert value_of(tmp_path, Flexible, value=1, x=2, y=3) == (2,)
     assert value_of(tmp_path, Base, value=1, x=2) == (1,)
 
 

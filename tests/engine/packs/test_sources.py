@@ -112,15 +112,16 @@ def test_the_digest_does_not_change_with_what_is_no_source(name: str, tmp_path: 
     assert source_digest(pack) == before
 
 
-def test_large_files_and_links_do_not_count(tmp_path: Path) -> None:
-    """What a pack downloaded, and what lies elsewhere."""
+def test_large_files_do_not_count_and_links_do(tmp_path: Path) -> None:
+    """What a pack downloaded does not; code that lies elsewhere does, and a link that leads back is not followed for ever."""
     pack = _write(tmp_path) / "folder"
     before = source_digest(pack)
     with (pack / "data.json").open("wb") as file:
         file.truncate((16 << 20) + 1)
-    (pack / "elsewhere").symlink_to(tmp_path / "with_script")
     (pack / "loop").symlink_to(pack)
     assert source_digest(pack) == before
+    (pack / "elsewhere").symlink_to(tmp_path / "with_script")
+    assert source_digest(pack) != before
 
 
 def test_the_digest_of_one_file_is_that_of_its_content(tmp_path: Path) -> None:

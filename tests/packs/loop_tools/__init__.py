@@ -438,10 +438,11 @@ class LT_Thinks:
     def INPUT_TYPES(cls):
         return {"required": {"value": ("INT", {"default": 0})}}
 
-    RETURN_TYPES = ("INT",)
+    RETURN_TYPES = ("INT", "STRING")
+    RETURN_NAMES = ("next", "when")
     FUNCTION = "think"
     CATEGORY = "loop tools"
 
     def think(self, value):
         time.sleep(0.15)
-        return (value + 1,)
+        return (value + 1, str(time.time_ns()))
