@@ -156,6 +156,7 @@ class WorkerProcess:
         Its own end is what counts: a process that a pack left behind may hold the connection open.
         """
         code = self._process.wait()
+        _kill(self._process)  # what it has started and left behind
         self._reader.join(_LAST_WORDS)
         self._bury(code)
 
