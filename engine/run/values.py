@@ -17,6 +17,9 @@ from engine.run.results import OutputFile, Outputs
 
 Slot = tuple[Any, ...]
 
+_NOTHING: Final = frozenset({int, float, bool, type(None)})
+"""Types whose values take no memory to speak of and refer to nothing."""
+
 
 class Handle(Protocol):
     """A node's value, at hand or still on disk. Files and ui data are at hand either way."""
@@ -40,6 +43,11 @@ class NodeValue:
     files: tuple[OutputFile, ...] = ()
     ui: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it is numbers alone, which take no memory to speak of and refer to no file."""
+        return not (self.files or self.ui) and all(type(item) in _NOTHING for slot in self.slots for item in slot)
+
     def load(self) -> Self:
         return self
 
@@ -53,10 +61,6 @@ def broadcast(slots: Mapping[str, Slot]) -> Iterator[dict[str, Any]]:
         return
     for index in range(max(map(len, slots.values()))):
         yield {name: slot[min(index, len(slot) - 1)] for name, slot in slots.items()}
-
-
-_NOTHING: Final = frozenset({int, float, bool, type(None)})
-"""Types whose values take no memory to speak of and refer to nothing."""
 
 
 def nbytes(value: Any) -> int:
