@@ -174,5 +174,13 @@ def _explained(error: BaseException, path: Path) -> str:
     text = called_exit or one_line(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(path)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    missing = isinstance(error, ModuleNotFoundError) and "Mezzotint" not in text
-    return f"{text}{where}" + ("; install what its requirements.txt asks for" if missing else "")
+    return f"{text}{where}{_remedy(error, text)}"
+
+
+def _remedy(error: BaseException, text: str) -> str:
+    """What to install where a module is missing that is not ComfyUI's."""
+    if not isinstance(error, ModuleNotFoundError) or "Mezzotint" in text:
+        return ""
+    if error.name == "aiohttp":
+        return '; pip install "mezzotint[packs]" brings it'
+    return "; install what its requirements.txt asks for"
