@@ -10,7 +10,7 @@ from engine.graph.graph import Link
 from engine.run.results import Blocked, Demand, Expand, NodeResult, OutputFile, Outputs
 from engine.run.values import NodeValue, Slot, broadcast, nbytes
 from engine.spec import NodeSpec, Output
-from engine.types import ValueCheck
+from engine.types import STRING, ValueCheck
 
 
 def calls(spec: NodeSpec, slots: Mapping[str, Slot]) -> Iterator[dict[str, Any] | Blocked]:
@@ -62,9 +62,9 @@ def _check_values(spec: NodeSpec, values: Sequence[Any], checks: Mapping[str, Va
 
 
 def _check_value(output: Output, value: Any, check: ValueCheck, *, lenient: bool) -> None:
-    """``lenient``: None passes, which packs return for outputs they have nothing for."""
+    """``lenient``: what packs return beside what they declare passes where ComfyUI lets it: None, and anything for a text."""
     for item in value if output.is_list and not isinstance(value, Blocked) else (value,):
-        if isinstance(item, Blocked) or (item is None and lenient):
+        if isinstance(item, Blocked) or (lenient and (item is None or output.type == STRING)):
             continue
         wrong = check(item)
         if wrong:

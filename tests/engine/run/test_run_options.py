@@ -256,9 +256,16 @@ def test_none_passes_from_packs_and_not_from_our_own(type_: str) -> None:
         interpret(_makes(type_), (None,), ALL)
 
 
-@pytest.mark.parametrize(("type_", "value"), [(type_, value) for type_, value, _ in WRONG if value is not None])
+def test_anything_passes_for_a_text_of_packs() -> None:
+    """Some return a list of texts, and what takes it makes a text of it."""
+    assert interpret(_makes("STRING", pack="some_pack"), (["a", "b"],), ALL) == Outputs((["a", "b"],))
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"), [(type_, value) for type_, value, _ in WRONG if value is not None and type_ != "STRING"]
+)
 def test_what_is_wrong_is_wrong_from_packs_as_well(type_: str, value: Any) -> None:
-    """Being lenient ends with None."""
+    """Being lenient ends with None and texts."""
     with pytest.raises(DefinitionError, match="expected"):
         interpret(_makes(type_, pack="some_pack"), (value,), ALL)
 
