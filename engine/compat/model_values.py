@@ -31,8 +31,7 @@ class ModelValue:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        kind = type(self).__name__.removesuffix("Value").upper()
-        raise AttributeError(message(f"{name} of a {kind}"), name=name)
+        raise AttributeError(message(f"{name} of a {_SOCKETS[self.ref.part]}"), name=name)
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,7 @@ def _run(type_: str, **inputs: Any) -> Any:
     return spec.fn(context, **inputs)
 
 
+_SOCKETS = {"unet": "MODEL", "clip": "CLIP", "vae": "VAE"}
 _KINDS = {"unet": UnetValue, "clip": ClipValue, "vae": VaeValue}
 
 

@@ -289,3 +289,45 @@ def test_what_a_pack_says_is_pure_is_kept_on_disk(stage: Stage) -> None:
     assert first.text("show") == second.text("show") == ["3"]
     assert ("thinks" in second.ran) is not stage.keeps
     assert ("add" in second.ran) is not stage.keeps_in_memory
+
+
+def test_packs_encode_and_decode_with_the_models_they_are_given(stage: Stage) -> None:
+    """The same pictures, to the last pixel, as by way of the core nodes; what packs pass on is a model like any other.
+
+    loader ─CLIP─▶ PT_Prompt ─▶ KSampler ─▶ PT_Decode ─▶ save
+        └──CLIP─▶ CLIPTextEncode ─▶ KSampler ─▶ VAEDecode ─▶ save
+    """
+    sampling = {"seed": 3, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    sampling |= {"model": "load/0", "negative": "no/0", "latent_image": "empty/0"}
+    outcome = stage.run(
+        load=("CheckpointLoaderSimple", {"ckpt_name": "demo.safetensors"}),
+        empty=("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        ours=("PT_Prompt", {"clip": "load/1", "text": "a red (circle:1.2)"}),
+        no=("CLIPTextEncode", {"clip": "ours/1", "text": ""}),
+        theirs=("CLIPTextEncode", {"clip": "load/1", "text": "a red (circle:1.2)"}),
+        a=("KSampler", {**sampling, "positive": "ours/0"}),
+        b=("KSampler", {**sampling, "positive": "theirs/0"}),
+        one=("PT_Decode", {"samples": "a/0", "vae": "load/2"}),
+        two=("VAEDecode", {"samples": "b/0", "vae": "load/2"}),
+        save1=("SaveImage", {"images": "one/0", "filename_prefix": "one"}),
+        save2=("SaveImage", {"images": "two/0", "filename_prefix": "two"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    first, second = outcome.pictures
+    assert first.shape == (64, 64, 3)
+    assert first.std() > 1
+    assert np.array_equal(first, second)
+
+
+def test_a_pack_that_reaches_into_a_model_is_told_that_it_cannot(stage: Stage) -> None:
+    """The failure names the node, the pack and what is missing.
+
+    loader ─MODEL─▶ PT_ReachesIn ─▶ show
+    """
+    outcome = stage.run(
+        load=("CheckpointLoaderSimple", {"ckpt_name": "demo.safetensors"}),
+        patch=("PT_ReachesIn", {"model": "load/0"}),
+        show=("LT_Show", {"value": "patch/0"}),
+    )
+    assert outcome.status == "failed"
+    assert "Mezzotint does not provide set_model_unet_function_wrapper of a" in outcome.errors["patch"]

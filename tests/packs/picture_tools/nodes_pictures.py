@@ -181,7 +181,61 @@ class PT_Blur:
         return (torch.cat([pil2tensor(tensor2pil(i).filter(ImageFilter.GaussianBlur(radius))) for i in image]),)
 
 
+class PT_Prompt:
+    """A prompt, encoded the way packs do it."""
+
+    @classmethod
+    def INPUT_TYPES(s):
+        return {"required": {"clip": ("CLIP",), "text": ("STRING", {"multiline": True})}}
+
+    RETURN_TYPES = ("CONDITIONING", "CLIP")
+    FUNCTION = "encode"
+    CATEGORY = "picture tools"
+
+    def encode(self, clip, text):
+        clip = clip.clone()
+        tokens = clip.tokenize(text)
+        cond, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+        return ([[cond, {"pooled_output": pooled}]], clip)
+
+
+class PT_Decode:
+    """A latent as pictures, and back."""
+
+    @classmethod
+    def INPUT_TYPES(s):
+        return {"required": {"samples": ("LATENT",), "vae": ("VAE",)}}
+
+    RETURN_TYPES = ("IMAGE", "LATENT")
+    FUNCTION = "decode"
+    CATEGORY = "picture tools"
+
+    def decode(self, samples, vae):
+        images = vae.decode(samples["samples"])
+        return (images, {"samples": vae.encode(images[:, :, :, :3])})
+
+
+class PT_ReachesIn:
+    """Wants what a recipe of a model has not."""
+
+    @classmethod
+    def INPUT_TYPES(s):
+        return {"required": {"model": ("MODEL",)}}
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = "picture tools"
+
+    def patch(self, model):
+        m = model.clone()
+        m.set_model_unet_function_wrapper(lambda apply, args: apply(args["input"], args["timestep"]))
+        return (m,)
+
+
 NODE_CLASS_MAPPINGS = {
+    "PT_Prompt": PT_Prompt,
+    "PT_Decode": PT_Decode,
+    "PT_ReachesIn": PT_ReachesIn,
     "PT_Posterize": PT_Posterize,
     "PT_Caption": PT_Caption,
     "PT_LoadFromFolder": PT_LoadFromFolder,
