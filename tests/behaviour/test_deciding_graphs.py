@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 from tests.behaviour.conftest import Stage
 
@@ -311,3 +313,84 @@ def test_a_picture_of_a_deciding_graph_carries_what_made_it(stage: Stage) -> Non
     (item,) = outcome.ui["plain"]["images"]
     chunks = read_text((stage.root / "output" / item["filename"]).read_bytes())
     assert set(json.loads(chunks["prompt"])) == {"both", "plain"}
+
+
+def test_our_own_loop_goes_on_while_a_condition_holds(stage: Stage) -> None:
+    """Doubled until it is 100 or more: 1, 2, 4 ... 128, collected on the way.
+
+    LoopStart(initial=1) ─carried─▶ a * 2 ─▶ LoopEnd ─▶ carried, collected, count
+                                      └─▶ < 100 ─go_on─┘
+    """
+    outcome = stage.run(
+        start=("LoopStart", {"initial": 1, "count": -1}),
+        double=("MathExpression", {"expression": "a * 2", "a": "start/3"}),
+        more=("Compare", {"a": "double/0", "b": 100, "operator": "<"}),
+        end=("LoopEnd", {"loop": "start/0", "carried": "double/0", "collect": "double/0", "go_on": "more/0"}),
+        carried=("PreviewAny", {"source": "end/0"}),
+        all=("PreviewAny", {"source": "end/1"}),
+        count=("PreviewAny", {"source": "end/2"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    assert outcome.text("carried") == ["128"]
+    assert outcome.text("all") == ["2", "4", "8", "16", "32", "64", "128"]
+    assert outcome.text("count") == ["7"]
+
+
+def test_loops_lie_within_loops(stage: Stage) -> None:
+    """Three turns of two: each adds the outer turn's number plus one: (1 + 1) + (2 + 2) + (3 + 3).
+
+    LoopStart(3) ─carried─▶ LoopStart(2) ─carried─▶ a + b + 1 ─▶ LoopEnd ─▶ LoopEnd ─▶ show
+         └───────index──────────────────────────────▶ b ┘
+    """
+    outcome = stage.run(
+        outer=("LoopStart", {"initial": 0, "count": 3}),
+        inner=("LoopStart", {"initial": "outer/3", "count": 2}),
+        add=("MathExpression", {"expression": "a + b + 1", "a": "inner/3", "b": "outer/2"}),
+        within=("LoopEnd", {"loop": "inner/0", "carried": "add/0"}),
+        end=("LoopEnd", {"loop": "outer/0", "carried": "within/0"}),
+        show=("PreviewAny", {"source": "end/0"}),
+    )
+    assert outcome.status == "succeeded", outcome.errors
+    assert outcome.text("show") == ["12"]
+
+
+def test_each_picture_of_a_folder_goes_its_way(stage: Stage, draw: Callable[[str, int], Path]) -> None:
+    """Two pictures, inverted, saved under their names; a third one later is one more.
+
+    LoadImagesFromFolder ─IMAGE─▶ ImageInvert ─▶ SaveImages
+                └──────────name────────────────────┘
+    """
+    graph = {
+        "load": ("LoadImagesFromFolder", {"folder": ".", "pattern": "*.png", "limit": 0}),
+        "invert": ("ImageInvert", {"image": "load/0"}),
+        "save": (
+            "SaveImages",
+            {"images": "invert/0", "names": "load/2", "template": "{name}", "format": "png", "quality": 90, "first": 1},
+        ),
+    }
+    draw("a.png", 10)
+    draw("b.png", 20)
+    outcome = stage.run(**graph)
+    assert outcome.status == "succeeded", outcome.errors
+    assert [item["filename"] for item in outcome.ui["save"]["images"]] == ["a.png", "b.png"]
+    assert [int(picture[0, 0, 0]) for picture in outcome.pictures] == [245, 235]
+    draw("c.png", 30)
+    more = stage.run(**graph)
+    assert [item["filename"] for item in more.ui["save"]["images"]] == ["a_2.png", "b_2.png", "c.png"]
+    assert int(more.pictures[2][0, 0, 0]) == 225
+
+
+def test_what_fails_inside_is_told_at_the_node_one_sees(stage: Stage) -> None:
+    """The loop's body divides by zero in its third turn: the failure is shown at the node that was drawn.
+
+    LoopStart(5) ─index─▶ 1 / (2 - a) ─▶ LoopEnd ─▶ show
+    """
+    outcome = stage.run(
+        start=("LoopStart", {"count": 5}),
+        divide=("MathExpression", {"expression": "1 / (2 - a)", "a": "start/2"}),
+        end=("LoopEnd", {"loop": "start/0", "collect": "divide/1"}),
+        show=("PreviewAny", {"source": "end/1"}),
+    )
+    assert outcome.status == "failed"
+    assert list(outcome.errors) == ["divide"]
+    assert "expected a number to divide by, found 0" in outcome.errors["divide"]
