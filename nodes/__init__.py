@@ -6,6 +6,7 @@ Reading this package imports no torch; a node's function brings in what it needs
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,46 +18,32 @@ if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
 
 
+FAMILIES: Final = (
+    "loaders",
+    "text",
+    "sampling",
+    "latent",
+    "vae",
+    "image",
+    "image_files",
+    "primitives",
+    "strings",
+    "texts",
+    "numbers",
+    "flow",
+    "lists",
+    "loops",
+)
+"""The modules that declare nodes."""
+
 _FOR_PACKS: Final = frozenset({"before_node_execution", "common_ksampler", "interrupt_processing"})
 
 
 def register(registry: Registry) -> None:
     """Add Mezzotint's own nodes, the codecs of their values and the model store. Entry point of group ``mezzotint.nodes``."""
-    from nodes import (
-        checks,
-        codecs,
-        flow,
-        image,
-        image_files,
-        latent,
-        lists,
-        loaders,
-        loops,
-        numbers,
-        primitives,
-        sampling,
-        strings,
-        text,
-        texts,
-        vae,
-    )
+    from nodes import checks, codecs
 
-    families = (
-        loaders,
-        text,
-        sampling,
-        latent,
-        vae,
-        image,
-        primitives,
-        strings,
-        flow,
-        lists,
-        numbers,
-        texts,
-        image_files,
-        loops,
-    )
+    families = (import_module(f"nodes.{name}") for name in FAMILIES)
     registry.add(*(spec for family in families for spec in vars(family).values() if isinstance(spec, NodeSpec)))
     registry.add_codecs(*codecs.LEAVES)
     registry.add_checks(checks.CHECKS)

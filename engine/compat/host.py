@@ -108,8 +108,10 @@ def asking(hook: str) -> Iterator[None]:
     """A question to a pack's class, for as long as the block lasts; told where there is a host to tell."""
     tell = _hosts[0].asking if _hosts else lambda hook: None
     tell(hook)
-    yield
-    tell(None)
+    try:
+        yield
+    finally:
+        tell(None)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
     sources.py    which packs there are, and a digest of each one's source
     load.py       imports them, in the process that runs them
     contract.py   a class with INPUT_TYPES, RETURN_TYPES, FUNCTION ... -> NodeSpec
+    hooks.py      IS_CHANGED, VALIDATE_INPUTS
     inputs.py     what INPUT_TYPES says -> InputSpecs
     returns.py    what a node's function returned -> Outputs, Expand, Blocked
     hidden.py     UNIQUE_ID, PROMPT, DYNPROMPT ...

@@ -5,31 +5,29 @@ Newer classes, with a schema, present the same attributes (``engine.compat.comfy
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import sys
 import threading
-import types
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from engine.compat import interrupts
-from engine.compat.host import asking, calling, host
+from engine.compat.host import calling, host
 from engine.compat.model_values import wrapped
 from engine.errors import DefinitionError
 from engine.graph.graph import Link
+from engine.packs.gradients import no_gradients, without_gradients
 from engine.packs.hidden import hidden_inputs, hidden_value
+from engine.packs.hooks import check_of, fingerprint_of, judged, run, takes_keywords
 from engine.packs.info import object_info_of
 from engine.packs.inputs import input_types, read_inputs, socket_type, takes_any_input
 from engine.packs.returns import Outlet, understood
 from engine.run.context import NodeContext
 from engine.run.results import Demand, Expand, Outputs
-from engine.spec import Check, Fingerprint, NodeSpec, Output
+from engine.spec import NodeSpec, Output
 from engine.types import ANY
 
 PURE_ATTRIBUTE: Final = "MEZZOTINT_PURE"
@@ -98,7 +96,7 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
         by_id=not {"UNIQUE_ID", "DYNPROMPT"}.isdisjoint(hidden.values()) or bool(getattr(cls, "NOT_IDEMPOTENT", False)),
         takes_context=True,
         takes_lists=takes_lists,
-        takes_extra=takes_any_input(declared) or _takes_keywords(method),
+        takes_extra=takes_any_input(declared) or takes_keywords(method),
         extra_links_only=not takes_any_input(declared),
         is_async=is_async,
         expands=True,  # any of them may
@@ -142,10 +140,6 @@ def has_any_output(cls: Any) -> bool:
         return bool(types[len(types) + _FURTHER_OUTPUTS])
     except (IndexError, KeyError, TypeError):
         return False
-
-
-def _takes_keywords(method: Callable[..., Any]) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(method).parameters.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,30 +207,6 @@ class PackNode:
         return Demand(frozenset(wanted)) if wanted else None
 
 
-def no_gradients() -> AbstractContextManager[Any]:
-    """Packs count on it that torch, if it is there, computes none."""
-    torch = sys.modules.get("torch")
-    return nullcontext() if torch is None else torch.no_grad()
-
-
-@types.coroutine
-def without_gradients(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Await ``coroutine`` with gradients off while it runs, and as they were while it waits: the setting is its thread's, and others
-    run on that in the meantime."""
-    step: Callable[[Any], Any] = coroutine.send
-    argument: Any = None
-    while True:
-        try:
-            with no_gradients():
-                waited = step(argument)
-        except StopIteration as done:
-            return done.value
-        try:
-            argument, step = (yield waited), coroutine.send
-        except BaseException as error:
-            argument, step = error, coroutine.throw
-
-
 def _plain_links(value: Any) -> Any:
     """Links as packs know them: a list of id and output."""
     if type(value) is Link:
@@ -244,67 +214,3 @@ def _plain_links(value: Any) -> Any:
     if type(value) is list and value and type(value[0]) is Link:
         return [_plain_links(item) for item in value]
     return value
-
-
-def run(value: Any) -> Any:
-    """``value``, awaited if it has to be, from code that is not async."""
-    if not inspect.iscoroutine(value):
-        return value
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(value)
-    # this thread's event loop is waiting for us
-    with ThreadPoolExecutor(1) as elsewhere:
-        return elsewhere.submit(asyncio.run, value).result()
-
-
-def _accepted(cls: Any, method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``arguments`` that ``method`` has parameters for; the inputs of a class that takes lists are lists here too."""
-    names, takes_all = inspect.signature(method).parameters, _takes_keywords(method)
-    accepted = {name: value for name, value in arguments.items() if takes_all or name in names}
-    if not getattr(cls, "INPUT_IS_LIST", False):
-        return accepted
-    return {name: value if name == "input_types" else [value] for name, value in accepted.items()}
-
-
-def fingerprint_of(cls: Any) -> Fingerprint | None:
-    """IS_CHANGED, called with those of the inputs that it takes. What it raises counts as a change."""
-    if not hasattr(cls, "IS_CHANGED"):
-        return None
-
-    def fingerprint(**inputs: Any) -> Any:
-        try:
-            with asking(f"IS_CHANGED of {cls.__name__}"):
-                return run(cls.IS_CHANGED(**_accepted(cls, cls.IS_CHANGED, inputs)))
-        except (Exception, SystemExit):  # as in ComfyUI: who cannot say whether it changed has changed
-            return float("nan")
-
-    return fingerprint
-
-
-def check_of(cls: Any) -> Check | None:
-    """VALIDATE_INPUTS, called with the inputs it names."""
-    if not hasattr(cls, "VALIDATE_INPUTS"):
-        return None
-
-    def check(**inputs: Any) -> str | None:
-        with asking(f"VALIDATE_INPUTS of {cls.__name__}"):
-            verdict = run(cls.VALIDATE_INPUTS(**_accepted(cls, cls.VALIDATE_INPUTS, inputs)))
-        if verdict is True or verdict is None:
-            return None
-        return str(verdict) if verdict is not False else "the node's own check says that its inputs are not valid"
-
-    return check
-
-
-def judged(cls: Any, declared: Mapping[str, Any]) -> tuple[frozenset[str], bool]:
-    """The inputs that VALIDATE_INPUTS alone judges, and whether it judges the types of links too."""
-    method = getattr(cls, "VALIDATE_INPUTS", None)
-    if method is None:
-        return frozenset(), False
-    parameters = inspect.signature(method).parameters.values()
-    names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
-    if _takes_keywords(method):
-        names |= {name for group in ("required", "optional") for name in (declared.get(group) or {})}
-    return frozenset(names - {"input_types"}), "input_types" in names

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import torch
 
-from engine.packs.contract import without_gradients
+from engine.packs.gradients import without_gradients
 
 
 async def _wait(event: asyncio.Event, seen: list[bool]) -> str:
