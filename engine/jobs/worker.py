@@ -52,9 +52,8 @@ def main() -> None:
     started = json.loads(sys.stdin.readline())
     connection = Client(started["address"], authkey=bytes.fromhex(started["key"]))
     settings = WorkerSettings.from_json(started["settings"])
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the process that started this one: it says what to cancel
+    # Ctrl-C is for the process that started this one: it says what to cancel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = 1
     try:
         asyncio.run(Worker(connection, settings).serve())

@@ -5,6 +5,7 @@
     contract.py   a class with INPUT_TYPES, RETURN_TYPES, FUNCTION ... -> NodeSpec
     hooks.py      IS_CHANGED, VALIDATE_INPUTS
     inputs.py     what INPUT_TYPES says -> InputSpecs
+    outputs.py    what RETURN_TYPES says -> Outputs
     returns.py    what a node's function returned -> Outputs, Expand, Blocked
     hidden.py     UNIQUE_ID, PROMPT, DYNPROMPT ...
     describe.py   a NodeSpec as plain data, for the process that does not import the pack

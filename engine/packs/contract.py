@@ -23,19 +23,17 @@ from engine.packs.gradients import no_gradients, without_gradients
 from engine.packs.hidden import hidden_inputs, hidden_value
 from engine.packs.hooks import check_of, fingerprint_of, judged, run, takes_keywords
 from engine.packs.info import object_info_of
-from engine.packs.inputs import input_types, read_inputs, socket_type, takes_any_input
+from engine.packs.inputs import input_types, read_inputs, takes_any_input
+from engine.packs.outputs import declared_outputs, read_outputs
 from engine.packs.returns import Outlet, understood
 from engine.run.context import NodeContext
 from engine.run.results import Demand, Expand, Outputs
-from engine.spec import NodeSpec, Output
-from engine.types import ANY
+from engine.spec import NodeSpec
 
 PURE_ATTRIBUTE: Final = "MEZZOTINT_PURE"
 """A class that sets this to true says that its outputs follow from its inputs alone, and may be kept on disk."""
 
 _MOST_INSTANCES: Final = 1_000
-_FURTHER_OUTPUTS: Final = 64
-"""How many outputs more a node has whose RETURN_TYPES has a type for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
     hidden = hidden_inputs(declared)
     takes_lists = bool(getattr(cls, "INPUT_IS_LIST", False))
     lists = tuple(output.is_list for output in outputs)
-    node = PackNode(type_, cls, hidden, lists, len(_return_types(cls)), takes_lists, instances)
+    node = PackNode(cls, hidden, lists, len(declared_outputs(cls)), takes_lists, instances)
     is_async = inspect.iscoroutinefunction(method)
     judges, judges_types = judged(cls, declared)
     return NodeSpec(
@@ -112,41 +110,10 @@ def read_class(type_: str, cls: Any, title: str | None, pack: Pack, instances: I
     )
 
 
-def read_outputs(cls: Any) -> tuple[Output, ...]:
-    """RETURN_TYPES and what goes with it; a name may be missing, and a choice of values is a COMBO."""
-    types = _return_types(cls)
-    names = tuple(getattr(cls, "RETURN_NAMES", None) or ())
-    lists = tuple(getattr(cls, "OUTPUT_IS_LIST", None) or ())
-    tooltips = tuple(getattr(cls, "OUTPUT_TOOLTIPS", None) or ())
-
-    def at(values: tuple[Any, ...], index: int) -> Any:
-        return values[index] if index < len(values) else None
-
-    declared = tuple(
-        Output(socket_type(type_), at(names, index), bool(at(lists, index)), at(tooltips, index))
-        for index, type_ in enumerate(types)
-    )
-    return declared + (Output(ANY),) * (_FURTHER_OUTPUTS if has_any_output(cls) else 0)
-
-
-def _return_types(cls: Any) -> tuple[Any, ...]:
-    return tuple(getattr(cls, "RETURN_TYPES", None) or ())
-
-
-def has_any_output(cls: Any) -> bool:
-    """Whether RETURN_TYPES is one of those tuples that have a type for outputs beyond their end."""
-    types = getattr(cls, "RETURN_TYPES", None) or ()
-    try:
-        return bool(types[len(types) + _FURTHER_OUTPUTS])
-    except (IndexError, KeyError, TypeError):
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class PackNode:
     """Calls the methods of one node class."""
 
-    type: str
     cls: Any
     hidden: Mapping[str, str]
     lists: tuple[bool, ...]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.packs.hidden import hidden_inputs
-from engine.packs.inputs import GROUPS, input_types, is_wildcard, socket_type
+from engine.packs.inputs import GROUPS, input_types, is_wildcard
+from engine.packs.outputs import declared_outputs, return_types
 from engine.types import ANY
 
 
@@ -20,19 +21,14 @@ def object_info_of(type_: str, cls: Any, title: str | None, pack: str) -> dict[s
     hidden = hidden_inputs(declared)
     if hidden:
         groups["hidden"] = dict(hidden)
-    types = tuple(getattr(cls, "RETURN_TYPES", None) or ())
-    lists = tuple(getattr(cls, "OUTPUT_IS_LIST", None) or ())
-    names = tuple(getattr(cls, "RETURN_NAMES", None) or ())
-    tooltips = tuple(getattr(cls, "OUTPUT_TOOLTIPS", None) or ())
+    outputs = declared_outputs(cls)
     return {
         "input": groups,
         "input_order": {group: list(inputs) for group, inputs in groups.items()},
-        "output": [plain(kind) for kind in types],
-        "output_is_list": [index < len(lists) and bool(lists[index]) for index in range(len(types))],
-        "output_name": [
-            str(names[index]) if index < len(names) else str(socket_type(kind)) for index, kind in enumerate(types)
-        ],
-        "output_tooltips": [plain(tooltips[index]) if index < len(tooltips) else None for index in range(len(types))],
+        "output": [plain(kind) for kind in return_types(cls)],
+        "output_is_list": [output.is_list for output in outputs],
+        "output_name": [str(output.label) for output in outputs],
+        "output_tooltips": [plain(output.tooltip) for output in outputs],
         "name": type_,
         "display_name": title or type_,
         "description": str(getattr(cls, "DESCRIPTION", None) or ""),

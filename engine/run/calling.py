@@ -111,19 +111,16 @@ class Caller:
 
     def _slots(self, node: NodeId) -> dict[str, Slot]:
         """What ``node`` is called with. Values that are on disk are decoded here; lazy inputs not asked for are None."""
-        given = self.ledger.given(node)
-        call = self.ledger.book.calls[node]
-        raw = self.ledger.book.spec(node).raw_links
-        return {
-            name: (value,)
-            if type(value) is not Link
-            else (self.ledger.live[node].inputs[name],)
-            if name in raw
-            else self.ledger.slot(value)
-            if name in given
-            else (None,)
-            for name, value in call.inputs.items()
-        }
+        given, raw = self.ledger.given(node), self.ledger.book.spec(node).raw_links
+
+        def slot(name: str, value: Any) -> Slot:
+            if type(value) is not Link:
+                return (value,)
+            if name in raw:
+                return (self.ledger.live[node].inputs[name],)
+            return self.ledger.slot(value) if name in given else (None,)
+
+        return {name: slot(name, value) for name, value in self.ledger.book.calls[node].inputs.items()}
 
     def _missing(self, node: NodeId) -> frozenset[str]:
         """Lazy inputs that are linked and were not asked for so far."""

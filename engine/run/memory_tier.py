@@ -70,10 +70,11 @@ class MemoryTier:
 
     def put(self, key: Key, value: NodeValue, seconds: float) -> None:
         """Keep ``value`` unless it is larger than the whole tier."""
-        size = _OVERHEAD if value.is_small else nbytes(value) + _OVERHEAD
+        is_small = value.is_small
+        size = _OVERHEAD if is_small else nbytes(value) + _OVERHEAD
         if size > self.limit:
             return
-        where = () if value.is_small else locations(value.slots)
+        where = () if is_small else locations(value.slots)
         with self._lock:
             self._remove(key)
             self._residents[key] = Resident(key, value, size, seconds, where, self._floor + seconds / size)
