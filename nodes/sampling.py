@@ -53,7 +53,8 @@ def _sample(
     latent: LatentDict,
 ) -> LatentDict:
     with ctx.models.lease(model, working_bytes=diffusion.unet.working_bytes(latent["samples"].shape)) as loaded:
-        keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device)
+        every = ctx.settings.checkpoint_seconds
+        keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
         preview = diffusion.unet.previewer(model, ctx.models)
 
         def on_step(info: Any) -> None:
@@ -69,6 +70,7 @@ def _sample(
             on_step=on_step,
             resume=keeper.found,
             save=keeper.keep,
+            park=keeper.park,
         )
         return {**latent, "samples": sampled["samples"]}
 

@@ -1,6 +1,7 @@
 """What goes between the process that serves and a worker: msgpack, one message a frame.
 
-To the worker: ``run``, ``cancel``, ``ask``, ``close``. From it: ``loading``, ``ready``, ``event``, ``result``, ``answer``, ``broadcast``.
+To the worker: ``run``, ``cancel``, ``ask``, ``close``. From it:
+``loading``, ``ready``, ``beat``, ``events``, ``result``, ``answer``, ``broadcast``.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class WorkerSettings(Places):
     skip: Mapping[str, str] = field(default_factory=dict)
     """Packs that are not to be imported, and why."""
     device: DeviceSettings = field(default_factory=DeviceSettings)
+    lock: Path | None = None
+    """A file that the worker holds a shared lock on for as long as it lives."""
 
     @classmethod
-    def of(cls, places: Places, device: DeviceSettings | None = None) -> WorkerSettings:
+    def of(cls, places: Places, device: DeviceSettings | None = None, lock: Path | None = None) -> WorkerSettings:
         """The folders of this process, for another."""
         here = {entry.name: getattr(places, entry.name) for entry in fields(Places)}
-        return cls(**here, device=device or DeviceSettings())
+        return cls(**here, device=device or DeviceSettings(), lock=lock)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -54,6 +57,7 @@ class WorkerSettings(Places):
             installed_packs=plain["installed_packs"],
             skip=plain["skip"],
             device=DeviceSettings(**plain["device"]),
+            lock=None if plain["lock"] is None else Path(plain["lock"]),
         )
 
 
@@ -150,6 +154,7 @@ def run_to_plain(run: Run) -> dict[str, Any]:
         "previews": run.previews,
         "stop_on_failure": run.stop_on_failure,
         "watch_inputs": run.watch_inputs,
+        "claims_files": run.claims_files,
         "limits": asdict(run.limits),
     }
 
@@ -166,6 +171,7 @@ def run_from_plain(plain: Mapping[str, Any]) -> Run:
         previews=plain["previews"],
         stop_on_failure=plain["stop_on_failure"],
         watch_inputs=plain["watch_inputs"],
+        claims_files=plain["claims_files"],
         limits=Limits(**plain["limits"]),
     )
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 from engine.errors import MezzotintError, ResourceError
 from engine.graph.graph import NodeId
 from engine.jobs.messages import WorkerSettings, event_from_plain, receive, send
-from engine.run.events import OnEvent
+from engine.run.events import Event
 
 _START: Final = "from engine.jobs.worker import main; main()"
 _POLL: Final = 0.1
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 class Listener:
     """Who is told of a run."""
 
-    on_event: OnEvent
+    on_events: Callable[[list[Event]], None]
     on_work: Callable[[NodeId, str, NodeId], None]
     """Told of each call of a pack's node before it begins: the node, its type, and the node it is shown as."""
     on_rest: Callable[[NodeId], None]
@@ -63,6 +63,8 @@ class WorkerProcess:
         self.loading: str | None = None
         """The pack whose code was about to run when it was last heard of."""
         self.loading_since = time.monotonic()
+        self.last_heard = time.monotonic()
+        """When it last said anything; it does every second."""
         self.asking: str | None = None
         """The question that a pack's class was last asked and has not answered, in words."""
         self._on_broadcast = on_broadcast
@@ -161,10 +163,11 @@ class WorkerProcess:
         self._bury(code)
 
     def _take(self, message: Mapping[str, Any]) -> None:
+        self.last_heard = time.monotonic()
         number = message.get("id", 0)
         match message["op"]:
-            case "event" if number in self._listeners:
-                self._listeners[number].on_event(event_from_plain(message["event"]))
+            case "events" if number in self._listeners:
+                self._listeners[number].on_events([event_from_plain(plain) for plain in message["events"]])
             case "at_work" if number in self._listeners:
                 self._listeners[number].on_work(*message["call"])
             case "rested" if number in self._listeners:

@@ -59,10 +59,13 @@ class RemoteExecutor:
         *,
         node_timeout: float = NODE_TIMEOUT,
         grace: float = _GRACE,
+        lease: float | None = None,
+        ends_ours: bool = False,
         on_broadcast: Callable[[str, Any], None] = lambda name, data: None,
     ) -> None:
+        """``lease``: seconds without a sign of life after which the process is ended. ``ends_ours``: ``grace`` is for our own nodes too."""
         self._settings = settings
-        self._patience = Patience(node=node_timeout, grace=grace)
+        self._patience = Patience(node=node_timeout, grace=grace, lease=lease, own=grace if ends_ours else None)
         self._on_broadcast = on_broadcast
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
@@ -98,22 +101,31 @@ class RemoteExecutor:
 
         Raises ``UsageError`` for a run that wants values back: they stay where they are made.
         """
+        return await self._run(run, on_event, cancel, reports_loss=True)
+
+    async def attempt(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
+        """The same, but raises ``WorkerLost`` for a worker that dies on the way: the caller may try again."""
+        return await self._run(run, on_event, cancel, reports_loss=False)
+
+    async def _run(self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, reports_loss: bool) -> RunResult:
         if run.keep:
             raise UsageError("a worker cannot hand values back; save them, or run the graph in this process")
         try:
-            return await self._attempt(run, on_event, cancel, is_last=False)
+            return await self._attempt(run, on_event, cancel, is_last=False, reports_loss=reports_loss)
         except WorkerDied:  # somebody ended it while it had nothing to do, and that was not known yet
-            return await self._attempt(run, on_event, cancel, is_last=True)
+            return await self._attempt(run, on_event, cancel, is_last=True, reports_loss=reports_loss)
 
     def run_sync(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
         """The same for callers without an event loop, or in a notebook whose loop is running already."""
         return run_in_loop(lambda: self.run(run, on_event, cancel))
 
-    async def _attempt(self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, is_last: bool) -> RunResult:
+    async def _attempt(
+        self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, is_last: bool, reports_loss: bool
+    ) -> RunResult:
         process, loaded = await asyncio.to_thread(self._living)
         packs = {spec.type: spec.pack for spec in loaded.specs if spec.pack}
         underway = Underway(process, run, on_event, cancel or CancelToken(), packs)
-        return await underway.end(self._patience, is_last=is_last)
+        return await underway.end(self._patience, is_last=is_last, reports_loss=reports_loss)
 
     # the process
 

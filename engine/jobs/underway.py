@@ -32,6 +32,20 @@ class Patience:
     """To stop, when it is told to while a pack's node is at work."""
     idle_grace: float = 60.0
     """To stop, when it is told to while no node is at work."""
+    own: float | None = None
+    """To stop, when it is told to while a node of ours is at work. None: for as long as it takes."""
+    lease: float | None = None
+    """Without any sign of life of the process. None: for as long as it takes."""
+
+
+class WorkerLost(MezzotintError):
+    """A worker died in the middle of a run, and whoever asked for the run sees to that."""
+
+    def __init__(self, why: str, suspect: NodeFailed | None) -> None:
+        """``suspect``: the node that was at work."""
+        self.why = why
+        self.suspect = suspect
+        super().__init__(str(suspect) if suspect is not None else f"the worker ended before a node was at work: {why}")
 
 
 class Underway:
@@ -53,16 +67,19 @@ class Underway:
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(packs, time.monotonic())
         self._woken = asyncio.Event()
-        self._told: float | None = None
-        """When it was told to stop."""
+        self._is_told = False
+        """Whether it was told to stop."""
+        self._since: float | None = None
+        """Since when it is waited for with no more than patience."""
 
-    async def end(self, patience: Patience, *, is_last: bool = True) -> RunResult:
+    async def end(self, patience: Patience, *, is_last: bool = True, reports_loss: bool = True) -> RunResult:
         """Have it run, and wait for what comes of it. Whatever happens to the process, there is an end.
 
+        The loss of the process is told as a failure of the node that was at work, or without ``reports_loss`` raised as ``WorkerLost``.
         Unless it is the last attempt, raises ``WorkerDied`` where the process was gone before it had begun.
         """
         listener = Listener(
-            on_event=partial(self._pass_on, self._hear),
+            on_events=partial(self._pass_on, self._hear_all),
             on_work=partial(self._pass_on, self._begin),
             on_rest=partial(self._pass_on, self._rest),
         )
@@ -77,6 +94,8 @@ class Underway:
         except WorkerDied as error:
             if not (is_last or self._watch.has_begun or self._process.was_ended or self._cancel()):
                 raise
+            if not (reports_loss or self._cancel()):
+                raise WorkerLost(str(error), self._watch.verdict(str(error))) from error
             return self._buried(str(error))
         except asyncio.CancelledError:
             if self._cancel():  # for the second time
@@ -93,6 +112,10 @@ class Underway:
         """Have ``call`` called on the loop; from any thread, or a signal handler."""
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
             self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _hear_all(self, heard: list[events.Event]) -> None:
+        for event in heard:
+            self._hear(event)
 
     def _hear(self, event: events.Event) -> None:
         self._watch.hear(event, time.monotonic())
@@ -116,11 +139,17 @@ class Underway:
     def _see_to_it(self, number: int, patience: Patience) -> None:
         """Tell it to stop if it has to, and end its process if it does not, or if it hangs."""
         now = time.monotonic()
-        if self._cancel() and self._told is None:
-            self._told = now
+        if self._cancel() and not self._is_told:
+            self._is_told = True
             self._process.cancel(number)
-        waited = 0.0 if self._told is None else now - self._told
-        if self._watch.is_pack_at_work and waited > patience.grace:
+        if self._cancel() and not self._cancel.is_patient and self._since is None:
+            self._since = now
+        waited = 0.0 if self._since is None else now - self._since
+        if patience.lease is not None and now - self._process.last_heard > patience.lease:
+            self._process.kill(f"its process gave no sign of life for {patience.lease:g} s, so it was ended")
+        elif patience.own is not None and waited > patience.own:
+            self._process.kill(f"it did not stop within {patience.own:g} s of being told to, so its process was ended")
+        elif self._watch.is_pack_at_work and waited > patience.grace:
             self._process.kill(
                 f"it did not stop within {patience.grace:g} s of being told to, so its process was ended"
             )

@@ -13,14 +13,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Client, Connection
-from typing import Any
+from typing import Any, Final
 
 from engine.compat.host import Host
 from engine.errors import MezzotintError
+from engine.jobs.locks import hold
 from engine.jobs.messages import (
     WorkerSettings,
     event_to_plain,
@@ -36,10 +37,13 @@ from engine.packs.sources import find_packs, installed_packs
 from engine.registry import Registry
 from engine.run.cancel import CancelToken
 from engine.run.context import NodeContext
+from engine.run.events import Event
 from engine.run.executor import Executor
 from engine.run.failures import one_line
 from engine.run.keys import Opaque, canonical
 from engine.run.opening import open_executor
+
+_BEAT: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ def main() -> None:
     settings = WorkerSettings.from_json(started["settings"])
     # Ctrl-C is for the process that started this one: it says what to cancel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held = hold(settings.lock)
     code = 1
     try:
         asyncio.run(Worker(connection, settings).serve())
@@ -61,7 +66,27 @@ def main() -> None:
     except BaseException:
         _log.exception("the worker ends")
     finally:
+        del held
         os._exit(code)
+
+
+class Outbox:
+    """Events of one run: what happens in one turn of the loop is sent together."""
+
+    def __init__(self, send: Callable[[list[Any]], None]) -> None:
+        self._send = send
+        self._waiting: list[Any] = []
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, event: Event) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(event_to_plain(event))
+
+    def flush(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._send(waiting)
 
 
 class Worker:
@@ -86,6 +111,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         # before any pack is imported: whatever it does, this process ends with the other
         threading.Thread(target=self._read, args=(loop,), name="mezzotint-reader", daemon=True).start()
+        beating = asyncio.create_task(self._beat())
         report = await asyncio.to_thread(self._load, loop)
         with open_executor(self._settings, self._registry, self._files, self._settings.device) as executor:
             self._executor = executor
@@ -95,6 +121,13 @@ class Worker:
                 cancel.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks)
+        beating.cancel()
+
+    async def _beat(self) -> None:
+        """Say now and then that this process is alive and its loop turns."""
+        while True:
+            self._send({"op": "beat"})
+            await asyncio.sleep(_BEAT)
 
     # before
 
@@ -161,9 +194,11 @@ class Worker:
         self._jobs[job] = number
         try:
             run = run_from_plain(message["run"])
-            result = await executor.run(
-                run, lambda event: self._send({"op": "event", "id": number, "event": event_to_plain(event)}), cancel
-            )
+            outbox = Outbox(lambda events: self._send({"op": "events", "id": number, "events": events}))
+            try:
+                result = await executor.run(run, outbox.put, cancel)
+            finally:
+                outbox.flush()
             self._send({"op": "result", "id": number, "result": result_to_plain(result)})
         except Exception as error:
             self._send({"op": "answer", "id": number, "error": one_line(error)})

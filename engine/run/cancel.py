@@ -10,9 +10,13 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._cancelled = False
+        self.is_patient = False
+        """Whether whoever cancelled waits for as long as it takes."""
         self._listeners: list[Callable[[], None]] = []
 
-    def cancel(self) -> None:
+    def cancel(self, *, patient: bool = False) -> None:
+        """Set it. What was cancelled patiently may be cancelled again, without patience."""
+        self.is_patient = patient and (self.is_patient or not self._cancelled)
         # no lock: a signal handler that waited for one held by the code it interrupted would wait for ever
         self._cancelled = True
         for listener in tuple(self._listeners):

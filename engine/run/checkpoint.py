@@ -28,10 +28,21 @@ class NoCheckpoint:
 class StoredCheckpoint:
     """The state of one call of one node. Two processes that compute the same may both save: either state is a right one."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None], *, resume: bool = True) -> None:
-        """``warn`` is told when a state cannot be saved. Without ``resume`` only what this object saved is loaded."""
+    def __init__(
+        self,
+        path: Path,
+        warn: Callable[[str], None],
+        *,
+        resume: bool = True,
+        saved: Callable[[Path], None] = lambda path: None,
+    ) -> None:
+        """``warn`` is told when a state cannot be saved, ``saved`` when one was.
+
+        Without ``resume`` only what this object saved is loaded.
+        """
         self._path = path
         self._warn = warn
+        self._saved = saved
         self._resume = resume
         self.used = False
         """Whether there may be a file to discard."""
@@ -61,6 +72,7 @@ class StoredCheckpoint:
             )
             return
         self.used = self._resume = True
+        self._saved(self._path)
 
     def discard(self) -> None:
         """The node has finished: its half-finished state is of no use."""
@@ -73,6 +85,14 @@ class CheckpointStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def open(self, key: Key, call: int, warn: Callable[[str], None], *, resume: bool = True) -> StoredCheckpoint:
+    def open(
+        self,
+        key: Key,
+        call: int,
+        warn: Callable[[str], None],
+        *,
+        resume: bool = True,
+        saved: Callable[[Path], None] = lambda path: None,
+    ) -> StoredCheckpoint:
         """The checkpoint of the ``call``-th call of the node with this key; see ``StoredCheckpoint``."""
-        return StoredCheckpoint(self._directory / f"{key.hex()}-{call}", warn, resume=resume)
+        return StoredCheckpoint(self._directory / f"{key.hex()}-{call}", warn, resume=resume, saved=saved)

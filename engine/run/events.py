@@ -94,6 +94,16 @@ class NodeMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCheckpointed:
+    """A long node has kept its half-finished state: if the process dies now, it goes on from here."""
+
+    job: str
+    node: NodeId
+    shown: NodeId
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeWarning:
     job: str
     node: NodeId
@@ -136,6 +146,7 @@ Event = (
     | NodeStarted
     | NodeProgress
     | NodePreview
+    | NodeCheckpointed
     | NodeExpanded
     | NodeBlocked
     | NodeMessage

@@ -281,8 +281,9 @@ class Ledger:
     def _place(self, node: NodeId, value: Handle) -> dict[str, list[Any]]:
         """The node's ui data with its files in it, written to their folder."""
         ui = {name: list(items) for name, items in value.ui.items()}
-        for file in value.files:
-            ui.setdefault(file.ui, []).append(self._tools.outputs.place(file, self._run.metadata))
+        for index, file in enumerate(value.files):
+            claim = (self._run.job, f"{node}#{index}") if self._run.claims_files else None
+            ui.setdefault(file.ui, []).append(self._tools.outputs.place(file, self._run.metadata, claim))
         if ui:
             self.ui[node] = ui
         return ui

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engine.errors import MissingFile
@@ -79,7 +80,11 @@ class ContextMaker:
     def _checkpoint(self, node: NodeId, key: Key | None, call: int, warn: Callable[[str], None]) -> Checkpoint:
         if key is None or self.tools.checkpoints is None:
             return NoCheckpoint()
-        checkpoint = self.tools.checkpoints.open(key, call, warn, resume=self.run.resume)
+
+        def saved(path: Path) -> None:
+            self.post(events.NodeCheckpointed(self.run.job, node, self.graph.shown(node), path.name))
+
+        checkpoint = self.tools.checkpoints.open(key, call, warn, resume=self.run.resume, saved=saved)
         self._checkpoints.setdefault(node, []).append(checkpoint)
         return checkpoint
 

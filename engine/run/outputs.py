@@ -11,18 +11,18 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import InputError, PathOutsideRoots, ResourceError
-from engine.run.atomic import STALE_SECONDS, TEMPORARY, remove, write_temporary
+from engine.run import claims
+from engine.run.atomic import STALE_SECONDS, TEMPORARY, remove, take_name, write_temporary
 from engine.run.results import OutputFile
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _BAD_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
@@ -42,9 +42,13 @@ class OutputFolder:
     temp_dir: Path
     _counters: dict[tuple[Path, str], _Counter] = field(default_factory=dict, repr=False)
 
-    def place(self, file: OutputFile, metadata: Mapping[str, Any]) -> dict[str, str]:
+    def place(
+        self, file: OutputFile, metadata: Mapping[str, Any], claim: tuple[str, str] | None = None
+    ) -> dict[str, str]:
         """Write ``file`` under the first free name of its prefix, carrying ``metadata`` if it is of a kind that can.
 
+        ``claim`` names the job and the place in it that the file is for: the file of an equal claim before, by this process or by one
+        that has died, is the file. Claims count until the job is settled.
         Returns ``{"filename", "subfolder", "type"}``. Raises ``PathOutsideRoots`` for a prefix that leaves the folder, ``InputError``
         for one that is no file name, and ``ResourceError`` when the file cannot be written.
         """
@@ -56,9 +60,16 @@ class OutputFolder:
                 f"the file name {file.prefix!r} ends in no name, or in one that begins with a dot; add one"
             )
         data = with_metadata(file, metadata)
-        write = self._write if file.numbered else _write_bare
+        names = self._numbered(folder, stem, file) if file.numbered else _bare(stem, file)
         try:
-            name = write(folder, stem, file.extension.lstrip("."), data)
+            if claim is not None:
+                claimed = claims.take(root, *claim, folder, names, data)
+                name, subfolder = claimed.name, claimed.parent.relative_to(os.path.realpath(root)).as_posix()
+                subfolder = "" if subfolder == "." else subfolder
+            else:
+                name = _write(folder, names, data)
+            if file.numbered:
+                self._remember(folder, stem, name)
         except OSError as error:
             raise _explained(error, folder, file, len(data)) from error
         except ValueError as error:
@@ -67,16 +78,27 @@ class OutputFolder:
             ) from error
         return {"filename": name, "subfolder": subfolder, "type": file.kind}
 
-    def _write(self, folder: Path, stem: str, extension: str, data: bytes) -> str:
-        temporary = write_temporary(folder, [data])
-        try:
-            number = self._next_number(folder, stem)
-            while not _take(temporary, folder / (name := f"{stem}_{number:05}_.{extension}")):
-                number += 1
-        finally:
-            remove(temporary)
-        self._counters[folder, stem] = _Counter(folder.stat().st_mtime_ns, number + 1)
-        return name
+    def settle(self, job: str) -> None:
+        """What came of ``job`` is known for good: it will not run again, and its claims are of no use."""
+        for root in {self.output_dir, self.temp_dir}:
+            claims.settle(root, job)
+
+    def settle_all_but(self, jobs: Iterable[str]) -> None:
+        """Drop the claims of all other jobs."""
+        kept = frozenset(jobs)
+        for root in {self.output_dir, self.temp_dir}:
+            claims.settle_all_but(root, kept)
+
+    def _numbered(self, folder: Path, stem: str, file: OutputFile) -> Iterator[str]:
+        """``<stem>_00001_.png`` and so on, from the first number that was never taken."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(self._next_number(folder, stem)):
+            yield f"{stem}_{number:05}_.{file.extension.lstrip('.')}"
+
+    def _remember(self, folder: Path, stem: str, name: str) -> None:
+        digits = re.match(r"\d+", name[len(stem) + 1 :], re.ASCII)
+        if digits is not None:
+            self._counters[folder, stem] = _Counter(folder.stat().st_mtime_ns, int(digits[0]) + 1)
 
     def _next_number(self, folder: Path, stem: str) -> int:
         counter = self._counters.get((folder, stem))
@@ -85,11 +107,19 @@ class OutputFolder:
         return highest_number(folder, stem) + 1
 
 
-def _write_bare(folder: Path, stem: str, extension: str, data: bytes) -> str:
+def _bare(stem: str, file: OutputFile) -> Iterator[str]:
+    """``<stem>.png``, then ``<stem>_2.png`` and so on."""
+    extension = file.extension.lstrip(".")
+    yield f"{stem}.{extension}"
+    for number in itertools.count(2):
+        yield f"{stem}_{number}.{extension}"
+
+
+def _write(folder: Path, names: Iterator[str], data: bytes) -> str:
+    """Write ``data`` under the first of ``names`` that is free."""
     temporary = write_temporary(folder, [data])
     try:
-        names = (f"{stem}_{number}.{extension}" for number in itertools.count(2))
-        return next(name for name in itertools.chain([f"{stem}.{extension}"], names) if _take(temporary, folder / name))
+        return next(name for name in names if take_name(temporary, folder / name))
     finally:
         remove(temporary)
 
@@ -153,29 +183,6 @@ def with_metadata(file: OutputFile, metadata: Mapping[str, Any]) -> bytes:
 
             return with_safetensors_metadata(file.data, metadata)
     return file.data
-
-
-def _take(temporary: Path, path: Path) -> bool:
-    """Give ``temporary`` the name ``path`` too, unless that is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        return _take_without_links(temporary, path)
-    return True
-
-
-def _take_without_links(temporary: Path, path: Path) -> bool:
-    # the file is empty for a moment here: such file systems (exFAT, some network shares) know no way to take a name with content
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-    except FileExistsError:
-        return False
-    os.replace(temporary, path)
-    return True
 
 
 def highest_number(folder: Path, stem: str) -> int:

@@ -55,6 +55,9 @@ class Run:
     """Whether the first node that fails ends the run; what does not depend on it goes on otherwise."""
     watch_inputs: bool = False
     """Whether nodes are watched for changing what they are given, which takes a look at every value before and after each call."""
+    claims_files: bool = False
+    """Whether it is remembered, until ``OutputFolder.settle``, which files this job has put where, so that running it a second time after
+    a crash puts none there twice."""
     limits: Limits = field(default_factory=lambda: Limits())
 
 

@@ -31,6 +31,8 @@ class DeviceSettings:
     """Bytes, ``"4GB"`` or ``"80%"`` of the device's memory that models may hold."""
     noise_device: str | None = None
     """``"cpu"`` draws every noise on the CPU, so that a picture does not depend on the device."""
+    checkpoint_seconds: float = 10.0
+    """How much of a long node's work is lost at most when the process dies."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a budget that is none: long before anybody knows the device, and what is free there."""

@@ -12,9 +12,6 @@ from safetensors.torch import load, save
 
 from nodes.diffusion.samplers import State, from_tensors, to_tensors
 
-EVERY_SECONDS: Final = 10.0
-"""At most so much work is lost when the process dies."""
-
 _NUMBERS: Final = "sampling_state"
 
 
@@ -33,16 +30,24 @@ def from_bytes(data: bytes, device: torch.device | str = "cpu") -> State:
 
 
 class Keeper:
-    """Hands a run its last kept state, and keeps one every ``EVERY_SECONDS``."""
+    """Hands a run its last kept state, and keeps one every so often."""
 
-    def __init__(self, kept: bytes | None, write: Callable[[bytes], None], device: torch.device) -> None:
+    def __init__(
+        self, kept: bytes | None, write: Callable[[bytes], None], device: torch.device, *, every: float = 10.0
+    ) -> None:
+        """``every``: seconds of work that are lost at most when the process dies."""
         self.found = from_bytes(kept, device) if kept is not None else None
         self._write = write
+        self._every = every
         self._last = time.monotonic()
 
     def keep(self, state: State) -> None:
         """``state`` may be written, if the last one was long enough ago. The last step's result is the node's own to keep."""
-        if state.done or time.monotonic() - self._last < EVERY_SECONDS:
+        if state.done or time.monotonic() - self._last < self._every:
             return
+        self.park(state)
+
+    def park(self, state: State) -> None:
+        """``state`` is written now: whoever stops here may go on from it."""
         self._write(to_bytes(state))
         self._last = time.monotonic()

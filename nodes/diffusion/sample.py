@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from engine.errors import InputError
+from engine.errors import Cancelled, InputError
 from nodes.diffusion.conditioning import Conditioning, InputsOf, no_inputs, resolve
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, latent_mask
@@ -49,12 +50,18 @@ def begin(
 
 
 def sample(
-    guider: Guider, sampler: Sampler, state: State, *, on_step: OnStep | None = None, save: Save | None = None
+    guider: Guider,
+    sampler: Sampler,
+    state: State,
+    *,
+    on_step: OnStep | None = None,
+    save: Save | None = None,
+    park: Save | None = None,
 ) -> State:
     """Runs ``state`` to its end.
 
     ``on_step`` is called after every step; what it raises ends the run. ``save`` is given every state that a run may be
-    continued from. Raises InputError when the latents are no longer finite."""
+    continued from, ``park`` the one at which the run was cancelled. Raises InputError when the latents are no longer finite."""
     with torch.no_grad():
         while not state.done:
             x, sigma = sampler.query(state)
@@ -63,10 +70,22 @@ def sample(
             if state.step > before.step:
                 _check(state)
                 if on_step is not None:
-                    on_step(StepInfo(state.step, state.steps, float(before.sigma), denoised))
+                    with _parking(state, park):
+                        on_step(StepInfo(state.step, state.steps, float(before.sigma), denoised))
             if save is not None:
                 save(state)
     return state
+
+
+@contextmanager
+def _parking(state: State, park: Save | None) -> Iterator[None]:
+    """Whoever cancels at this step may come back to it."""
+    try:
+        yield
+    except Cancelled:
+        if park is not None and not state.done:
+            park(state)
+        raise
 
 
 def _check(state: State) -> None:
@@ -130,10 +149,11 @@ def sample_latent(
     on_step: OnStep | None = None,
     resume: State | None = None,
     save: Save | None = None,
+    park: Save | None = None,
 ) -> dict[str, Any]:
     """A LATENT value sampled: its ``samples`` [B,C,h,w] in VAE space, float32 on the CPU, the rest as it was.
 
-    With ``resume``, a state that ``save`` was given in a run of the same arguments, the run goes on from there.
+    With ``resume``, a state that ``save`` or ``park`` was given in a run of the same arguments, the run goes on from there.
     Raises InputError for unknown names, a latent of other channels than the model's, or latents that stop being finite.
     """
     sampler, sigmas = planned(denoiser, settings)
@@ -154,7 +174,7 @@ def sample_latent(
         clean,
         step_noise(settings.sampler, settings.seed, sigmas, denoiser.device, settings.noise_device),
     )
-    ended = sample(guider, sampler, state, on_step=on_step, save=save)
+    ended = sample(guider, sampler, state, on_step=on_step, save=save, park=park)
     result = denoiser.prediction.finished(ended.x, ended.sigmas[-1])
     return {**latent, "samples": denoiser.latent_format.from_model(result).float().cpu()}
 

@@ -115,6 +115,7 @@ EVENTS: list[events.Event] = [
     events.NodeExpanded("j", N, S, (NodeId("9.1"), NodeId("9.2"))),
     events.NodeBlocked("j", N, S, "Show", "why"),
     events.NodeMessage("j", N, S, "pack.event", {"a": [1, None, b"x"]}),
+    events.NodeCheckpointed("j", NodeId("1"), NodeId("1"), "place"),
     events.NodeWarning("j", N, S, "careful"),
     events.NodeFinished("j", N, S, 0.25, {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}),
     events.NodeFailed("j", N, S, "KSampler", "no good", "steps", "some_pack"),
@@ -169,6 +170,7 @@ def test_every_option_of_a_run_is_carried(ends: Ends) -> None:
         previews=True,
         stop_on_failure=True,
         watch_inputs=True,
+        claims_files=True,
         limits=Limits(nodes=7, depth=8),
     )
     usual = Run(Graph())
