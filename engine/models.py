@@ -80,3 +80,7 @@ class ModelStore(Protocol):
         a second lease of the same weights waits, and nothing done under a lease is seen by the next one.
         """
         ...
+
+    def evict_all(self) -> None:
+        """Take everything off the device that nobody leases."""
+        ...

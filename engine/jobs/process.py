@@ -24,6 +24,7 @@ from typing import Any, Final
 from engine.errors import MezzotintError, ResourceError
 from engine.graph.graph import NodeId
 from engine.jobs.messages import WorkerSettings, event_from_plain, receive, send
+from engine.jobs.web_address import WebAddress
 from engine.run.events import Event
 
 _START: Final = "from engine.jobs.worker import main; main()"
@@ -99,6 +100,15 @@ class WorkerProcess:
     def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Future[Any]:
         """Ask a node class something."""
         return self._ask({"op": "ask", "what": what, "type": type_, "arguments": arguments}, None)[1]
+
+    def free(self, *, unload_models: bool, free_memory: bool) -> Future[None]:
+        """Have memory given back when the runs under way have ended."""
+        return self._ask({"op": "free", "unload_models": unload_models, "free_memory": free_memory}, None)[1]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is under way."""
+        return bool(self._listeners)
 
     def cancel(self, number: int) -> None:
         """Tell a run to stop."""
@@ -205,10 +215,18 @@ class WorkerProcess:
             self._pending.clear()
             self._buried = True
             self._connection.close()
+        self._clear_away()
         for future in waiting:
             future.set_exception(error)
         with contextlib.suppress(InvalidStateError):  # it was ready long ago
             self.ready.set_exception(error)
+
+    def _clear_away(self) -> None:
+        """Remove what a process leaves that had no time to."""
+        if self.ready.done() and self.ready.exception() is None:
+            web = self.ready.result().get("web")
+            if web is not None:
+                WebAddress.from_plain(web).remove()
 
 
 def _how(code: int) -> str:

@@ -8,6 +8,8 @@ with RemoteExecutor(settings) as executor:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 import threading
 import time
@@ -16,11 +18,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from engine.errors import MezzotintError, ResourceError, UsageError
+from engine.jobs.gentle import Gentle
 from engine.jobs.messages import WorkerSettings
 from engine.jobs.process import WorkerDied, WorkerProcess
 from engine.jobs.underway import Patience, Underway
-from engine.packs.describe import from_plain
-from engine.packs.report import LoadedPack, PackFailure
+from engine.jobs.web_address import WebAddress
+from engine.packs.describe import from_plain, to_plain
+from engine.packs.report import LoadedPack, NotedRoute, PackFailure
+from engine.packs.spec_cache import CachedPacks
 from engine.run.cancel import CancelToken
 from engine.run.events import OnEvent
 from engine.run.executor import ignore, run_in_loop
@@ -38,6 +43,9 @@ _POLL: Final = 0.2
 _ANSWER: Final = 60.0
 """Seconds a class has to say what its choices are, and the like."""
 
+_HANDLING: Final = 10.0
+"""Seconds that packs have to look at a workflow that is posted."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +56,23 @@ class Loaded:
     specs: tuple[NodeSpec, ...]
     packs: tuple[LoadedPack, ...]
     failures: tuple[PackFailure, ...]
+    routes: tuple[NotedRoute, ...] = ()
+    """HTTP routes of packs."""
+    prompt_handlers: int = 0
+    """How many functions of packs want to see each workflow that is posted."""
+    web: WebAddress | None = None
+    """Where the routes are answered."""
+
+    def to_cached(self, infos: Mapping[str, Mapping[str, Any]]) -> CachedPacks:
+        """As it can be kept on disk, with the ``object_info`` of each type."""
+        return CachedPacks(
+            specs=tuple(map(to_plain, self.specs)),
+            packs=self.packs,
+            failures=self.failures,
+            routes=self.routes,
+            prompt_handlers=self.prompt_handlers,
+            infos=infos,
+        )
 
 
 class RemoteExecutor:
@@ -71,6 +96,8 @@ class RemoteExecutor:
         self._process: WorkerProcess | None = None
         self._loaded: Loaded | None = None
         self._is_closed = False
+        self.gently = Gentle(self._at_hand)
+        """Asks without starting a process, and without ending one that is at a run."""
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +114,53 @@ class RemoteExecutor:
     def pid(self) -> int:
         """Of the worker; starts it if it is not there."""
         return self._living()[0].pid
+
+    @property
+    def web(self) -> WebAddress | None:
+        """Where the worker that is there answers the HTTP routes of packs; None where there is none. Starts nothing."""
+        loaded, process = self._loaded, self._at_hand()
+        return None if loaded is None or process is None else loaded.web
+
+    def recall(self, cached: CachedPacks) -> Loaded:
+        """What was loaded by an earlier process, before this one's worker is ready."""
+        hooks = _Hooks(self)
+        specs = tuple(from_plain(plain, hooks) for plain in cached.specs)
+        return Loaded(specs, cached.packs, cached.failures, cached.routes, cached.prompt_handlers)
+
+    def ask_gently(self, what: str, type_: str, arguments: Mapping[str, Any], timeout: float) -> Any:
+        """Ask a node class something, and wait for up to ``timeout`` seconds; the worker is not started, nor a run of it disturbed.
+
+        Raises ``NoAnswer`` where there is none in time, ``MezzotintError`` for what goes wrong there.
+        """
+        return self.gently.ask(what, type_, arguments, timeout)
+
+    def on_prompt(self, posted: Mapping[str, Any], timeout: float = _HANDLING) -> dict[str, Any]:
+        """A posted workflow after the packs' prompt handlers, if there are any. One that fails or takes too long leaves it as it was."""
+        if self._loaded is None or not self._loaded.prompt_handlers:
+            return dict(posted)
+        try:
+            returned = self.gently.ask("on_prompt", "", {"posted": json.dumps(posted)}, timeout)
+        except MezzotintError as error:
+            _log.warning("the workflow is taken as it was posted, without what packs would have changed: %s", error)
+            return dict(posted)
+        changed: dict[str, Any] = json.loads(returned)
+        return changed
+
+    async def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """Have the worker give memory back: models that it holds on the device; results and what packs' nodes keep.
+
+        Waits for the runs under way. A worker that is not there, or that ends meanwhile, holds nothing.
+        """
+        process = self._at_hand()
+        if process is None:
+            return
+        with contextlib.suppress(WorkerDied):
+            await asyncio.wrap_future(process.free(unload_models=unload_models, free_memory=free_memory))
+
+    def _at_hand(self) -> WorkerProcess | None:
+        """The worker, if there is one that lives and has loaded its packs."""
+        process = self._process
+        return process if process is not None and process.is_alive else None
 
     def close(self) -> None:
         """Let the worker end."""
@@ -162,6 +236,9 @@ class RemoteExecutor:
             specs=tuple(from_plain(plain, hooks) for plain in ready["specs"]),
             packs=tuple(LoadedPack(name, digest, tuple(nodes), web) for name, digest, nodes, web in ready["packs"]),
             failures=tuple(PackFailure(pack, reason, node) for pack, reason, node in ready["failures"]),
+            routes=tuple(NotedRoute(*route) for route in ready["routes"]),
+            prompt_handlers=ready["prompt_handlers"],
+            web=None if ready["web"] is None else WebAddress.from_plain(ready["web"]),
         )
 
     def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:

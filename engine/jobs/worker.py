@@ -7,17 +7,18 @@ memory) is done to this process alone.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Client, Connection
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.compat.host import Host
 from engine.errors import MezzotintError
@@ -32,6 +33,7 @@ from engine.jobs.messages import (
 )
 from engine.packs.describe import to_plain
 from engine.packs.load import Loader
+from engine.packs.prompt_handlers import handled
 from engine.packs.report import PackFailure, Report
 from engine.packs.sources import find_packs, installed_packs
 from engine.registry import Registry
@@ -42,6 +44,9 @@ from engine.run.executor import Executor
 from engine.run.failures import one_line
 from engine.run.keys import Opaque, canonical
 from engine.run.opening import open_executor
+
+if TYPE_CHECKING:
+    from engine.jobs.pack_server import PackServer
 
 _BEAT: Final = 1.0
 
@@ -101,6 +106,8 @@ class Worker:
         self._jobs: dict[str, int] = {}
         """The number of each run under way, by its job."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: set[asyncio.Task[None]] = set()
+        """Those of them that are runs."""
         self._closed = asyncio.Event()
         self._executor: Executor | None = None
         # of their own: one that does not answer must not keep the threads that runs need
@@ -115,8 +122,11 @@ class Worker:
         report = await asyncio.to_thread(self._load, loop)
         with open_executor(self._settings, self._registry, self._files, self._settings.device) as executor:
             self._executor = executor
-            self._send(self._ready(report))
+            web = await self._serve_routes()
+            self._send(self._ready(report, web))
             await self._closed.wait()
+            if web is not None:
+                await web.close()
             for cancel in self._cancels.values():
                 cancel.cancel()
             if self._tasks:
@@ -135,7 +145,7 @@ class Worker:
         settings = self._settings
         self._registry.load()
         self._files = self._settings.open_files()
-        host = Host(
+        self._host = host = Host(
             files=self._files,
             registry=self._registry,
             settings=settings.device,
@@ -145,18 +155,35 @@ class Worker:
             at_work=self._tell_at_work,
             asking=lambda hook: self._send({"op": "asking", "hook": hook}),
         )
-        loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
+        self._loader = loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
         sources = find_packs(settings.pack_folders()) + (installed_packs() if settings.installed_packs else [])
         loader.load([source for source in sources if source.name not in settings.skip])
         loader.report.failures += [PackFailure(name, reason) for name, reason in settings.skip.items()]
         return loader.report
 
-    def _ready(self, report: Report) -> dict[str, Any]:
+    async def _serve_routes(self) -> PackServer | None:
+        """Answer the packs' HTTP routes, if there are any. Without them the packs' nodes work all the same."""
+        if not self._host.routes:
+            return None
+        try:
+            from engine.jobs.pack_server import serve_routes
+
+            return await serve_routes(self._host.routes)
+        except ImportError:
+            _log.warning('the HTTP routes of packs need aiohttp, which is not there; pip install "mezzotint[packs]"')
+        except OSError as error:
+            _log.warning("the HTTP routes of packs cannot be served: %s", error)
+        return None
+
+    def _ready(self, report: Report, web: PackServer | None) -> dict[str, Any]:
         return {
             "op": "ready",
             "specs": [to_plain(spec) for spec in self._registry.values() if spec.pack],
             "packs": [[pack.name, pack.digest, pack.nodes, pack.web_directory] for pack in report.packs],
             "failures": [[failure.pack, failure.reason, failure.node] for failure in report.failures],
+            "web": web.address.to_plain() if web else None,
+            "routes": [[route.method, route.path, route.pack] for route in web.routes] if web else [],
+            "prompt_handlers": len(self._host.prompt_handlers),
         }
 
     # at work
@@ -174,18 +201,22 @@ class Worker:
         match message["op"]:
             case "run" if self._executor is not None:
                 self._cancels[message["id"]] = CancelToken()
-                self._spawn(self._run(message, self._executor))
+                self._runs.add(self._spawn(self._run(message, self._executor)))
             case "ask":
                 self._spawn(self._answer(message))
+            case "free" if self._executor is not None:
+                self._spawn(self._free(message, self._executor))
             case "cancel" if message["id"] in self._cancels:
                 self._cancels[message["id"]].cancel()
             case "close":
                 self._closed.set()
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._runs.discard)
+        return task
 
     async def _run(self, message: Mapping[str, Any], executor: Executor) -> None:
         number = message["id"]
@@ -205,6 +236,20 @@ class Worker:
         finally:
             del self._cancels[number]
             self._jobs.pop(job, None)
+
+    async def _free(self, message: Mapping[str, Any], executor: Executor) -> None:
+        """Give memory back, when the runs that were under way when it was asked for have ended."""
+        if self._runs:
+            await asyncio.wait(set(self._runs))
+        try:
+            wanted = {name: message[name] for name in ("unload_models", "free_memory")}
+            await asyncio.to_thread(executor.free, **wanted)
+            if message["free_memory"]:
+                self._loader.instances.clear()
+                await asyncio.to_thread(gc.collect)
+            self._send({"op": "answer", "id": message["id"], "value": None})
+        except Exception as error:
+            self._send({"op": "answer", "id": message["id"], "error": one_line(error)})
 
     def _cancel_job(self, job: str | None) -> None:
         """A pack asks for it; without a name whatever runs is meant."""
@@ -232,6 +277,8 @@ class Worker:
             self._send({"op": "answer", "id": message["id"], "error": text})
 
     def _ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
+        if what == "on_prompt":
+            return handled(self._host.prompt_handlers, arguments["posted"])
         spec = self._registry[type_]
         if what == "choices":
             entry = spec.input(arguments["name"])

@@ -25,6 +25,17 @@ class LoadedPack:
     """The folder of its browser scripts."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotedRoute:
+    """An HTTP route of a pack that its worker answers."""
+
+    method: str
+    """``"GET"``, ``"POST"``..., ``"*"`` for all of them, ``"STATIC"`` for what lies below ``path``."""
+    path: str
+    """As aiohttp has it: ``/x/{name}``, ``/x/{name:regular expression}``."""
+    pack: str | None
+
+
 @dataclass(slots=True)
 class Report:
     """What came of loading."""

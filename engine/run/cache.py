@@ -206,6 +206,10 @@ class OutputCache:
         disk = self._disk.info() if self._disk else DiskInfo(0, 0, 0, {})
         return CacheInfo(disk.results, disk.bytes, disk.limit, disk.by_type, len(self._memory), self._memory.used)
 
+    def forget(self) -> None:
+        """Give the memory back: what is on disk stays."""
+        self._memory.clear()
+
     def clear(self) -> CacheInfo:
         """Forget everything, on disk too. Returns what was there."""
         before = self.info()

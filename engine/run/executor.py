@@ -113,6 +113,15 @@ class Executor:
         """The same for callers without an event loop, or in a notebook whose loop is running already."""
         return run_in_loop(lambda: self.run(run, on_event, cancel))
 
+    def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """Take models off the device that no node is at, and forget the results in memory. From any thread; waits while weights move."""
+        with self._store_lock:
+            store = self._store
+        if unload_models and store is not None:
+            store.evict_all()
+        if free_memory:
+            self._tools.cache.forget()
+
     def _models(self) -> ModelStore:
         with self._store_lock:
             if self._store is None:
