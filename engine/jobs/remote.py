@@ -162,6 +162,19 @@ class RemoteExecutor:
         process = self._process
         return process if process is not None and process.is_alive else None
 
+    @property
+    def living_pid(self) -> int | None:
+        """Of the worker, if there is one; starts nothing."""
+        process = self._process
+        return process.pid if process is not None and process.is_alive else None
+
+    def end(self) -> None:
+        """As ``close``, but a worker that is at something is not waited for."""
+        process = self._process
+        if process is not None and process.is_busy:
+            process.kill("the service ended")
+        self.close()
+
     def close(self) -> None:
         """Let the worker end."""
         with self._lock:

@@ -1,0 +1,144 @@
+"""Events as they are stored, for whoever watches: from any number on, without a gap, without anything twice.
+
+A watcher has a place in the sequence and takes what comes after it: from memory if that goes back far enough, from the store if not. So
+a slow one falls back to the store and a fast one is woken, and neither can miss anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from engine.jobs.records import Chunk
+
+_MEMORY: Final = 4_000
+"""Events that are kept in memory for watchers."""
+
+Read = Callable[[int, str | None], Sequence[Chunk]]
+"""Reads a page of chunks with events after a number, of one job or of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPreview:
+    """A picture on the way: it is stored nowhere and has no number."""
+
+    job: str
+    node: str
+    shown: str
+    image: bytes
+
+
+class Feed:
+    """Belongs to an event loop; ``publish`` may be called from any thread."""
+
+    def __init__(self, read: Read, last: int) -> None:
+        """``read`` reads the store; ``last`` is the highest number it has given."""
+        self._loop = asyncio.get_running_loop()
+        self._read = read
+        self._recent: deque[Chunk] = deque()
+        self._kept = 0
+        self._watchers: set[Watcher] = set()
+        self._listeners: list[Callable[[Chunk], None]] = []
+        self.last = last
+
+    @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
+    def publish(self, chunk: Chunk) -> None:
+        """Events that were just stored, in their order."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(self._take, chunk)
+
+    def listen(self, listener: Callable[[Chunk], None]) -> None:
+        """Have ``listener`` called with everything that is stored from now on, on the loop, before any watcher is woken."""
+        self._listeners.append(listener)
+
+    def show(self, preview: JobPreview) -> None:
+        for watcher in self._watchers:
+            watcher.show(preview)
+
+    def watch(self, after: int, job: str | None = None) -> Watcher:
+        """Whoever wants what comes after a number, of one job or of all. Close it."""
+        watcher = Watcher(self, after, job)
+        self._watchers.add(watcher)
+        return watcher
+
+    def _take(self, chunk: Chunk) -> None:
+        self._recent.append(chunk)
+        self._kept += len(chunk.events)
+        while self._kept > _MEMORY and len(self._recent) > 1:
+            self._kept -= len(self._recent.popleft().events)
+        self.last = chunk.last
+        for listener in self._listeners:
+            listener(chunk)
+        for watcher in self._watchers:
+            if watcher.job in (None, chunk.job):
+                watcher.wake()
+
+    async def after(self, seq: int, job: str | None) -> Sequence[Chunk]:
+        """The next chunks with events after ``seq``; nothing if there are none yet."""
+        if seq >= self.last:
+            return ()
+        if self._recent and self._recent[0].first <= seq + 1:
+            start = max(bisect_right(self._recent, seq, key=lambda chunk: chunk.first) - 1, 0)
+            return [
+                chunk
+                for chunk in (self._recent[index] for index in range(start, len(self._recent)))
+                if chunk.last > seq and job in (None, chunk.job)
+            ]
+        return await asyncio.to_thread(self._read, seq, job)
+
+    def leave(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+
+
+class Watcher:
+    """One place in the sequence."""
+
+    def __init__(self, feed: Feed, after: int, job: str | None) -> None:
+        self._feed = feed
+        self.after = after
+        self.job = job
+        self._woken = asyncio.Event()
+        self._previews: dict[tuple[str, str], JobPreview] = {}
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def show(self, preview: JobPreview) -> None:
+        """The newest of each node takes the place of those that were not fetched: pictures may be missed."""
+        if self.job in (None, preview.job):
+            self._previews[preview.job, preview.node] = preview
+            self._woken.set()
+
+    async def next(self) -> tuple[Sequence[Chunk], list[JobPreview]]:
+        """Waits for what comes next: chunks, cut so that they begin after this place, and pictures."""
+        while True:
+            self._woken.clear()
+            limit = self._feed.last
+            found = await self._feed.after(self.after, self.job)
+            previews, self._previews = list(self._previews.values()), {}
+            chunks = [_after(chunk, self.after) for chunk in found]
+            if chunks:
+                self.after = chunks[-1].last
+            elif limit > self.after:
+                self.after = limit  # nothing of this job up to there
+                continue
+            if chunks or previews:
+                return chunks, previews
+            await self._woken.wait()
+
+    def close(self) -> None:
+        self._feed.leave(self)
+
+
+def _after(chunk: Chunk, seq: int) -> Chunk:
+    if chunk.first > seq:
+        return chunk
+    return Chunk(chunk.job, seq + 1, chunk.last, chunk.events[seq + 1 - chunk.first :])

@@ -1,0 +1,54 @@
+"""What a run says of itself, as the store keeps it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final, get_args
+
+from engine.jobs.changes import Happening
+from engine.jobs.records import Payload
+from engine.run import events
+from engine.run.events import Event
+from engine.run.request import RunResult
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+_UNSTORED: Final = (events.NodePreview, events.JobQueued, events.JobFinished)
+"""Pictures on the way are not kept; that a job waits or has ended is for whoever changes its state to say."""
+
+_SHAPES: Final = {
+    kind: (_snake(kind.__name__), tuple(entry.name for entry in fields(kind) if entry.name != "job"))
+    for kind in get_args(Event)
+    if kind not in _UNSTORED
+}
+
+
+def happening(event: Event, now: float) -> Happening | None:
+    """An event with its time; None for one that is not stored."""
+    shape = _SHAPES.get(type(event))
+    if shape is None:
+        return None
+    name, names = shape
+    return now, name, {entry: getattr(event, entry) for entry in names}
+
+
+def failures_of(result: RunResult) -> list[dict[str, Any]]:
+    """``Job.errors`` of a run."""
+    names = ("node", "shown", "class_type", "pack", "input", "reason")
+    return [{name: getattr(failure, name) for name in names} for failure in result.failures]
+
+
+def failure_of_all(reason: str) -> dict[str, Any]:
+    """``Job.errors`` where no node can be named."""
+    return {"node": None, "shown": None, "class_type": None, "pack": None, "input": None, "reason": reason}
+
+
+def metadata_of(payload: Payload) -> Mapping[str, Any]:
+    """What saved files carry: the prompt, and what the client wants in them besides."""
+    extra = payload.extra_data.get("extra_pnginfo")
+    return {"prompt": payload.prompt, **(extra if isinstance(extra, dict) else {})}
