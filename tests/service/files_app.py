@@ -51,7 +51,9 @@ async def asking(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (8, 6), seed: int = 0, format: str = "PNG", **options: Any) -> bytes:
+def picture(
+    mode: str = "RGB", size: tuple[int, int] = (8, 6), seed: int = 0, format: str = "PNG", **options: Any
+) -> bytes:
     """A file of random pixels."""
     bands = len(Image.new(mode, (1, 1)).getbands())
     shape = (size[1], size[0], bands) if bands > 1 else (size[1], size[0])

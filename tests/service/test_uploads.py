@@ -36,9 +36,7 @@ async def send(
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -180,10 +178,10 @@ def test_reserved_characters_are_replaced(files_desk: Desk) -> None:
     assert (files_desk.places.input / "photo 12_30_.png").is_file()
 
 
-@pytest.mark.parametrize("subfolder", ["..", "a/../..", "/etc", "\\etc", "C:\\x", ".hidden", "a/.b", "a\0b", "away", "a\nb"])
-async def test_bad_subfolders_are_refused(
-    files_client: httpx.AsyncClient, files_desk: Desk, subfolder: str
-) -> None:
+@pytest.mark.parametrize(
+    "subfolder", ["..", "a/../..", "/etc", "\\etc", "C:\\x", ".hidden", "a/.b", "a\0b", "away", "a\nb"]
+)
+async def test_bad_subfolders_are_refused(files_client: httpx.AsyncClient, files_desk: Desk, subfolder: str) -> None:
     """No subfolder leads out of the folder, by its name or by a link."""
     base = files_desk.places.state.parent
     (base / "elsewhere").mkdir()
@@ -212,8 +210,14 @@ async def test_an_unknown_type_is_refused(files_client: httpx.AsyncClient) -> No
 
 async def test_a_form_without_a_picture_is_refused(files_client: httpx.AsyncClient) -> None:
     """No file, a field in place of one, and no form at all are bad requests."""
-    for request in ({"data": {"type": "input"}}, {"data": {"image": "text"}}, {"json": {}}, {"content": b""}):
-        answer = await files_client.post("/upload/image", **request)  # type: ignore[arg-type]
+    requests: list[dict[str, Any]] = [
+        {"data": {"type": "input"}},
+        {"data": {"image": "text"}},
+        {"json": {}},
+        {"content": b""},
+    ]
+    for request in requests:
+        answer = await files_client.post("/upload/image", **request)
         assert answer.status_code == 400, request
         assert "error" in answer.json()
     broken = {"content-type": "multipart/form-data"}

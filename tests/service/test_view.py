@@ -132,7 +132,9 @@ async def test_a_link_within_the_folder_is_followed(files_client: httpx.AsyncCli
     assert (await files_client.get("/view?filename=b.png")).content == b"a"
 
 
-@pytest.mark.parametrize("suffix", ["svg", "html", "htm", "xhtml", "xml", "js", "mjs", "css", "pdf", "swf", "unknown", ""])
+@pytest.mark.parametrize(
+    "suffix", ["svg", "html", "htm", "xhtml", "xml", "js", "mjs", "css", "pdf", "swf", "unknown", ""]
+)
 async def test_nothing_that_could_run_is_shown(files_client: httpx.AsyncClient, output: Path, suffix: str) -> None:
     """What a browser could run with our origin's rights is bytes to be saved, and the browser is told not to guess."""
     name = f"x.{suffix}" if suffix else "x"
@@ -156,9 +158,7 @@ async def test_nothing_that_could_run_is_shown(files_client: httpx.AsyncClient, 
         ("x.safetensors", "application/octet-stream"),
     ],
 )
-async def test_plain_data_says_what_it_is(
-    files_client: httpx.AsyncClient, output: Path, name: str, type_: str
-) -> None:
+async def test_plain_data_says_what_it_is(files_client: httpx.AsyncClient, output: Path, name: str, type_: str) -> None:
     """Pictures, sound, film and plain data keep their types."""
     (output / name).write_bytes(b"x")
     answer = await files_client.get("/view", params={"filename": name})
