@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from engine.jobs.records import Chunk
 
@@ -33,6 +33,18 @@ class JobPreview:
     image: bytes
 
 
+class Listener(Protocol):
+    """Who is told of everything as it comes."""
+
+    def hear(self, chunk: Chunk) -> None: ...
+
+    def show(self, preview: JobPreview) -> None: ...
+
+    def is_looking(self) -> bool:
+        """Whether pictures on the way are of any use."""
+        ...
+
+
 class Feed:
     """Belongs to an event loop; ``publish`` may be called from any thread."""
 
@@ -43,23 +55,26 @@ class Feed:
         self._recent: deque[Chunk] = deque()
         self._kept = 0
         self._watchers: set[Watcher] = set()
-        self._listeners: list[Callable[[Chunk], None]] = []
+        self._listeners: list[Listener] = []
         self.last = last
 
     @property
-    def watchers(self) -> int:
-        return len(self._watchers)
+    def has_viewers(self) -> bool:
+        """Whether anybody looks at pictures on the way."""
+        return bool(self._watchers) or any(listener.is_looking() for listener in self._listeners)
 
     def publish(self, chunk: Chunk) -> None:
         """Events that were just stored, in their order."""
         with contextlib.suppress(RuntimeError):  # the loop was closed
             self._loop.call_soon_threadsafe(self._take, chunk)
 
-    def listen(self, listener: Callable[[Chunk], None]) -> None:
-        """Have ``listener`` called with everything that is stored from now on, on the loop, before any watcher is woken."""
+    def listen(self, listener: Listener) -> None:
+        """Have ``listener`` told of everything from now on, on the loop, before any watcher is woken."""
         self._listeners.append(listener)
 
     def show(self, preview: JobPreview) -> None:
+        for listener in self._listeners:
+            listener.show(preview)
         for watcher in self._watchers:
             watcher.show(preview)
 
@@ -76,7 +91,7 @@ class Feed:
             self._kept -= len(self._recent.popleft().events)
         self.last = chunk.last
         for listener in self._listeners:
-            listener(chunk)
+            listener.hear(chunk)
         for watcher in self._watchers:
             if watcher.job in (None, chunk.job):
                 watcher.wake()

@@ -13,8 +13,6 @@ from typing import Final
 TEMPORARY: Final = ".mezzotint-"
 """What the names of files begin with that are still being written, or were when their writer died."""
 
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-
 STALE_SECONDS: Final = 3600.0
 """A temporary file not written to for this long belongs to nobody any more."""
 
@@ -77,26 +75,3 @@ def remove(path: Path) -> None:
     """Remove a file if it is there and may be removed."""
     with contextlib.suppress(OSError):
         path.unlink()
-
-
-def take_name(temporary: Path, path: Path) -> bool:
-    """Give ``temporary`` the name ``path`` too, unless that is taken: whether it has it now. Raises ``OSError``."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        return _take_without_links(temporary, path)
-    return True
-
-
-def _take_without_links(temporary: Path, path: Path) -> bool:
-    # the file is empty for a moment here: such file systems (exFAT, some network shares) know no way to take a name with content
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-    except FileExistsError:
-        return False
-    os.replace(temporary, path)
-    return True

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from engine.jobs.store import Submitted
+
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from engine.files import LocalFiles
+    from engine.jobs.dispatcher import Dispatcher
+    from engine.jobs.feed import Feed
+    from engine.jobs.records import Submission
+    from engine.jobs.store import Store
     from engine.places import Places
     from engine.registry import Registry
+    from engine.service.comfy.hub import Hub
     from engine.service.logs import LogRing
+    from engine.service.packs import Packs
     from engine.service.settings import ServiceSettings
 
 
@@ -30,13 +40,41 @@ class Desk:
     """The folder of scripts for the editor that a pack brings, by the pack's name."""
     user_lock: Lock = field(default_factory=Lock)
     """Held while something in the user folder is read and written back."""
+    work: Work | None = None
+    """Jobs, and those who work at them; None for routes that need none."""
 
     @property
     def places(self) -> Places:
         return self.settings.places
 
 
+@dataclass(slots=True)
+class Work:
+    """The part of the desk that jobs pass over."""
+
+    store: Store
+    feed: Feed
+    dispatcher: Dispatcher
+    hub: Hub
+    packs: Packs
+    queue_limit: int
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Put a job on disk, then into the queue. Raises ``Conflict`` or ``QueueFull``."""
+        submitted = await asyncio.wrap_future(self.store.submit(submission, time.time(), queue_limit=self.queue_limit))
+        if submitted.is_new:
+            self.dispatcher.submitted(submitted.job)
+        return submitted
+
+
 def desk_of(request: HTTPConnection) -> Desk:
     """The desk of the service that a request or a websocket came to."""
     desk: Desk = request.app.state.desk
     return desk
+
+
+def work_of(request: HTTPConnection) -> Work:
+    """The part of the desk that jobs pass over."""
+    work = desk_of(request).work
+    assert work is not None, "the app was built without jobs"
+    return work

@@ -1,0 +1,186 @@
+"""Puts the service together: the jobs and their workers behind HTTP and websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Final
+
+from fastapi import FastAPI
+
+from engine.errors import UsageError
+from engine.jobs.dispatcher import Dispatcher
+from engine.jobs.feed import Feed
+from engine.jobs.lane import Lane
+from engine.jobs.locks import seize
+from engine.jobs.messages import WorkerSettings
+from engine.jobs.remote import RemoteExecutor
+from engine.jobs.store import Store
+from engine.packs.spec_cache import SpecCache, cache_key
+from engine.registry import Registry
+from engine.run.outputs import OutputFolder
+from engine.service import editor, native, stream
+from engine.service.comfy import models, past, prompts, sockets, system, uploads, users, view
+from engine.service.comfy.hub import Hub
+from engine.service.desk import Desk, Work
+from engine.service.logs import LogRing
+from engine.service.pack_routes import PackRoutes
+from engine.service.packs import Packs, pack_sources
+from engine.service.settings import ServiceSettings
+
+_WORKERS_END: Final = 15.0
+"""Seconds in which workers of a service that died have to be gone."""
+_PRUNE_EVERY: Final = 600.0
+_DAY: Final = 86_400.0
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAPI:
+    """The app, without its locks (``engine.service.security``). Raises ``UsageError`` when the settings cannot be used."""
+    registry = Registry()
+    registry.load()
+    if not registry and registry.failures:
+        raise UsageError("; ".join(f"node package {failure.name}: {failure.reason}" for failure in registry.failures))
+    places = settings.places
+    for folder in (places.input, places.output, places.temp, places.state):
+        folder.mkdir(parents=True, exist_ok=True)
+    desk = Desk(settings, registry, places.open_files(), log_ring=ring)
+    app = FastAPI(
+        title="Mezzotint",
+        version="1",
+        docs_url="/v1/docs",
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=partial(_lifespan, desk),
+    )
+    app.state.desk = desk
+    app.include_router(native.router())
+    app.router.routes.extend(stream.routes())
+    for module in (prompts, past, sockets, view, uploads, users, models, system):
+        app.router.routes.extend(module.routes())
+    app.router.routes.append(_pack_routes(desk))
+    app.router.routes.extend(editor.routes())
+    return app
+
+
+def _pack_routes(desk: Desk) -> PackRoutes:
+    return PackRoutes(
+        lambda: desk.work.packs.routes if desk.work else (),
+        lambda: desk.work.packs.address if desk.work else None,
+        limit=desk.settings.limits.body,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(desk: Desk, app: FastAPI) -> AsyncIterator[None]:
+    settings, state = desk.settings, desk.places.state
+    service_lock = seize(
+        state / "service.lock",
+        wait=2.0,
+        otherwise=f"another service is at work in {state}; end it, or give this one a state folder of its own",
+    )
+    feed: Feed
+    store = Store(state / "jobs.sqlite", on_chunk=lambda chunk: feed.publish(chunk))
+    feed = Feed(lambda after, job: store.events(after, job), store.last_event())
+    await asyncio.to_thread(_end_workers, state, store.pids())
+    _empty_temp(desk.places.temp)
+    work = _open_work(desk, store, feed)
+    desk.work = work
+    starting = threading.Thread(target=_start_workers, args=(desk, work.packs), name="mezzotint-start", daemon=True)
+    starting.start()
+    await work.dispatcher.start()
+    pruning = asyncio.create_task(_prune(store, settings))
+    try:
+        yield
+    finally:
+        pruning.cancel()
+        await work.dispatcher.close(settings.patience.shutdown)
+        store.close()
+        service_lock.close()
+
+
+def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
+    settings, places = desk.settings, desk.places
+    loop = asyncio.get_running_loop()
+    hub = Hub(store, feed, {job.id for job in (*store.waiting(), *store.find(states=["running"], limit=1_000))})
+
+    def broadcast(name: str, data: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(hub.broadcast, name, data)
+
+    lanes = []
+    for device in (settings.device.device, *settings.devices):
+        worker = RemoteExecutor(
+            WorkerSettings.of(places, replace(settings.device, device=device), places.state / "workers.lock"),
+            node_timeout=settings.patience.node,
+            grace=settings.patience.grace,
+            lease=settings.patience.lease,
+            ends_ours=True,
+            on_broadcast=broadcast,
+        )
+        lanes.append(Lane(device or "default", worker))
+    outputs = OutputFolder(places.output, places.temp)
+    dispatcher = Dispatcher(store, feed, lanes, desk.files.roots, outputs, settings.patience.lease)
+    packs = Packs([lane.worker for lane in lanes], desk.registry, desk.web_directories)
+    return Work(store, feed, dispatcher, hub, packs, settings.limits.queue)
+
+
+def _start_workers(desk: Desk, packs: Packs) -> None:
+    """On a thread: the service answers meanwhile."""
+    try:
+        packs.sources = pack_sources(desk.places) if desk.places.has_packs else []
+        key = cache_key(packs.sources, desk.places)
+        cache = SpecCache(desk.places.state)
+        is_known = bool(packs.sources) and packs.recall(cache, key)
+        packs.start(cache, key, is_known=is_known)
+    except Exception:  # the next job tries again, and fails saying so
+        _log.exception("the worker did not start")
+
+
+def _end_workers(state: Path, pids: list[int]) -> None:
+    """No worker of an earlier service may be at work beside ours: they end when it does, and are ended if not."""
+    lock: IO[bytes]
+    try:
+        lock = seize(state / "workers.lock", wait=2.0, otherwise="")
+    except Exception:
+        for pid in filter(_is_worker, pids):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        lock = seize(
+            state / "workers.lock",
+            wait=_WORKERS_END,
+            otherwise=f"workers of an earlier service (processes {pids}) do not end; end them, then start again",
+        )
+    lock.close()
+
+
+def _is_worker(pid: int) -> bool:
+    """Whether a process is one of our workers, and not another that was given the number since."""
+    try:
+        return b"engine.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _empty_temp(folder: Path) -> None:
+    """What is in the temp folder is for one life of the service."""
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+async def _prune(store: Store, settings: ServiceSettings) -> None:
+    while True:
+        before = time.time() - settings.retention.days * _DAY
+        await asyncio.wrap_future(store.prune(count=settings.retention.count, before=before))
+        await asyncio.sleep(_PRUNE_EVERY)

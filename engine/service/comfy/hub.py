@@ -1,0 +1,205 @@
+"""Tells ComfyUI's clients what happens: each job's events, told as ComfyUI would, to whom ComfyUI would tell them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from engine.jobs.feed import Feed, JobPreview
+from engine.jobs.records import Chunk, StoredEvent
+from engine.jobs.store import Store
+from engine.service.comfy.frames import preview_frame, text_frame
+from engine.service.comfy.narrator import Message, Narrator, Preview
+
+_REMEMBERED: Final = 2_000
+"""Ended jobs whose messages are at hand; those of others are made again from the store."""
+_BACKLOG: Final = 64 * 2**20
+"""Bytes that wait for a slow reader before it is cut off; it may connect again."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Socket:
+    """One client's connection: what it is to be sent, in order."""
+
+    sid: str
+    wants_metadata: bool = False
+    """Whether previews go with what they are of."""
+    _waiting: deque[str | bytes] = field(default_factory=deque)
+    _bytes: int = 0
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    is_closed: bool = False
+
+    def send(self, frame: str | bytes) -> None:
+        self._waiting.append(frame)
+        self._bytes += len(frame)
+        if self._bytes > _BACKLOG:
+            self.close()
+        self._woken.set()
+
+    def send_preview(self, frame: bytes) -> None:
+        """A picture that may be missed: not sent to who is behind."""
+        if len(self._waiting) < 8:
+            self.send(frame)
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._waiting.clear()
+        self._woken.set()
+
+    async def next(self) -> str | bytes | None:
+        """The next frame; None when it is to be closed."""
+        while not self._waiting:
+            if self.is_closed:
+                return None
+            self._woken.clear()
+            await self._woken.wait()
+        frame = self._waiting.popleft()
+        self._bytes -= len(frame)
+        return frame
+
+
+class Hub:
+    """Belongs to the event loop of the service."""
+
+    def __init__(self, store: Store, feed: Feed, active: set[str]) -> None:
+        """``active``: the jobs that wait or run now."""
+        self._store = store
+        self._active = active
+        self._sockets: dict[str, Socket] = {}
+        self._narrators: dict[str, Narrator] = {}
+        self._ended: OrderedDict[str, list[Any]] = OrderedDict()
+        feed.listen(self)
+
+    @property
+    def remaining(self) -> int:
+        """Jobs that wait or run."""
+        return len(self._active)
+
+    # sockets
+
+    def join(self, sid: str | None) -> Socket:
+        """A client has connected. Of two with one id the later one counts."""
+        socket = Socket(sid or uuid.uuid4().hex)
+        before = self._sockets.pop(socket.sid, None)
+        if before is not None:
+            before.close()
+        self._sockets[socket.sid] = socket
+        socket.send(text_frame("status", {**self._status(), "sid": socket.sid}))
+        for narrator in self._narrators.values():
+            current = narrator.current() if narrator.client == socket.sid else None
+            if current is not None:
+                socket.send(text_frame(current.type, current.data))
+        return socket
+
+    def leave(self, socket: Socket) -> None:
+        """It is gone; the one that has taken its place stays."""
+        socket.close()
+        if self._sockets.get(socket.sid) is socket:
+            del self._sockets[socket.sid]
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def broadcast(self, name: str, data: Any) -> None:
+        """To everybody."""
+        self._send_all(text_frame(name, data))
+
+    def send_to(self, sid: str, name: str, data: Any) -> None:
+        """To one client, if it is there."""
+        if sid in self._sockets:
+            self._sockets[sid].send(text_frame(name, data))
+
+    # jobs
+
+    def messages(self, job: str) -> list[Any]:
+        """What the history says happened to a job."""
+        narrator = self._narrators.get(job)
+        if narrator is not None:
+            return narrator.history_messages()
+        known = self._ended.get(job)
+        return self._recall(job).history_messages() if known is None else known
+
+    def show(self, preview: JobPreview) -> None:
+        narrator = self._narrators.get(preview.job)
+        if narrator is not None and self._sockets:
+            self._send_preview(narrator.preview(preview.node, preview.shown, preview.image), narrator.client)
+
+    def is_looking(self) -> bool:
+        return bool(self._sockets)
+
+    def hear(self, chunk: Chunk) -> None:
+        narrator = self._narrators.get(chunk.job)
+        for event in chunk.events:
+            if event.name == "job_leased" and narrator is None:
+                narrator = self._narrators[chunk.job] = self._recall(chunk.job, before=event.seq)
+            messages = narrator.hear(event) if narrator is not None else []
+            for message in messages:
+                self._send(message, narrator.client if narrator else None)
+            self._follow(event)
+            if event.name == "job_finished" and narrator is not None:
+                self._end(narrator, chunk.job)
+            elif event.name == "job_paused":
+                self._narrators.pop(chunk.job, None)
+
+    def _follow(self, event: StoredEvent) -> None:
+        """Tell everybody when the queue has changed."""
+        match event.name:
+            case "job_queued" | "job_resumed":
+                self._active.add(event.job)
+            case "job_finished" | "job_paused":
+                self._active.discard(event.job)
+            case "job_leased":
+                pass
+            case _:
+                return
+        if self._sockets:
+            self._send_all(text_frame("status", self._status()))
+
+    def _end(self, narrator: Narrator, job: str) -> None:
+        for message in narrator.ended():
+            self._send(message, narrator.client)
+        self._narrators.pop(job, None)
+        self._ended[job] = narrator.history_messages()
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def _recall(self, job: str, before: int | None = None) -> Narrator:
+        """The narrator of a job as its stored events leave it."""
+        payload = self._store.payload(job)
+        client = payload.extra_data.get("client_id") if payload is not None else None
+        narrator = Narrator(job, payload.prompt if payload else {}, client if isinstance(client, str) else None)
+        events = [event for chunk in self._store.events(0, job, 1_000_000) for event in chunk.events]
+        narrator.replay([event for event in events if before is None or event.seq < before])
+        return narrator
+
+    # sending
+
+    def _status(self) -> dict[str, Any]:
+        return {"status": {"exec_info": {"queue_remaining": self.remaining}}}
+
+    def _send(self, message: Message, client: str | None) -> None:
+        if not self._sockets:
+            return
+        frame = text_frame(message.type, message.data)
+        if message.audience == "everyone":
+            self._send_all(frame)
+        elif client in self._sockets:
+            self._sockets[client].send(frame)
+
+    def _send_all(self, frame: str) -> None:
+        for socket in self._sockets.values():
+            socket.send(frame)
+
+    def _send_preview(self, preview: Preview, client: str | None) -> None:
+        if preview.audience == "everyone":
+            receivers = list(self._sockets.values())
+        else:
+            receivers = [self._sockets[client]] if client in self._sockets else []
+        for socket in receivers:
+            socket.send_preview(preview_frame(preview, socket.wants_metadata))

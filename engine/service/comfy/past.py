@@ -1,0 +1,159 @@
+"""``/history`` and ComfyUI's jobs API: what has run, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from engine.errors import UsageError
+from engine.jobs.records import ENDED, Job, JobState
+from engine.service.comfy.history import history_entry, job_detail, job_item
+from engine.service.comfy.routing import as_json, both, json_body
+from engine.service.desk import Work, work_of
+
+_MOST: Final = 10_000
+_STATES: Final[dict[str, tuple[JobState, ...]]] = {
+    "pending": ("queued", "paused"),
+    "in_progress": ("running",),
+    "completed": ("succeeded",),
+    "failed": ("failed",),
+    "cancelled": ("cancelled",),
+}
+_ORDERS: Final = {"created_at": "created", "execution_duration": "duration"}
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        *both("/history", _history),
+        *both("/history", _change_history, ["POST"]),
+        *both("/history/{job:path}", _one_history),
+        Route("/api/jobs", _jobs),
+        Route("/api/jobs/cancel", _cancel_jobs, methods=["POST"]),
+        Route("/api/jobs/{job}", _job),
+        Route("/api/jobs/{job}/cancel", _cancel_job, methods=["POST"]),
+    ]
+
+
+async def _history(request: Request) -> Response:
+    work = work_of(request)
+    try:
+        most = _whole(request, "max_items", _MOST)
+        offset = _whole(request, "offset", -1)
+    except UsageError as error:
+        return as_json({"error": str(error)}, 400)
+    asked = {"states": ENDED, "hidden": False, "order": "finished", "limit": min(most, _MOST)}
+    if offset >= 0:
+        jobs = await asyncio.to_thread(lambda: work.store.find(newest_first=False, offset=offset, **asked))
+    else:
+        jobs = (await asyncio.to_thread(lambda: work.store.find(**asked)))[::-1]
+    return as_json(await _entries(work, jobs))
+
+
+async def _one_history(request: Request) -> Response:
+    work = work_of(request)
+    job = await asyncio.to_thread(work.store.get, request.path_params["job"])
+    return as_json({} if job is None or job.state not in ENDED else await _entries(work, [job]))
+
+
+async def _entries(work: Work, jobs: Iterable[Job]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for job in jobs:
+        payload = work.store.payload(job.id)
+        if payload is not None:
+            found[job.id] = history_entry(job, payload, work.hub.messages(job.id))
+    return found
+
+
+async def _change_history(request: Request) -> Response:
+    try:
+        body = await json_body(request)
+    except UsageError:
+        return Response(status_code=400)
+    if not isinstance(body, dict):
+        return Response(status_code=400)
+    store = work_of(request).store
+    if body.get("clear"):
+        await asyncio.wrap_future(store.hide(None))
+    elif isinstance(body.get("delete"), list):
+        await asyncio.wrap_future(store.hide([str(job) for job in body["delete"]]))
+    return Response()
+
+
+async def _jobs(request: Request) -> Response:
+    work = work_of(request)
+    query = request.query_params
+    try:
+        states = _states(query.get("status"))
+        limit, offset = _whole(request, "limit", 100), _whole(request, "offset", 0)
+        order = _choice(query.get("sort_by", "created_at"), _ORDERS, "sort_by")
+        newest = _choice(query.get("sort_order", "desc"), {"desc": True, "asc": False}, "sort_order")
+    except UsageError as error:
+        return as_json({"error": str(error)}, 400)
+
+    def read() -> tuple[list[Any], int]:
+        jobs = work.store.find(
+            states=states, hidden=False, order=order, newest_first=newest, limit=limit, offset=offset
+        )
+        items = [job_item(job, payload) for job in jobs if (payload := work.store.payload(job.id)) is not None]
+        return items, work.store.count(states=states, hidden=False)
+
+    items, total = await asyncio.to_thread(read)
+    more = offset + len(items) < total
+    return as_json({"jobs": items, "pagination": {"offset": offset, "limit": limit, "total": total, "has_more": more}})
+
+
+async def _job(request: Request) -> Response:
+    work = work_of(request)
+    job = await asyncio.to_thread(work.store.get, request.path_params["job"])
+    payload = work.store.payload(job.id) if job is not None else None
+    if job is None or payload is None:
+        return as_json({"error": "Job not found"}, 404)
+    return as_json(job_detail(job, payload, work.hub.messages(job.id)))
+
+
+async def _cancel_job(request: Request) -> Response:
+    return as_json({"cancelled": await work_of(request).dispatcher.cancel(request.path_params["job"])})
+
+
+async def _cancel_jobs(request: Request) -> Response:
+    try:
+        body = await json_body(request)
+    except UsageError as error:
+        return as_json({"error": str(error)}, 400)
+    jobs = body.get("job_ids") if isinstance(body, dict) else None
+    if not isinstance(jobs, list):
+        return as_json({"error": "expected job_ids, a list of ids"}, 400)
+    cancelled = [await work_of(request).dispatcher.cancel(str(job)) for job in jobs]
+    return as_json({"cancelled": any(cancelled)})
+
+
+def _states(text: str | None) -> list[JobState]:
+    names = [name for name in (text or "").split(",") if name]
+    unknown = [name for name in names if name not in _STATES]
+    if unknown:
+        raise UsageError(f"expected status to be some of {', '.join(_STATES)}, found {unknown[0][:40]!r}")
+    return [state for name in names for state in _STATES[name]]
+
+
+def _whole(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**31:
+        raise UsageError(f"expected {name} to be a whole number from 0, found {text[:40]!r}")
+    return number
+
+
+def _choice(text: str, choices: dict[str, Any], name: str) -> Any:
+    if text not in choices:
+        raise UsageError(f"expected {name} to be {' or '.join(choices)}, found {text[:40]!r}")
+    return choices[text]
