@@ -25,19 +25,18 @@ _ONE_AT_A_TIME: Final = Lock()
 def read_picture(source: bytes | Path, pixels: int) -> Image.Image:
     """The picture, its first frame decoded. Raises ``InputError`` for what is none, is cut off, or has more than ``pixels``.
 
-    The size is what the header says: nothing is decoded before it is known to be small enough.
+    The size is what the header says, and Pillow is told to refuse it before it decodes anything.
     """
     stream: IO[bytes] | Path = io.BytesIO(source) if isinstance(source, bytes) else source
     with _ONE_AT_A_TIME, _limited_to(pixels):
         try:
             with Image.open(stream, formats=_known_formats()) as picture:
-                width, height = picture.size
-                if width * height > pixels:
-                    raise _too_large(f"{width}x{height}", pixels)
                 picture.load()
                 return picture
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise _too_large("more", pixels) from error
+            raise InputError(
+                f"expected a picture of at most {pixels} pixels, found a larger one; scale it down first"
+            ) from error
         except UnidentifiedImageError as error:
             raise InputError(
                 "expected a PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF picture, found something else"
@@ -64,10 +63,6 @@ def _limited_to(pixels: int) -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _too_large(found: str, pixels: int) -> InputError:
-    return InputError(f"expected a picture of at most {pixels} pixels, found {found}; scale it down first")
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:

@@ -23,6 +23,7 @@ FILES = {
     "assets/logo.svg": b"<svg/>",
     "assets/logo.png": b"png",
     "assets/font.woff2": b"font",
+    "assets/page.xhtml": b"<html/>",
     "extensions/core/a.js": b"core",
     ".env": b"secret",
 }
@@ -78,6 +79,7 @@ async def test_the_editor_is_served(files_client: httpx.AsyncClient) -> None:
         ("assets/logo.svg", "image/svg+xml", None),
         ("assets/logo.png", "image/png", "public, max-age=86400"),
         ("assets/font.woff2", "font/woff2", None),
+        ("assets/page.xhtml", "application/octet-stream", None),
         ("extensions/core/a.js", "text/javascript; charset=utf-8", "no-cache"),
     ],
 )

@@ -201,6 +201,15 @@ async def test_a_link_at_the_name_is_not_followed(files_client: httpx.AsyncClien
     assert (base / "secret.png").read_bytes() == b"secret"
 
 
+async def test_a_link_is_not_taken_for_the_same_file(files_client: httpx.AsyncClient, files_desk: Desk) -> None:
+    """What lies elsewhere is not compared with what a client sends, under whatever number it is linked."""
+    base = files_desk.places.state.parent
+    (base / "secret.png").write_bytes(picture(seed=1))
+    (files_desk.places.input / "a.png").write_bytes(picture())
+    (files_desk.places.input / "a (1).png").symlink_to(base / "secret.png")
+    assert (await send(files_client, "a.png", picture(seed=1))).status_code == 400
+
+
 async def test_an_unknown_type_is_refused(files_client: httpx.AsyncClient) -> None:
     """There are three folders."""
     answer = await send(files_client, "a.png", picture(), type="models")
