@@ -44,6 +44,11 @@ def harvest(job: str, outputs: Mapping[str, Mapping[str, Any]], roots: FileRoots
     return found
 
 
+def place_of(record: OutputRecord, roots: FileRoots) -> Path | None:
+    """Where a file is or was; None for what would be outside of the folders."""
+    return _place({"filename": record.filename, "subfolder": record.subfolder, "type": record.kind}, roots)
+
+
 def _place(item: Mapping[str, str], roots: FileRoots) -> Path | None:
     kind = next((kind for kind in FILE_KINDS if kind == item["type"]), None)
     if kind is None:
