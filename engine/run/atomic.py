@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ TEMPORARY: Final = ".mezzotint-"
 
 STALE_SECONDS: Final = 3600.0
 """A temporary file not written to for this long belongs to nobody any more."""
+
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def write_temporary(folder: Path, parts: Iterable[bytes | memoryview]) -> Path:
@@ -43,6 +46,29 @@ def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     except BaseException:
         remove(temporary)
         raise
+
+
+def take_name(temporary: Path, path: Path) -> bool:
+    """Give ``temporary`` the name ``path`` too; False if that is taken. Raises ``OSError``."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return _take_without_links(temporary, path)
+    return True
+
+
+def _take_without_links(temporary: Path, path: Path) -> bool:
+    # the file is empty for a moment here: such file systems (exFAT, some network shares) know no way to take a name with content
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        return False
+    os.replace(temporary, path)
+    return True
 
 
 def remove(path: Path) -> None:

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import InputError, PathOutsideRoots, ResourceError
-from engine.run.atomic import STALE_SECONDS, TEMPORARY, remove, write_temporary
+from engine.run.atomic import STALE_SECONDS, TEMPORARY, remove, take_name, write_temporary
 from engine.run.results import OutputFile
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _BAD_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
@@ -71,7 +70,7 @@ class OutputFolder:
         temporary = write_temporary(folder, [data])
         try:
             number = self._next_number(folder, stem)
-            while not _take(temporary, folder / (name := f"{stem}_{number:05}_.{extension}")):
+            while not take_name(temporary, folder / (name := f"{stem}_{number:05}_.{extension}")):
                 number += 1
         finally:
             remove(temporary)
@@ -89,7 +88,9 @@ def _write_bare(folder: Path, stem: str, extension: str, data: bytes) -> str:
     temporary = write_temporary(folder, [data])
     try:
         names = (f"{stem}_{number}.{extension}" for number in itertools.count(2))
-        return next(name for name in itertools.chain([f"{stem}.{extension}"], names) if _take(temporary, folder / name))
+        return next(
+            name for name in itertools.chain([f"{stem}.{extension}"], names) if take_name(temporary, folder / name)
+        )
     finally:
         remove(temporary)
 
@@ -153,29 +154,6 @@ def with_metadata(file: OutputFile, metadata: Mapping[str, Any]) -> bytes:
 
             return with_safetensors_metadata(file.data, metadata)
     return file.data
-
-
-def _take(temporary: Path, path: Path) -> bool:
-    """Give ``temporary`` the name ``path`` too, unless that is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        return _take_without_links(temporary, path)
-    return True
-
-
-def _take_without_links(temporary: Path, path: Path) -> bool:
-    # the file is empty for a moment here: such file systems (exFAT, some network shares) know no way to take a name with content
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-    except FileExistsError:
-        return False
-    os.replace(temporary, path)
-    return True
 
 
 def highest_number(folder: Path, stem: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from engine.files import LocalFiles
     from engine.places import Places
     from engine.registry import Registry
+    from engine.service.logs import LogRing
     from engine.service.settings import ServiceSettings
 
 
@@ -21,6 +24,12 @@ class Desk:
     settings: ServiceSettings
     registry: Registry
     files: LocalFiles
+    log_ring: LogRing | None = None
+    """The last lines of the log, for those who look on."""
+    web_directories: dict[str, Path] = field(default_factory=dict)
+    """The folder of scripts for the editor that a pack brings, by the pack's name."""
+    user_lock: Lock = field(default_factory=Lock)
+    """Held while something in the user folder is read and written back."""
 
     @property
     def places(self) -> Places:

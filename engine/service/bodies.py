@@ -1,0 +1,43 @@
+"""Bodies of requests, never more of them than a service wants to hold."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from engine.errors import UsageError
+from engine.service.comfy.routing import as_json
+
+
+class BodyTooLarge(UsageError):
+    """A request carries more than the service takes."""
+
+
+def bounded(request: Request, most: int) -> Request:
+    """The same request; reading more than ``most`` bytes of its body raises ``BodyTooLarge``, whatever it says of its length."""
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > most:
+        raise _too_large(most)
+    count = 0
+
+    async def receive() -> Message:
+        nonlocal count
+        message = await request.receive()
+        count += len(message.get("body", b""))
+        if count > most:
+            raise _too_large(most)
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"expected at most {most} bytes, found more; send less, or start the service with a higher limit"
+    )
+
+
+def refusal(error: Exception, status: int = 400) -> Response:
+    """``{"error": one line}``; 413 for a body that is too large."""
+    return as_json({"error": str(error)}, 413 if isinstance(error, BodyTooLarge) else status)

@@ -1,0 +1,158 @@
+"""Names that clients send, the files they reach, and how those are sent so that a browser never runs what a user stored.
+
+A file somebody uploaded or a workflow wrote must not become a page or a script of the service's own origin. So only pictures, sound,
+film and plain data say what they are; all else is bytes to be saved.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from email.utils import parsedate
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import NotModifiedResponse
+
+from engine.errors import PathOutsideRoots
+from engine.paths import checked_name, is_inside
+
+OCTETS: Final = "application/octet-stream"
+
+RASTER_TYPES: Final[Mapping[str, str]] = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+    ".avif": "image/avif",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+}
+
+STORED_TYPES: Final[Mapping[str, str]] = {
+    **RASTER_TYPES,
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".webm": "video/webm",
+    ".mov": "video/quicktime",
+    ".mkv": "video/x-matroska",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
+    ".safetensors": OCTETS,
+    ".latent": OCTETS,
+}
+"""What a stored file is, by its suffix; whatever is not here is sent as an attachment."""
+
+INSTALLED_TYPES: Final[Mapping[str, str]] = {
+    **STORED_TYPES,
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".map": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".md": "text/markdown; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".ico": "image/x-icon",
+    ".wasm": "application/wasm",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".ttf": "font/ttf",
+}
+"""What a file of an installed package is. These were chosen by whoever runs the service, so they may be pages and scripts."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPath:
+    """``name`` as a relative path of plain names.
+
+    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded, and names that begin
+    with a dot, of which those in ``dotted`` alone may end a path.
+    """
+    path = checked_name(name)
+    hidden = any(part.startswith(".") for part in path.parts[:-1])
+    hidden = hidden or (path.name.startswith(".") and path.name not in dotted)
+    if hidden or _CONTROL.search(name) or not _is_encodable(name):
+        raise PathOutsideRoots(
+            f"expected a plain file name, found {name!r}; use no leading dot and no control character"
+        )
+    return path
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def inside(folder: Path, name: PurePosixPath) -> Path:
+    """Where ``name`` is or would be below ``folder``. Raises ``PathOutsideRoots`` where links lead elsewhere, or nowhere."""
+    path = folder / name
+    try:
+        if is_inside(path, (folder,)):
+            return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise PathOutsideRoots(f"expected {str(name)!r} to be a file's name, found one that leads nowhere") from error
+    raise PathOutsideRoots(f"expected {str(name)!r} to lie in its folder, found a link out of it")
+
+
+def regular_file(path: Path) -> os.stat_result | None:
+    """What the system says of ``path``; None if no file is there."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def stored_file(request: Request, path: Path, found: os.stat_result, media_type: str | None = None) -> Response:
+    """A file that a user or a workflow stored, with the validators and ranges of ``FileResponse``."""
+    known = media_type or STORED_TYPES.get(path.suffix.lower())
+    response = FileResponse(
+        path,
+        media_type=known or OCTETS,
+        filename=path.name,
+        stat_result=found,
+        content_disposition_type="attachment" if known is None else "inline",
+        headers={"x-content-type-options": "nosniff"},
+    )
+    return _unless_known(request, response)
+
+
+def installed_file(request: Request, path: Path, found: os.stat_result, cache: str | None = None) -> Response:
+    """A file of an installed package, which may be a page or a script."""
+    headers = {"x-content-type-options": "nosniff"} | ({"cache-control": cache} if cache else {})
+    media_type = INSTALLED_TYPES.get(path.suffix.lower(), OCTETS)
+    return _unless_known(request, FileResponse(path, media_type=media_type, stat_result=found, headers=headers))
+
+
+def _unless_known(request: Request, response: FileResponse) -> Response:
+    return NotModifiedResponse(response.headers) if _is_known(request, response) else response
+
+
+def _is_known(request: Request, response: Response) -> bool:
+    """Whether the client has the file already (RFC 9110, 13.1): its tag decides, and its date where no tag is sent."""
+    tags = request.headers.get("if-none-match")
+    if tags is not None:
+        return tags.strip() == "*" or response.headers["etag"] in [
+            tag.strip().removeprefix("W/") for tag in tags.split(",")
+        ]
+    since = parsedate(request.headers.get("if-modified-since", ""))
+    changed = parsedate(response.headers["last-modified"])
+    return since is not None and changed is not None and since >= changed
