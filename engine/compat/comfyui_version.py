@@ -1,3 +1,5 @@
 """``comfyui_version``: the release of ComfyUI whose contract for node packs is the model here."""
 
-__version__ = "0.3.64"
+from engine.comfy_version import COMFYUI_VERSION
+
+__version__ = COMFYUI_VERSION

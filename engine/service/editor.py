@@ -1,0 +1,155 @@
+"""The editor in the browser: ComfyUI's official frontend where it is installed, one plain page of our own where it is not.
+
+The frontend is a package that whoever runs the service chose to install; it is found, never imported, and sent as it is. A script of
+ours makes its first visit show a workflow that runs on the demo model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from engine.errors import PathOutsideRoots
+from engine.paths import walk
+from engine.service.comfy.routing import as_json
+from engine.service.desk import desk_of
+from engine.service.served import RASTER_TYPES, inside, installed_file, regular_file, safe_name
+
+FRONTEND: Final = "comfyui_frontend_package"
+_DOCS: Final = "comfyui_embedded_docs"
+_TEMPLATES: Final = (
+    "comfyui_workflow_templates",
+    "comfyui_workflow_templates_core",
+    "comfyui_workflow_templates_media_api",
+    "comfyui_workflow_templates_media_image",
+    "comfyui_workflow_templates_media_other",
+    "comfyui_workflow_templates_media_video",
+)
+"""The templates package, and those that its newer releases are made of."""
+
+PAGES: Final = Path(__file__).parent / "pages"
+OWN: Final = "mezzotint"
+"""The name our own scripts are served under, as a pack's are under its name."""
+
+_REVALIDATE: Final = "no-cache"
+_ONE_DAY: Final = "public, max-age=86400"
+_CODE: Final = frozenset({".html", ".js", ".mjs", ".css"})
+
+
+class _OnlyGet(Route):
+    """A route that lets every other method pass, so that an unknown path is not found rather than not allowed."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        found, child = super().matches(scope)
+        return (found, child) if found is Match.FULL else (Match.NONE, {})
+
+
+def routes() -> list[BaseRoute]:
+    """The editor's routes. The last one answers every path, so an app adds them after all others."""
+    return [
+        _OnlyGet("/docs/{path:path}", _docs),
+        _OnlyGet("/templates/{path:path}", _templates),
+        _OnlyGet("/extensions/{pack}/{path:path}", _extension),
+        _OnlyGet("/", _index),
+        _OnlyGet("/{path:path}", _static),
+    ]
+
+
+def package_folder(name: str) -> Path | None:
+    """Where an installed package is, found without importing it; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(places))) if places else None
+
+
+def frontend_folder() -> Path | None:
+    """The static files of the editor; None where it is not installed."""
+    package = package_folder(FRONTEND)
+    return package / "static" if package is not None and (package / "static" / "index.html").is_file() else None
+
+
+def extension_urls(web_directories: Mapping[str, Path]) -> list[str]:
+    """The scripts an editor loads: its own, ours, and those of packs."""
+    found: list[str] = []
+    frontend = frontend_folder()
+    if frontend is not None:
+        found += _scripts(frontend / "extensions", "/extensions")
+    for pack, folder in {OWN: PAGES / "extension", **web_directories}.items():
+        found += _scripts(folder, f"/extensions/{quote(pack, safe='')}")
+    return found
+
+
+def _scripts(folder: Path, url: str) -> Iterator[str]:
+    for path in walk(folder, (folder,)):
+        if path.suffix == ".js":
+            yield f"{url}/{quote(path.relative_to(folder).as_posix())}"
+
+
+async def _index(request: Request) -> Response:
+    frontend = frontend_folder()
+    page = PAGES / "home.html" if frontend is None else frontend / "index.html"
+    return installed_file(request, page, page.stat(), _REVALIDATE)
+
+
+async def _static(request: Request) -> Response:
+    frontend = frontend_folder()
+    if frontend is None:
+        return Response(status_code=404)
+    return await _sent(request, [frontend], request.path_params["path"])
+
+
+async def _extension(request: Request) -> Response:
+    """A script of ours or of a pack, or what else lies beside it; anything else below ``extensions`` is the frontend's."""
+    pack, path = request.path_params["pack"], request.path_params["path"]
+    folders = {**desk_of(request).web_directories, OWN: PAGES / "extension"}
+    if pack in folders:
+        return await _sent(request, [folders[pack]], path)
+    frontend = frontend_folder()
+    return await _sent(request, [] if frontend is None else [frontend / "extensions"], f"{pack}/{path}")
+
+
+async def _docs(request: Request) -> Response:
+    package = package_folder(_DOCS)
+    return await _sent(request, [] if package is None else [package / "docs"], request.path_params["path"])
+
+
+async def _templates(request: Request) -> Response:
+    packages = [package / "templates" for name in _TEMPLATES if (package := package_folder(name)) is not None]
+    path = request.path_params["path"]
+    if not packages and path.startswith("index") and path.endswith(".json"):
+        return as_json([])  # no templates; without this an editor reports a fault
+    return await _sent(request, packages, path)
+
+
+async def _sent(request: Request, folders: list[Path], name: str) -> Response:
+    """The file called ``name`` in the first of ``folders`` that has it; 404 for a folder and for every name that leaves them."""
+
+    def find() -> tuple[Path, os.stat_result] | None:
+        try:
+            relative = safe_name(name)
+            paths = (inside(folder, relative) for folder in folders)
+            return next(((path, found) for path in paths if (found := regular_file(path)) is not None), None)
+        except PathOutsideRoots:
+            return None
+
+    found = await run_in_threadpool(find)
+    if found is None:
+        return Response(status_code=404)
+    return installed_file(request, *found, _cache_rule(PurePosixPath(name)))
+
+
+def _cache_rule(name: PurePosixPath) -> str | None:
+    suffix = name.suffix.lower()
+    if suffix in _CODE or (suffix == ".json" and name.name.startswith("index")):
+        return _REVALIDATE
+    return _ONE_DAY if suffix in RASTER_TYPES else None
