@@ -29,6 +29,7 @@ from engine.jobs.records import StoredEvent
 from engine.service.wire import event_from_wire, pack, unpack
 
 T = TypeVar("T")
+Records = list[dict[str, Any]]
 
 _FIRST: Final = 0.1
 _LONGEST: Final = 5.0
@@ -40,7 +41,7 @@ _SILENCE: Final = 45.0
 class ServiceError(MezzotintError):
     """The service refused; ``type`` says what kind of refusal it is, ``problems`` what is wrong with a workflow."""
 
-    def __init__(self, type_: str, message: str, problems: list[dict[str, Any]]) -> None:
+    def __init__(self, type_: str, message: str, problems: Records) -> None:
         self.type = type_
         self.problems = problems
         super().__init__(message)
@@ -120,9 +121,9 @@ class Client:
         found: dict[str, Any] = await self._call("get", {"job": job})
         return found
 
-    async def list(self, **asked: Any) -> list[dict[str, Any]]:
+    async def list(self, **asked: Any) -> Records:
         """Jobs, the newest first. Asked for by states, labels, client, limit, offset."""
-        found: list[dict[str, Any]] = await self._call("list", asked)
+        found: Records = await self._call("list", asked)
         return found
 
     async def cancel(self, job: str) -> bool:
@@ -134,9 +135,9 @@ class Client:
     async def resume(self, job: str) -> bool:
         return bool(await self._call("resume", {"job": job}))
 
-    async def outputs(self, job: str) -> list[dict[str, Any]]:
+    async def outputs(self, job: str) -> Records:
         """The files a job left, with the digests of their contents."""
-        found: list[dict[str, Any]] = await self._call("outputs", {"job": job})
+        found: Records = await self._call("outputs", {"job": job})
         return found
 
     async def fetch(self, digest: str) -> bytes:
@@ -309,14 +310,15 @@ class SyncClient:
     def __init__(self, url: str = "http://127.0.0.1:8188", *, token: str | None = None, patience: float = 30.0) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mezzotint-client", daemon=True)
-        self._make = lambda: Client(url, token=token, patience=patience)
+        self._url, self._token, self._patience = url, token, patience
         self._client: Client | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
 
         async def open_client() -> Client:
-            return await self._make().__aenter__()
+            client = Client(self._url, token=self._token, patience=self._patience)
+            return await client.__aenter__()
 
         try:
             self._client = self._wait(open_client())
@@ -350,7 +352,7 @@ class SyncClient:
     def get(self, job: str) -> dict[str, Any]:
         return self._wait(self._open.get(job))
 
-    def list(self, **asked: Any) -> list[dict[str, Any]]:
+    def list(self, **asked: Any) -> Records:
         return self._wait(self._open.list(**asked))
 
     def cancel(self, job: str) -> bool:
@@ -362,7 +364,7 @@ class SyncClient:
     def resume(self, job: str) -> bool:
         return self._wait(self._open.resume(job))
 
-    def outputs(self, job: str) -> list[dict[str, Any]]:
+    def outputs(self, job: str) -> Records:
         return self._wait(self._open.outputs(job))
 
     def fetch(self, digest: str) -> bytes:

@@ -27,6 +27,8 @@ from engine.service.settings import Patience, Retention, ServiceLimits, ServiceS
 
 PREFIX: Final = "MEZZOTINT_"
 CONFIG: Final = "MEZZOTINT_CONFIG"
+_NO_KEYS: Final = frozenset({CONFIG, "MEZZOTINT_SERVER", "MEZZOTINT_TOKEN"})
+"""The last two are for clients."""
 
 # where a key's value goes, and by which name
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -115,7 +117,9 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
     def spelled(name: str) -> str:
         return PREFIX + name.upper()
 
-    named = {name: text for name, text in environment.items() if name.startswith(PREFIX) and name != CONFIG and text}
+    named = {
+        name: text for name, text in environment.items() if name.startswith(PREFIX) and name not in _NO_KEYS and text
+    }
     known = {spelled(name): name for name in KEYS}
     for name in named:
         if name not in known:

@@ -72,9 +72,6 @@ class Metrics:
     def show(self, preview: JobPreview) -> None:
         """Pictures are not counted."""
 
-    def is_looking(self) -> bool:
-        return False
-
     def look(self, work: Work) -> None:
         """Take what is now."""
         self._queued.set(len(work.dispatcher.queue))
