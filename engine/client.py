@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from engine.errors import MezzotintError
 from engine.jobs.records import StoredEvent
@@ -242,15 +242,18 @@ class Client:
                 return await connect(
                     self._address, additional_headers=headers, max_size=None, compression=None, open_timeout=10
                 )
-            except InvalidHandshake as error:
-                raise ServiceError(
-                    "refused", f"the service does not let this client in ({error}); give a token", []
-                ) from error
+            except InvalidStatus as error:
+                status = error.response.status_code
+                if status in (401, 403, 404):
+                    why = f"the service does not let this client in (status {status}); give a token, or another address"
+                    raise ServiceError("refused", why, []) from error
+                cause: Exception = error
             except (OSError, TimeoutError, WebSocketException, EOFError) as error:
-                if asyncio.get_running_loop().time() + wait > deadline:
-                    raise Unreachable(
-                        f"no service answers at {self._address} ({error}); start one with mezzotint serve"
-                    ) from error
+                cause = error
+            if asyncio.get_running_loop().time() + wait > deadline:
+                raise Unreachable(
+                    f"no service answers at {self._address} ({cause}); start one with mezzotint serve"
+                ) from cause
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST)
 

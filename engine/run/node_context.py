@@ -20,7 +20,6 @@ from engine.run.live_graph import LiveGraph
 from engine.run.request import Run, Tools
 from engine.spec import FileChoice
 
-
 _PREVIEW_EVERY: Final = 0.1
 """Seconds between two previews of a node at least: a fast device is not to spend its time on them."""
 
