@@ -303,6 +303,32 @@ def test_interrupt() -> None:
     ]
 
 
+def test_failure_at_once() -> None:
+    """A failure ends what is told as cached from the start; what is found later is shown by itself."""
+    tape = Tape()
+    events = [
+        tape.started(),
+        tape.cached("1"),
+        tape.failed("2", "ValueError: no"),
+        tape.cached("3", ui={"text": ["a"]}),
+    ]
+    assert brief(narrate([*events, tape.finished("failed")])[1]) == [
+        "execution_start",
+        ("execution_cached", ["1"]),
+        ("executed", "3", "3", {"text": ["a"]}),
+        ("state", {"3": "finished 1/1"}),
+        ("execution_error", "2"),
+    ]
+
+
+def test_cancelled_while_paused() -> None:
+    """A run that was halted before any node, and never resumed, still says what was cached before it ends."""
+    tape = Tape()
+    narrator, messages = narrate([tape.started(), tape("job_paused"), tape.finished("cancelled")])
+    assert brief(messages) == ["execution_start", ("execution_cached", []), ("execution_interrupted", "")]
+    assert [event for event, _ in narrator.history_messages()] == [message.type for message in messages]
+
+
 def test_expansion() -> None:
     """Inner nodes are told by their own ids and shown at the outer one, which goes on until they are done."""
     tape = Tape()

@@ -133,8 +133,12 @@ class Hub:
     def hear(self, chunk: Chunk) -> None:
         narrator = self._narrators.get(chunk.job)
         for event in chunk.events:
-            if event.name == "job_leased" and narrator is None:
-                narrator = self._narrators[chunk.job] = self._recall(chunk.job, before=event.seq)
+            if narrator is None and event.name in ("job_leased", "job_finished"):
+                narrator = self._recall(chunk.job, before=event.seq)
+                if event.name == "job_finished" and not narrator.history_messages():
+                    narrator = None  # it was taken out of the queue before it had begun: nobody was told of it
+                else:
+                    self._narrators[chunk.job] = narrator
             messages = narrator.hear(event) if narrator is not None else []
             for message in messages:
                 self._send(message, narrator.client if narrator else None)

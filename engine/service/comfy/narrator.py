@@ -114,6 +114,8 @@ class Narrator:
             case "job_queued" | "job_paused":
                 return self._halt()
             case "job_finished":
+                if self._is_started and not self._is_cached_told:  # it was halted before anything else happened
+                    self._gathered = self._gathered or []
                 return [*self._release(event.time), self._finish(event)]
             case "node_cached":
                 return self._hit(event)
@@ -121,6 +123,7 @@ class Narrator:
                 self._parents |= {str(inner): _node(event) for inner in event.data["inner"]}
             case "node_failed":
                 self._fail(event)
+                return self._release(event.time)
             case "node_started" | "node_progress" | "node_finished" | "node_blocked" | "node_message":
                 return [*self._release(event.time), *self._tell(event)]
         return []
