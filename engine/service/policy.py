@@ -18,6 +18,7 @@ STREAM: Final = "/v1/stream"
 """The websocket that may show its token in its first message instead."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_LIMITS: Final = ServiceLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Policy:
     """The allowed origins as they were configured."""
     token: bytes | None = field(default=None, repr=False)
     """None where none is needed."""
-    body: int = ServiceLimits.body
-    sockets: int = ServiceLimits.sockets
+    body: int = _LIMITS.body
+    sockets: int = _LIMITS.sockets
     codes: Codes = field(default_factory=Codes)
     attempts: Attempts = field(default_factory=Attempts)
 

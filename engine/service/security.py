@@ -270,7 +270,7 @@ class _Answer:
         if kind == "websocket.accept":
             await self._send({"type": "websocket.close", "code": 1011, "reason": ""})
         else:
-            scope = {"type": "websocket" if kind.startswith("websocket.") else "http", "headers": []}
+            scope: Scope = {"type": "websocket" if kind.startswith("websocket.") else "http", "headers": []}
             await _refusal(refused, scope)(scope, _nothing, self.send)
         self.is_replaced = True
 

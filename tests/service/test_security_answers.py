@@ -1,0 +1,179 @@
+"""The service's door: what every answer carries, and how much may come in."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from contextlib import closing
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.types import Message
+
+from engine.service.origins import checked_origin
+from engine.service.security import Guard, Policy
+from engine.service.settings import ServiceLimits, ServiceSettings
+from tests.service.guarded import HOST, PARTNER, TOKEN, Answer, app, ask, exchange, scope_of, shake
+from tests.service.serving import served
+
+
+@pytest.fixture
+def local() -> Guard:
+    return Guard(app(), Policy())
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return Policy(token=TOKEN.encode())
+
+
+@pytest.fixture
+def locked(policy: Policy) -> Guard:
+    return Guard(app(), policy)
+
+
+@pytest.fixture
+def partnered() -> Guard:
+    policy = Policy(allow_origins=frozenset({checked_origin(PARTNER)}), frame_ancestors=(PARTNER,))
+    return Guard(app(), policy)
+
+
+# headers of answers
+
+
+def test_every_answer_is_hardened(local: Guard, locked: Guard) -> None:
+    """Answers of the app, refusals and refused websockets carry the same headers."""
+    refused = shake(local, headers={"Origin": "null"})
+    assert isinstance(refused, Answer)
+    for answer in (ask(local), ask(local, headers={"Host": "evil.example"}), ask(locked), refused):
+        assert answer["x-content-type-options"] == "nosniff"
+        assert answer["referrer-policy"] == "same-origin"
+        assert answer["cross-origin-resource-policy"] == "same-origin"
+        assert answer["x-frame-options"] == "SAMEORIGIN"
+        assert answer.all_of("vary") == []
+
+
+def test_what_the_app_says_itself_stays(local: Guard, partnered: Guard) -> None:
+    """A header the app set comes once, as it set it."""
+    for guard in (local, partnered):
+        answer = ask(guard, path="/own")
+        assert answer["content-security-policy"] == "default-src 'self'"
+        assert answer["referrer-policy"] == "no-referrer"
+        assert answer["x-frame-options"] == "DENY"
+        assert answer["cross-origin-resource-policy"] == "cross-origin"
+    assert answer.all_of("vary") == ["Accept", "Origin"]
+
+
+def test_allowed_origins_may_frame(partnered: Guard) -> None:
+    """X-Frame-Options cannot name them, so the content security policy does."""
+    answer = ask(partnered)
+    assert answer["content-security-policy"] == f"frame-ancestors 'self' {PARTNER}"
+    assert answer.all_of("x-frame-options") == []
+
+
+@pytest.mark.parametrize("sign", ["%0D%0A", "%0A", "%0D", "%00"])
+def test_a_header_is_one_line(local: Guard, sign: str) -> None:
+    """An app that would answer a header with a line break, which splits the answer in two, answers 500 and none of it."""
+    answer = ask(local, path=f"/split?name=a{sign}Set-Cookie:%20x=y")
+    assert answer.status == 500
+    assert answer.all_of("x-name") == []
+    assert answer["x-content-type-options"] == "nosniff"
+    assert ask(local, path="/split?name=fine")["x-name"] == "fine"
+
+
+@pytest.mark.parametrize("name", ["Origin", "Host", "Sec-Fetch-Site", "Content-Length", "Cookie"])
+def test_line_breaks_that_come_in_do_not_go_out(partnered: Guard, name: str) -> None:
+    """A server may hand on a header with a line break; it is never in a header of the answer."""
+    for value in (f"{PARTNER}\r\nX-Evil: 1", f"{HOST}\r\nX-Evil: 1", "1\r\nX-Evil: 1"):
+        answer = ask(partnered, "POST", headers={name: value})
+        assert not any(sign in text for _, text in answer.headers for sign in "\r\n\0")
+        assert b"\n" not in answer.body
+
+
+# limits
+
+
+def small(limit: int = 10, sockets: int = 2) -> Guard:
+    settings = ServiceSettings(limits=replace(ServiceLimits(), body=limit, sockets=sockets))
+    return Guard(app(), Policy.of(settings))
+
+
+def test_an_announced_body_too_large_is_refused_at_once() -> None:
+    """Before any of it is read; one that just fits is taken."""
+    answer = ask(small(), "POST", headers={"Content-Length": "11"}, body=[b""])
+    assert (answer.status, answer["connection"]) == (413, "close")
+    assert ask(small(), "POST", headers={"Content-Length": "10"}, body=[b"x" * 10]).body == b"POST 10 True"
+    for length in ("-1", "1x", "", "²", "9" * 30):
+        assert ask(small(), "POST", headers={"Content-Length": length}).status == 400
+    assert ask(small(), "POST", headers=[("Content-Length", "1"), ("Content-Length", "2")]).status == 400
+
+
+def test_a_body_of_parts_is_counted() -> None:
+    """Without an announcement it is refused as soon as it is too long, and the app sees its client go."""
+    assert ask(small(), "POST", body=[b"x" * 5, b"x" * 5]).body == b"POST 10 True"
+    answer = ask(small(), "POST", body=[b"x" * 5, b"x" * 6, b"x"])
+    assert (answer.status, answer["x-content-type-options"]) == (413, "nosniff")
+    assert "at most 10 bytes" in json.loads(answer.body)["error"]
+
+
+def test_an_answer_that_has_begun_is_broken_off() -> None:
+    """It is too late for a status: the app is told that the client has gone, and the server ends the connection."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - a group of exceptions or one, as Starlette likes
+        ask(small(), "POST", "/early", body=[b"x" * 5, b"x" * 6, b"x"])
+    assert "ClientDisconnect" in repr(caught.value)
+
+
+def test_a_real_server_refuses_a_chunked_body() -> None:
+    """Over a wire: the answer is 413 and the connection ends."""
+    with served(small()) as address, closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)) as wire:
+        wire.request("POST", "/x", body=iter([b"x" * 8, b"x" * 8]), encode_chunked=True)
+        answer = wire.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (413, "close")
+
+
+def test_open_websockets_are_counted() -> None:
+    """One more than may be open is refused before it is accepted; a place that is left is free again."""
+
+    async def steps() -> list[int]:
+        guard = small(sockets=2)
+        leave = asyncio.Event()
+        accepted: list[int] = []
+
+        async def hold() -> None:
+            first = True
+
+            async def receive() -> Message:
+                nonlocal first
+                if first:
+                    first = False
+                    return {"type": "websocket.connect"}
+                await leave.wait()
+                return {"type": "websocket.disconnect", "code": 1000}
+
+            async def send(message: Message) -> None:
+                accepted.append(1)
+
+            await guard(scope_of("websocket", "/ws", [], subprotocols=[]), receive, send)
+
+        async def knock() -> int:
+            scope = scope_of("websocket", "/ws", [], subprotocols=[], extensions={"websocket.http.response": {}})
+            sent = await exchange(guard, scope, [{"type": "websocket.connect"}])
+            return int(sent[0].get("status", 101))
+
+        held = [asyncio.create_task(hold()) for _ in range(2)]
+        while len(accepted) < 4:
+            await asyncio.sleep(0.001)
+        found = [await knock()]
+        leave.set()
+        await asyncio.gather(*held)
+        return [*found, await knock()]
+
+    assert asyncio.run(steps()) == [503, 101]
+
+
+def test_unknown_scopes_do_not_pass(local: Guard) -> None:
+    """What the guard does not know, it lets nobody use."""
+    with pytest.raises(ValueError, match="expected a scope of kind"):
+        asyncio.run(exchange(local, {"type": "ftp"}, []))
