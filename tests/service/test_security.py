@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin as WireOrigin
 
 from engine.errors import UsageError
 from engine.service.origins import Origin, checked_origin, read_host, read_origin
 from engine.service.security import Guard, Policy
 from engine.service.settings import ServiceSettings
 from tests.service.guarded import HOST, OWN, PARTNER, TOKEN, app, ask, shake, status_of
+from tests.service.serving import served
 
 
 @pytest.fixture
@@ -98,6 +102,7 @@ def test_null_is_refused_whatever_is_allowed(partnered: Guard) -> None:
 def test_two_origins_are_refused(partnered: Guard) -> None:
     """One that is allowed does not help another in."""
     assert ask(partnered, "POST", headers=[("Origin", PARTNER), ("Origin", "http://evil.example")]).status == 403
+    assert ask(partnered, "POST", headers=[("Origin", OWN), ("Origin", "http://evil.example")]).status == 403
 
 
 def test_own_pages_and_programs_are_let_in(local: Guard) -> None:
@@ -180,3 +185,15 @@ def test_answers_to_an_allowed_origin(partnered: Guard) -> None:
     assert (plain["vary"], plain["cross-origin-resource-policy"]) == ("Origin", "same-origin")
     assert ask(partnered, headers={"Origin": "https://partner.example.evil.example"}).status == 403
     assert ask(partnered, headers={"Origin": "http://partner.example"}).status == 403
+
+
+def test_a_real_server_refuses_a_foreign_websocket(local: Guard) -> None:
+    """Over a wire: the handshake of another page is answered 403 with the reason, that of our own is accepted."""
+    with served(local) as address:
+        url = address.replace("http://", "ws://") + "/ws"
+        with pytest.raises(InvalidStatus) as caught, connect(url, origin=WireOrigin("http://evil.example")):
+            pass
+        assert caught.value.response.status_code == 403
+        assert b"found Origin" in bytes(caught.value.response.body or b"")
+        with connect(url, origin=WireOrigin(address)) as websocket:
+            assert websocket.recv(timeout=30) == "True"
