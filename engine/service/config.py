@@ -27,6 +27,8 @@ from engine.service.settings import Patience, Retention, ServiceLimits, ServiceS
 
 PREFIX: Final = "MEZZOTINT_"
 CONFIG: Final = "MEZZOTINT_CONFIG"
+CLIENTS: Final = frozenset({"MEZZOTINT_SERVER", "MEZZOTINT_TOKEN"})
+"""What clients of a service are told in the same environment; to the service itself they say nothing."""
 
 # where a key's value goes, and by which name
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -115,7 +117,10 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
     def spelled(name: str) -> str:
         return PREFIX + name.upper()
 
-    named = {name: text for name, text in environment.items() if name.startswith(PREFIX) and name != CONFIG and text}
+    others = {CONFIG, *CLIENTS}
+    named = {
+        name: text for name, text in environment.items() if name.startswith(PREFIX) and name not in others and text
+    }
     known = {spelled(name): name for name in KEYS}
     for name in named:
         if name not in known:
