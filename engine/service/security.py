@@ -33,13 +33,17 @@ __all__ = ["Guard", "Policy", "decide"]
 _log: Final = logging.getLogger(__name__)
 _SPENT: Final = Refuse(429, "expected fewer wrong tokens from this address, found too many; wait a minute", True)
 _PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Authorization, Comfy-User",
+    b"access-control-allow-methods": b"POST, GET, DELETE, PUT, PATCH, OPTIONS",
+    b"access-control-allow-headers": b"Content-Type, Authorization, Comfy-User",
 }
 _PATH: Final = "/:@!$&'()*+,;=~"
 _QUERY: Final = _PATH + "?%"
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _FORBIDDEN: Final = b"\r\n\0"
+_JOINED: Final = frozenset({b"vary", b"content-security-policy"})
+"""Headers that may come twice: what both say holds, so that a policy of the app's does not take away who may frame it."""
+_OURS: Final = b"access-control-"
+"""Headers of this kind are the guard's alone to give: the app knows no origins."""
 
 
 class Guard:
@@ -58,7 +62,8 @@ class Guard:
             raise ValueError(f"expected a scope of kind http or websocket, found {scope['type']!r}")
         asked = Asked.of(scope)
         decision = self._decision(asked, _address(scope))
-        out = _Answer(send, added_headers(self._policy, asked))
+        added = added_headers(self._policy, asked)
+        out = _Answer(send, added | _PREFLIGHT if isinstance(decision, Preflight) else added)
         if scope["type"] == "websocket":
             await self._socket(decision, scope, receive, out.send)
         else:
@@ -109,7 +114,7 @@ class Guard:
                 if not out.is_replaced:
                     raise
         elif isinstance(decision, Preflight):
-            await Response(headers=_PREFLIGHT)(scope, receive, out.send)
+            await Response()(scope, receive, out.send)
         else:
             await _refusal(decision, scope)(scope, receive, out.send)
 
@@ -258,12 +263,13 @@ class _Answer:
             return
         if message["type"] in _STARTS:
             self.is_started = True
-            message = {**message, "headers": headers + self._missing(headers)}
+            kept = [(name, value) for name, value in headers if not bytes(name).lower().startswith(_OURS)]
+            message = {**message, "headers": kept + self._missing(kept)}
         await self._send(message)
 
     def _missing(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         there = {bytes(name).lower() for name, _ in headers}
-        return [(name, value) for name, value in self._added.items() if name not in there or name == b"vary"]
+        return [(name, value) for name, value in self._added.items() if name not in there or name in _JOINED]
 
     async def replace(self, kind: str, refused: Refuse) -> None:
         """Answer this, and nothing else any more. ``kind`` is that of the message it takes the place of."""

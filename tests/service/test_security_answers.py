@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from starlette.types import Message
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from engine.service.origins import checked_origin
 from engine.service.security import Guard, Policy
@@ -59,18 +61,30 @@ def test_what_the_app_says_itself_stays(local: Guard, partnered: Guard) -> None:
     """A header the app set comes once, as it set it."""
     for guard in (local, partnered):
         answer = ask(guard, path="/own")
-        assert answer["content-security-policy"] == "default-src 'self'"
+        assert answer.all_of("content-security-policy")[0] == "default-src 'self'"
         assert answer["referrer-policy"] == "no-referrer"
         assert answer["x-frame-options"] == "DENY"
         assert answer["cross-origin-resource-policy"] == "cross-origin"
     assert answer.all_of("vary") == ["Accept", "Origin"]
 
 
-def test_allowed_origins_may_frame(partnered: Guard) -> None:
-    """X-Frame-Options cannot name them, so the content security policy does."""
+def test_allowed_origins_may_frame(local: Guard, partnered: Guard) -> None:
+    """X-Frame-Options cannot name them, so the content security policy does, beside one that the app sets."""
     answer = ask(partnered)
-    assert answer["content-security-policy"] == f"frame-ancestors 'self' {PARTNER}"
+    rule = f"frame-ancestors 'self' {PARTNER}"
+    assert answer["content-security-policy"] == rule
     assert answer.all_of("x-frame-options") == []
+    assert ask(partnered, path="/own").all_of("content-security-policy") == ["default-src 'self'", rule]
+    assert ask(local).all_of("content-security-policy") == []
+
+
+def test_the_app_opens_no_answer_to_others(local: Guard, partnered: Guard) -> None:
+    """Which pages may read an answer is for the guard to say: an app's own word is taken off, and the allowed origin named once."""
+    for guard in (local, partnered):
+        assert [name for name, _ in ask(guard, path="/own").headers if name.startswith("access-control-")] == []
+    answer = ask(partnered, path="/own", headers={"Origin": PARTNER})
+    assert answer["access-control-allow-origin"] == PARTNER
+    assert answer.all_of("access-control-expose-headers") == []
 
 
 @pytest.mark.parametrize("sign", ["%0D%0A", "%0A", "%0D", "%00"])
@@ -81,6 +95,16 @@ def test_a_header_is_one_line(local: Guard, sign: str) -> None:
     assert answer.all_of("x-name") == []
     assert answer["x-content-type-options"] == "nosniff"
     assert ask(local, path="/split?name=fine")["x-name"] == "fine"
+
+
+def test_a_broken_header_ends_a_websocket(local: Guard) -> None:
+    """The handshake is closed instead of accepted, and nothing the app says afterwards is sent."""
+    sent = {}
+    for name in ("a%0D%0ASet-Cookie:%20x=y", "fine"):
+        scope = scope_of("websocket", f"/split?name={name}", [], subprotocols=[])
+        sent[name[0]] = asyncio.run(exchange(local, scope, [{"type": "websocket.connect"}]))
+    assert sent["a"] == [{"type": "websocket.close", "code": 1011, "reason": ""}]
+    assert [message["type"] for message in sent["f"]] == ["websocket.accept", "websocket.send"]
 
 
 @pytest.mark.parametrize("name", ["Origin", "Host", "Sec-Fetch-Site", "Content-Length", "Cookie"])
@@ -177,3 +201,16 @@ def test_unknown_scopes_do_not_pass(local: Guard) -> None:
     """What the guard does not know, it lets nobody use."""
     with pytest.raises(ValueError, match="expected a scope of kind"):
         asyncio.run(exchange(local, {"type": "ftp"}, []))
+
+
+def test_a_real_server_refuses_one_websocket_too_many() -> None:
+    """Over a wire: the handshake is answered 503 with the reason while the other goes on."""
+    with served(small(sockets=1)) as address:
+        url = address.replace("http://", "ws://") + "/ws"
+        with connect(url) as held:
+            assert held.recv(timeout=30) == "True"
+            with pytest.raises(InvalidStatus) as caught, connect(url):
+                pass
+            assert caught.value.response.status_code == 503
+            assert b"at most 1 open websockets" in bytes(caught.value.response.body or b"")
+            assert held.ping().wait(30)
