@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,11 +49,15 @@ _OURS: Final = b"access-control-"
 
 
 class Guard:
-    """ASGI middleware that keeps a ``Policy``. What it lets in carries ``scope["state"]["authenticated"]``."""
+    """ASGI middleware that keeps a ``Policy``. What it lets in carries ``scope["state"]["authenticated"]``.
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+    ``linger`` is for how many seconds the rest of a body that was refused is still read, and thrown away.
+    """
+
+    def __init__(self, app: ASGIApp, policy: Policy, *, linger: float = 5.0) -> None:
         self._app = app
         self._policy = policy
+        self._linger = linger
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +112,7 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, out.send)
         elif isinstance(decision, Allow):
-            body = _Body(receive, out, self._policy)
+            body = _Body(receive, out, self._policy, self._linger)
             try:
                 await self._app(_marked(scope, decision), body.receive, out.send)
             except Exception:
@@ -115,6 +121,8 @@ class Guard:
                     raise
         elif isinstance(decision, Preflight):
             await Response()(scope, receive, out.send)
+        elif decision.status == 413:
+            await _Parting(out.send, receive, self._linger).say(_refusal(decision, scope), scope)
         else:
             await _refusal(decision, scope)(scope, receive, out.send)
 
@@ -249,8 +257,11 @@ class _Answer:
         """Whether the guard has answered; what the app still sends goes nowhere."""
 
     async def send(self, message: Message) -> None:
-        if self.is_replaced:
-            return
+        if not self.is_replaced:
+            await self.send_own(message)
+
+    async def send_own(self, message: Message) -> None:
+        """The same, also when the guard has answered: it is what the guard says."""
         headers = list(message.get("headers", ()))
         broken = [name for name, value in headers if any(sign in _FORBIDDEN for sign in (*name, *value))]
         if broken and self.is_started:
@@ -273,25 +284,50 @@ class _Answer:
 
     async def replace(self, kind: str, refused: Refuse) -> None:
         """Answer this, and nothing else any more. ``kind`` is that of the message it takes the place of."""
+        self.is_replaced = True
         if kind == "websocket.accept":
             await self._send({"type": "websocket.close", "code": 1011, "reason": ""})
         else:
             scope: Scope = {"type": "websocket" if kind.startswith("websocket.") else "http", "headers": []}
-            await _refusal(refused, scope)(scope, _nothing, self.send)
-        self.is_replaced = True
+            await _refusal(refused, scope)(scope, _nothing, self.send_own)
 
 
 async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
+class _Parting:
+    """Answers at once, then reads on for a while before the connection is closed.
+
+    A server that closes while its client is still sending makes the client's system throw the answer away.
+    """
+
+    def __init__(self, send: Send, receive: Receive, seconds: float) -> None:
+        self._send = send
+        self._receive = receive
+        self._seconds = seconds
+
+    async def say(self, answer: Response, scope: Scope) -> None:
+        await answer(scope, _nothing, self._unfinished)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                while (await self._receive()).get("more_body", False):
+                    await asyncio.sleep(0)  # a body that is there already lets the clock run too
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _unfinished(self, message: Message) -> None:
+        is_body = message["type"] == "http.response.body"
+        await self._send({**message, "more_body": True} if is_body else message)
+
+
 class _Body:
     """Counts a body as it comes. One that is too long is answered 413, and to the app its client has gone."""
 
-    def __init__(self, receive: Receive, out: _Answer, policy: Policy) -> None:
+    def __init__(self, receive: Receive, out: _Answer, policy: Policy, linger: float) -> None:
         self._receive = receive
         self._out = out
         self._policy = policy
+        self._linger = linger
         self._seen = 0
 
     async def receive(self) -> Message:
@@ -302,5 +338,9 @@ class _Body:
         if self._seen <= self._policy.body:
             return message
         if not self._out.is_started:
-            await self._out.replace("http.response.start", Refuse(413, too_large(self._policy)))
+            self._out.is_replaced = True
+            scope: Scope = {"type": "http", "headers": []}
+            rest = self._receive if message.get("more_body", False) else _nothing
+            answer = _refusal(Refuse(413, too_large(self._policy)), scope)
+            await _Parting(self._out.send_own, rest, self._linger).say(answer, scope)
         return {"type": "http.disconnect"}

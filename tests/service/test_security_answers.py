@@ -149,12 +149,46 @@ def test_an_answer_that_has_begun_is_broken_off() -> None:
     assert "ClientDisconnect" in repr(caught.value)
 
 
-def test_a_real_server_refuses_a_chunked_body() -> None:
-    """Over a wire: the answer is 413 and the connection ends."""
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("size", [16, 8_000_000])
+def test_a_real_server_refuses_a_body(size: int, is_chunked: bool) -> None:
+    """Over a wire: a client that sends all before it reads is told 413, then the connection ends; no reset takes the answer away."""
+    body = iter([b"x" * (size // 8)] * 8) if is_chunked else b"x" * size
     with served(small()) as address, closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)) as wire:
-        wire.request("POST", "/x", body=iter([b"x" * 8, b"x" * 8]), encode_chunked=True)
+        wire.request("POST", "/x", body=body, encode_chunked=is_chunked)
         answer = wire.getresponse()
         assert (answer.status, answer.getheader("connection")) == (413, "close")
+        assert "at most 10 bytes" in json.loads(answer.read())["error"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "1000000"}])
+def test_a_refused_body_is_not_read_for_ever(headers: dict[str, str]) -> None:
+    """The answer is sent before the rest is read, and a client that never ends, or sends nothing more, is left after a while."""
+
+    async def answered(part: Message | None) -> list[Message]:
+        guard = Guard(app(), Policy(body=10), linger=0.05)
+        sent: list[Message] = []
+        parts = iter([b"x" * 11])
+
+        async def receive() -> Message:
+            for first in parts:
+                return {"type": "http.request", "body": first, "more_body": True}
+            assert sent[-1]["type"] == "http.response.body"
+            if part is None:
+                await asyncio.Event().wait()
+            return part or {}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await asyncio.wait_for(guard(scope_of("http", "/x", list(headers.items()), method="POST"), receive, send), 20)
+        return sent
+
+    for part in ({"type": "http.request", "body": b"x", "more_body": True}, None):
+        start, *bodies = asyncio.run(answered(part))
+        assert start["status"] == 413
+        assert [bool(body["body"]) for body in bodies] == [True, False]
+        assert [body["more_body"] for body in bodies] == [True, False]
 
 
 def test_open_websockets_are_counted() -> None:
