@@ -248,3 +248,50 @@ def test_a_real_server_refuses_one_websocket_too_many() -> None:
             assert caught.value.response.status_code == 503
             assert b"at most 1 open websockets" in bytes(caught.value.response.body or b"")
             assert held.ping().wait(30)
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+def test_a_refusal_is_a_clean_exchange(local: Guard, extensions: dict[str, dict[str, str]]) -> None:
+    """A refused websocket has its request taken up, and is closed where the server cannot send an answer instead."""
+    incoming: list[Message] = [{"type": "websocket.connect"}]
+    scope = scope_of("websocket", "/ws", [("Origin", "null")], subprotocols=[], extensions=extensions)
+    sent = asyncio.run(exchange(local, scope, incoming))
+    assert incoming == []
+    if extensions:
+        kinds = [message["type"] for message in sent]
+        assert kinds == ["websocket.http.response.start", "websocket.http.response.body"]
+        assert sent[0]["status"] == 403
+    else:
+        assert sent == [{"type": "websocket.close", "code": 1008, "reason": ""}]
+
+
+def test_the_app_starts_and_ends(local: Guard) -> None:
+    """What the server says of its own start and end passes."""
+    events: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent = asyncio.run(exchange(local, {"type": "lifespan", "state": {}}, events))
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_refused_body_that_has_ended_is_not_waited_for() -> None:
+    """Where its last part is the one too much, the answer is complete at once."""
+
+    async def answered() -> list[Message]:
+        sent: list[Message] = []
+        parts = iter([b"x" * 11])
+
+        async def receive() -> Message:
+            for part in parts:
+                return {"type": "http.request", "body": part, "more_body": False}
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        guard = Guard(app(), Policy(body=10), linger=600)
+        await asyncio.wait_for(guard(scope_of("http", "/x", [], method="POST"), receive, send), 10)
+        return sent
+
+    start, *bodies = asyncio.run(answered())
+    assert start["status"] == 413
+    assert [body["more_body"] for body in bodies] == [True, False]
