@@ -4,10 +4,19 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check lint fmt gpu bench sheet clean
+.PHONY: demo serve browser chaos test check lint fmt gpu bench sheet clean
 
 demo: $(STAMP)  ## a picture from a workflow file
 	$(BIN)/mezzotint run workflows/txt2img.json --output output
+
+serve: $(STAMP)  ## the service, with the editor, at http://127.0.0.1:8188
+	$(BIN)/mezzotint serve
+
+browser:  ## Debian's Chromium, for the tests that look at the editor
+	apt-get update && apt-get install --yes --no-install-recommends chromium fonts-liberation
+
+chaos: $(STAMP)  ## the long form of the crash tests: 200 kills over 50 jobs
+	CHAOS=1 $(BIN)/python -m pytest tests/service/test_crash.py -m "not gpu" -s
 
 test: $(STAMP)  ## everything but the GPU checks
 	$(BIN)/python -m pytest -m "not gpu"

@@ -190,7 +190,7 @@ class Dispatcher:
             job=job,
             use_cache=payload.use_cache,
             stop_on_failure=payload.stop_on_failure,
-            previews=self.feed.has_viewers,
+            previews=True,
             claims_files=True,
         )
 

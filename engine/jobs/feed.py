@@ -40,10 +40,6 @@ class Listener(Protocol):
 
     def show(self, preview: JobPreview) -> None: ...
 
-    def is_looking(self) -> bool:
-        """Whether pictures on the way are of any use."""
-        ...
-
 
 class Feed:
     """Belongs to an event loop; ``publish`` may be called from any thread."""
@@ -57,11 +53,6 @@ class Feed:
         self._watchers: set[Watcher] = set()
         self._listeners: list[Listener] = []
         self.last = last
-
-    @property
-    def has_viewers(self) -> bool:
-        """Whether anybody looks at pictures on the way."""
-        return bool(self._watchers) or any(listener.is_looking() for listener in self._listeners)
 
     def publish(self, chunk: Chunk) -> None:
         """Events that were just stored, in their order."""

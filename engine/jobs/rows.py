@@ -65,13 +65,15 @@ def payload_of(text: str) -> Payload:
 
 def pack_events(events: Iterable[StoredEvent]) -> bytes:
     """Names, times and data; the numbers and the job are the row's own."""
-    body: bytes = msgpack.packb([(event.time, event.name, event.data) for event in events], default=str)
+    body: bytes = msgpack.packb(
+        [(event.time, event.name, event.data) for event in events], default=str, unicode_errors="surrogatepass"
+    )
     return body
 
 
 def chunk_of(first: int, last: int, job: str, body: bytes) -> Chunk:
     """The inverse of ``pack_events``, with the row's numbers."""
-    plain = msgpack.unpackb(body, strict_map_key=False)
+    plain = msgpack.unpackb(body, strict_map_key=False, unicode_errors="surrogatepass")
     events = [StoredEvent(first + index, job, time, name, data) for index, (time, name, data) in enumerate(plain)]
     return Chunk(job, first, last, events)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engine.errors import MissingFile
 from engine.fileref import FileRef, Files
@@ -18,6 +19,9 @@ from engine.run.keys import Key
 from engine.run.live_graph import LiveGraph
 from engine.run.request import Run, Tools
 from engine.spec import FileChoice
+
+_PREVIEW_EVERY: Final = 0.1
+"""Seconds between two previews of a node at least: a fast device is not to spend its time on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,15 @@ def _finder(files: Files) -> FindFile:
 def _reporter(
     run: Run, node: NodeId, shown: NodeId, post: events.OnEvent, warn: Callable[[str], None]
 ) -> Callable[[int, int, Preview | None], None]:
+    due = 0.0
+
     def report(done: int, total: int, preview: Preview | None) -> None:
+        nonlocal due
         post(events.NodeProgress(run.job, node, shown, done, total))
-        if preview is None or not run.previews:
+        now = time.monotonic()
+        if preview is None or not run.previews or now < due:
             return
+        due = now + _PREVIEW_EVERY
         try:
             image = preview()
         except Exception as error:  # a picture on the way is not worth the node's work

@@ -28,11 +28,12 @@ from engine.jobs.store import Store
 from engine.packs.spec_cache import SpecCache, cache_key
 from engine.registry import Registry
 from engine.run.outputs import OutputFolder
-from engine.service import editor, native, stream
+from engine.service import editor, native, operations, stream
 from engine.service.comfy import models, past, prompts, sockets, system, uploads, users, view
 from engine.service.comfy.hub import Hub
 from engine.service.desk import Desk, Work
 from engine.service.logs import LogRing
+from engine.service.operations import Metrics
 from engine.service.pack_routes import PackRoutes
 from engine.service.packs import Packs, pack_sources
 from engine.service.settings import ServiceSettings
@@ -66,7 +67,7 @@ def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAP
     app.state.desk = desk
     app.include_router(native.router())
     app.router.routes.extend(stream.routes())
-    for module in (prompts, past, sockets, view, uploads, users, models, system):
+    for module in (operations, prompts, past, sockets, view, uploads, users, models, system):
         app.router.routes.extend(module.routes())
     app.router.routes.append(_pack_routes(desk))
     app.router.routes.extend(editor.routes())
@@ -132,7 +133,9 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
     outputs = OutputFolder(places.output, places.temp)
     dispatcher = Dispatcher(store, feed, lanes, desk.files.roots, outputs, settings.patience.lease)
     packs = Packs([lane.worker for lane in lanes], desk.registry, desk.web_directories)
-    return Work(store, feed, dispatcher, hub, packs, settings.limits.queue)
+    metrics = Metrics()
+    feed.listen(metrics)
+    return Work(store, feed, dispatcher, hub, packs, metrics, settings.limits.queue)
 
 
 def _start_workers(desk: Desk, packs: Packs) -> None:

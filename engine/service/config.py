@@ -27,8 +27,8 @@ from engine.service.settings import Patience, Retention, ServiceLimits, ServiceS
 
 PREFIX: Final = "MEZZOTINT_"
 CONFIG: Final = "MEZZOTINT_CONFIG"
-CLIENTS: Final = frozenset({"MEZZOTINT_SERVER", "MEZZOTINT_TOKEN"})
-"""What clients of a service are told in the same environment; to the service itself they say nothing."""
+_NO_KEYS: Final = frozenset({CONFIG, "MEZZOTINT_SERVER", "MEZZOTINT_TOKEN"})
+"""The last two are for clients."""
 
 # where a key's value goes, and by which name
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -117,9 +117,8 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
     def spelled(name: str) -> str:
         return PREFIX + name.upper()
 
-    others = {CONFIG, *CLIENTS}
     named = {
-        name: text for name, text in environment.items() if name.startswith(PREFIX) and name not in others and text
+        name: text for name, text in environment.items() if name.startswith(PREFIX) and name not in _NO_KEYS and text
     }
     known = {spelled(name): name for name in KEYS}
     for name in named:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.registry import Registry
     from engine.service.comfy.hub import Hub
     from engine.service.logs import LogRing
+    from engine.service.operations import Metrics
     from engine.service.packs import Packs
     from engine.service.settings import ServiceSettings
 
@@ -57,6 +58,7 @@ class Work:
     dispatcher: Dispatcher
     hub: Hub
     packs: Packs
+    metrics: Metrics
     queue_limit: int
 
     async def submit(self, submission: Submission) -> Submitted:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import MezzotintError, UsageError, WorkflowError
 from engine.graph.object_info import object_info
+from engine.jobs.changes import Conflict, QueueFull
 from engine.jobs.records import Job, JobState
-from engine.jobs.store import Conflict, QueueFull
 from engine.run.disk_tier import DiskTier
 from engine.service import intake
 from engine.service.bodies import BodyTooLarge, bounded

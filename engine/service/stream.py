@@ -50,8 +50,7 @@ async def _authenticated(websocket: WebSocket, desk: Desk) -> bool:
         frame = unpack(await asyncio.wait_for(_receive(websocket), timeout=10))
     except (BadFrame, TimeoutError):
         return False
-    is_token = websocket.scope["state"].get("is_token")
-    return frame.get("op") == "auth" and is_token is not None and bool(is_token(str(frame.get("token", ""))))
+    return frame.get("op") == "auth" and bool(websocket.app.state.policy.is_token(str(frame.get("token", ""))))
 
 
 async def _receive(websocket: WebSocket) -> bytes:

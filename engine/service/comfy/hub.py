@@ -12,7 +12,7 @@ from typing import Any, Final
 from engine.jobs.feed import Feed, JobPreview
 from engine.jobs.records import Chunk, StoredEvent
 from engine.jobs.store import Store
-from engine.service.comfy.frames import preview_frame, text_frame
+from engine.service.comfy.frames import message_frame, preview_frame, text_frame
 from engine.service.comfy.narrator import Message, Narrator, Preview
 
 _REMEMBERED: Final = 2_000
@@ -130,9 +130,6 @@ class Hub:
         if narrator is not None and self._sockets:
             self._send_preview(narrator.preview(preview.node, preview.shown, preview.image), narrator.client)
 
-    def is_looking(self) -> bool:
-        return bool(self._sockets)
-
     def hear(self, chunk: Chunk) -> None:
         narrator = self._narrators.get(chunk.job)
         for event in chunk.events:
@@ -186,13 +183,13 @@ class Hub:
     def _send(self, message: Message, client: str | None) -> None:
         if not self._sockets:
             return
-        frame = text_frame(message.type, message.data)
+        frame = message_frame(message)
         if message.audience == "everyone":
             self._send_all(frame)
         elif client in self._sockets:
             self._sockets[client].send(frame)
 
-    def _send_all(self, frame: str) -> None:
+    def _send_all(self, frame: str | bytes) -> None:
         for socket in self._sockets.values():
             socket.send(frame)
 

@@ -46,7 +46,7 @@ async def _history(request: Request) -> Response:
         offset = _whole(request, "offset", -1)
     except UsageError as error:
         return as_json({"error": str(error)}, 400)
-    asked = {"states": ENDED, "hidden": False, "order": "finished", "limit": min(most, _MOST)}
+    asked: dict[str, Any] = {"states": ENDED, "hidden": False, "order": "finished", "limit": min(most, _MOST)}
     if offset >= 0:
         jobs = await asyncio.to_thread(lambda: work.store.find(newest_first=False, offset=offset, **asked))
     else:

@@ -13,8 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 
 from engine.errors import MezzotintError, UsageError
+from engine.jobs.changes import Conflict, QueueFull
 from engine.jobs.records import Submission
-from engine.jobs.store import Conflict, QueueFull
 from engine.service.comfy.history import clean_extra_data, queue_item
 from engine.service.comfy.refusals import NO_PROMPT, Checked, Refusal, check_prompt, model_files
 from engine.service.comfy.routing import as_json, both, json_body

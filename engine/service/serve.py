@@ -1,0 +1,80 @@
+"""Starts the service and keeps it until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Final
+
+import uvicorn
+
+from engine.errors import UsageError
+from engine.service.app import create_app
+from engine.service.logs import LogRing, setup_logging
+from engine.service.policy import Policy
+from engine.service.security import Guard
+from engine.service.settings import ServiceSettings
+
+_FRAME: Final = 110 * 2**20
+"""Bytes of a websocket message: an upload, and what is around it."""
+
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: ServiceSettings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ``UsageError`` for settings that cannot be used, a port that is taken among them."""
+    ring = LogRing()
+    setup_logging(settings.log_format, settings.log_level, ring)
+    app = create_app(settings, ring)
+    policy = Policy.of(settings)
+    app.state.policy = policy
+    listening = _listen(settings)
+    host, port = listening.getsockname()[:2]
+    _tell_where(settings, policy, host, port)
+    config = uvicorn.Config(
+        Guard(app, policy),
+        ws="websockets-sansio",
+        ws_max_size=_FRAME,
+        ws_per_message_deflate=False,  # pictures do not get smaller, and every open socket would hold its own dictionary
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=75,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listening])
+    if not server.started:
+        raise UsageError("the service did not start; the reason is above")
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise UsageError(
+            f"cannot listen on {where} ({error.strerror or error}); choose another --host or --port"
+        ) from error
+    listening.set_inheritable(False)
+    return listening
+
+
+def _tell_where(settings: ServiceSettings, policy: Policy, host: str, port: int) -> None:
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    if policy.token is None:
+        _log.info("open http://%s:%s/ in a browser", name, port)
+        return
+    _log.info(
+        "open http://%s:%s/?token=%s in a browser: the link lets in once, within 15 minutes",
+        name,
+        port,
+        policy.codes.issue(),
+    )
+    if settings.token_file is None:
+        _log.info("programs send the token in %s as Authorization: Bearer", settings.places.state / "token")
