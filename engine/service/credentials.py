@@ -178,7 +178,10 @@ def _digest(code: str) -> bytes:
 
 @dataclass(slots=True)
 class Attempts:
-    """Wrong tokens of late, by the address they came from; an IPv6 network of 64 bits counts as one."""
+    """Wrong tokens of late, by the address they came from; an IPv6 network of 64 bits counts as one.
+
+    An IPv4 address counts as itself, also where a socket for both families names it as ``::ffff:203.0.113.9``.
+    """
 
     most: int = 10
     seconds: float = 60.0
@@ -207,6 +210,9 @@ def _network(address: str) -> str:
     if ":" not in address:
         return address
     try:
-        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+        found = ipaddress.IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))

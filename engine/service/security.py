@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,21 +35,29 @@ __all__ = ["Guard", "Policy", "decide"]
 _log: Final = logging.getLogger(__name__)
 _SPENT: Final = Refuse(429, "expected fewer wrong tokens from this address, found too many; wait a minute", True)
 _PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, PATCH, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Authorization, Comfy-User",
+    b"access-control-allow-methods": b"POST, GET, DELETE, PUT, PATCH, OPTIONS",
+    b"access-control-allow-headers": b"Content-Type, Authorization, Comfy-User",
 }
 _PATH: Final = "/:@!$&'()*+,;=~"
 _QUERY: Final = _PATH + "?%"
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _FORBIDDEN: Final = b"\r\n\0"
+_JOINED: Final = frozenset({b"vary", b"content-security-policy"})
+"""Headers that may come twice: what both say holds, so that a policy of the app's does not take away who may frame it."""
+_OURS: Final = b"access-control-"
+"""Headers of this kind are the guard's alone to give: the app knows no origins."""
 
 
 class Guard:
-    """ASGI middleware that keeps a ``Policy``. What it lets in carries ``scope["state"]["authenticated"]``."""
+    """ASGI middleware that keeps a ``Policy``. What it lets in carries ``scope["state"]["authenticated"]``.
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+    ``linger`` is for how many seconds the rest of a body that was refused is still read, and thrown away.
+    """
+
+    def __init__(self, app: ASGIApp, policy: Policy, *, linger: float = 5.0) -> None:
         self._app = app
         self._policy = policy
+        self._linger = linger
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +68,8 @@ class Guard:
             raise ValueError(f"expected a scope of kind http or websocket, found {scope['type']!r}")
         asked = Asked.of(scope)
         decision = self._decision(asked, _address(scope))
-        out = _Answer(send, added_headers(self._policy, asked))
+        added = added_headers(self._policy, asked)
+        out = _Answer(send, added | _PREFLIGHT if isinstance(decision, Preflight) else added)
         if scope["type"] == "websocket":
             await self._socket(decision, scope, receive, out.send)
         else:
@@ -101,7 +112,7 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, out.send)
         elif isinstance(decision, Allow):
-            body = _Body(receive, out, self._policy)
+            body = _Body(receive, out, self._policy, self._linger)
             try:
                 await self._app(_marked(scope, decision), body.receive, out.send)
             except Exception:
@@ -109,7 +120,9 @@ class Guard:
                 if not out.is_replaced:
                     raise
         elif isinstance(decision, Preflight):
-            await Response(headers=_PREFLIGHT)(scope, receive, out.send)
+            await Response()(scope, receive, out.send)
+        elif decision.status == 413:
+            await _Parting(out.send, receive, self._linger).say(_refusal(decision, scope), scope)
         else:
             await _refusal(decision, scope)(scope, receive, out.send)
 
@@ -244,8 +257,11 @@ class _Answer:
         """Whether the guard has answered; what the app still sends goes nowhere."""
 
     async def send(self, message: Message) -> None:
-        if self.is_replaced:
-            return
+        if not self.is_replaced:
+            await self.send_own(message)
+
+    async def send_own(self, message: Message) -> None:
+        """The same, also when the guard has answered: it is what the guard says."""
         headers = list(message.get("headers", ()))
         broken = [name for name, value in headers if any(sign in _FORBIDDEN for sign in (*name, *value))]
         if broken and self.is_started:
@@ -258,34 +274,60 @@ class _Answer:
             return
         if message["type"] in _STARTS:
             self.is_started = True
-            message = {**message, "headers": headers + self._missing(headers)}
+            kept = [(name, value) for name, value in headers if not bytes(name).lower().startswith(_OURS)]
+            message = {**message, "headers": kept + self._missing(kept)}
         await self._send(message)
 
     def _missing(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         there = {bytes(name).lower() for name, _ in headers}
-        return [(name, value) for name, value in self._added.items() if name not in there or name == b"vary"]
+        return [(name, value) for name, value in self._added.items() if name not in there or name in _JOINED]
 
     async def replace(self, kind: str, refused: Refuse) -> None:
         """Answer this, and nothing else any more. ``kind`` is that of the message it takes the place of."""
+        self.is_replaced = True
         if kind == "websocket.accept":
             await self._send({"type": "websocket.close", "code": 1011, "reason": ""})
         else:
             scope: Scope = {"type": "websocket" if kind.startswith("websocket.") else "http", "headers": []}
-            await _refusal(refused, scope)(scope, _nothing, self.send)
-        self.is_replaced = True
+            await _refusal(refused, scope)(scope, _nothing, self.send_own)
 
 
 async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
+class _Parting:
+    """Answers at once, then reads on for a while before the connection is closed.
+
+    A server that closes while its client is still sending makes the client's system throw the answer away.
+    """
+
+    def __init__(self, send: Send, receive: Receive, seconds: float) -> None:
+        self._send = send
+        self._receive = receive
+        self._seconds = seconds
+
+    async def say(self, answer: Response, scope: Scope) -> None:
+        await answer(scope, _nothing, self._unfinished)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                while (await self._receive()).get("more_body", False):
+                    await asyncio.sleep(0)  # a body that is there already lets the clock run too
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _unfinished(self, message: Message) -> None:
+        is_body = message["type"] == "http.response.body"
+        await self._send({**message, "more_body": True} if is_body else message)
+
+
 class _Body:
     """Counts a body as it comes. One that is too long is answered 413, and to the app its client has gone."""
 
-    def __init__(self, receive: Receive, out: _Answer, policy: Policy) -> None:
+    def __init__(self, receive: Receive, out: _Answer, policy: Policy, linger: float) -> None:
         self._receive = receive
         self._out = out
         self._policy = policy
+        self._linger = linger
         self._seen = 0
 
     async def receive(self) -> Message:
@@ -296,5 +338,9 @@ class _Body:
         if self._seen <= self._policy.body:
             return message
         if not self._out.is_started:
-            await self._out.replace("http.response.start", Refuse(413, too_large(self._policy)))
+            self._out.is_replaced = True
+            scope: Scope = {"type": "http", "headers": []}
+            rest = self._receive if message.get("more_body", False) else _nothing
+            answer = _refusal(Refuse(413, too_large(self._policy)), scope)
+            await _Parting(self._out.send_own, rest, self._linger).say(answer, scope)
         return {"type": "http.disconnect"}

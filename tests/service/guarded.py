@@ -51,12 +51,19 @@ async def own_headers(request: Request) -> Response:
             "X-Frame-Options": "DENY",
             "Cross-Origin-Resource-Policy": "cross-origin",
             "Vary": "Accept",
+            "Access-Control-Allow-Origin": "*",
+            "Access-Control-Expose-Headers": "*",
         },
     )
 
 
 async def split_header(request: Request) -> Response:
     return PlainTextResponse("x", headers={"X-Name": request.query_params["name"]})
+
+
+async def split_accept(websocket: WebSocket) -> None:
+    await websocket.accept(headers=[(b"x-name", websocket.query_params["name"].encode())])
+    await websocket.send_text("in")
 
 
 async def early(request: Request) -> Response:
@@ -83,6 +90,7 @@ def app() -> Starlette:
             Route("/split", split_header),
             Route("/early", early, methods=["POST"]),
             WebSocketRoute("/ws", socket),
+            WebSocketRoute("/split", split_accept),
             WebSocketRoute("/v1/stream", socket),
             Route("/{path:path}", echo, methods=methods),
         ]

@@ -215,6 +215,12 @@ def test_a_mistake_in_the_environment_is_named(name: str, text: str, said: str) 
     assert str(caught.value).startswith(said)
 
 
+def test_what_clients_are_told_means_nothing_here() -> None:
+    """A shell that is set up for ``mezzotint jobs`` can start a service: its token is not the service's."""
+    told = {"MEZZOTINT_SERVER": "http://studio.example:8188", "MEZZOTINT_TOKEN": "correct-horse-battery"}
+    assert read_settings({}, told, None) == ServiceSettings()
+
+
 def test_a_mistake_on_the_command_line_is_named() -> None:
     """By the name of the option."""
     with pytest.raises(UsageError, match=r"^--node-timeout: expected a number above 0, found -1$"):

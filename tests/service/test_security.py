@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -68,6 +69,15 @@ def test_off_loopback_any_host_is_let_in_with_the_token() -> None:
     assert ask(guard, headers={"Host": "studio.example", "Authorization": f"Bearer {TOKEN}"}).status == 200
     assert ask(guard, headers={"Host": "studio.example"}).status == 401
     assert ask(guard, headers={"Host": "a b", "Authorization": f"Bearer {TOKEN}"}).status == 400
+
+
+def test_where_a_service_listens_decides_which_hosts_it_knows(tmp_path: Path) -> None:
+    """As it is set up: on loopback no other name is let in, token or not; off loopback any is, with the token."""
+    (tmp_path / "t").write_text(TOKEN)
+    for host, status in (("127.0.0.1", 403), ("localhost", 403), ("::1", 403), ("0.0.0.0", 200), ("::", 200)):
+        guard = Guard(app(), Policy.of(ServiceSettings(host=host, token_file=tmp_path / "t")))
+        assert ask(guard, headers={"Host": "studio.example", "X-Mezzotint-Token": TOKEN}).status == status
+        assert ask(guard, headers={"X-Mezzotint-Token": TOKEN}).status == 200
 
 
 # the Origin
@@ -156,6 +166,14 @@ def test_hosts_are_compared_by_what_they_mean() -> None:
 
 
 # CORS
+
+
+def test_origins_are_allowed_as_they_are_set_up() -> None:
+    """One setting opens the answers to a site and lets it frame the pages."""
+    guard = Guard(app(), Policy.of(ServiceSettings(allow_origins=(PARTNER,))))
+    answer = ask(guard, "POST", headers={"Origin": PARTNER})
+    assert (answer.status, answer["access-control-allow-origin"]) == (200, PARTNER)
+    assert answer["content-security-policy"] == f"frame-ancestors 'self' {PARTNER}"
 
 
 def test_a_preflight_of_an_allowed_origin(partnered: Guard) -> None:

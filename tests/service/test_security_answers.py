@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from starlette.types import Message
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from engine.service.origins import checked_origin
 from engine.service.security import Guard, Policy
@@ -59,18 +61,30 @@ def test_what_the_app_says_itself_stays(local: Guard, partnered: Guard) -> None:
     """A header the app set comes once, as it set it."""
     for guard in (local, partnered):
         answer = ask(guard, path="/own")
-        assert answer["content-security-policy"] == "default-src 'self'"
+        assert answer.all_of("content-security-policy")[0] == "default-src 'self'"
         assert answer["referrer-policy"] == "no-referrer"
         assert answer["x-frame-options"] == "DENY"
         assert answer["cross-origin-resource-policy"] == "cross-origin"
     assert answer.all_of("vary") == ["Accept", "Origin"]
 
 
-def test_allowed_origins_may_frame(partnered: Guard) -> None:
-    """X-Frame-Options cannot name them, so the content security policy does."""
+def test_allowed_origins_may_frame(local: Guard, partnered: Guard) -> None:
+    """X-Frame-Options cannot name them, so the content security policy does, beside one that the app sets."""
     answer = ask(partnered)
-    assert answer["content-security-policy"] == f"frame-ancestors 'self' {PARTNER}"
+    rule = f"frame-ancestors 'self' {PARTNER}"
+    assert answer["content-security-policy"] == rule
     assert answer.all_of("x-frame-options") == []
+    assert ask(partnered, path="/own").all_of("content-security-policy") == ["default-src 'self'", rule]
+    assert ask(local).all_of("content-security-policy") == []
+
+
+def test_the_app_opens_no_answer_to_others(local: Guard, partnered: Guard) -> None:
+    """Which pages may read an answer is for the guard to say: an app's own word is taken off, and the allowed origin named once."""
+    for guard in (local, partnered):
+        assert [name for name, _ in ask(guard, path="/own").headers if name.startswith("access-control-")] == []
+    answer = ask(partnered, path="/own", headers={"Origin": PARTNER})
+    assert answer["access-control-allow-origin"] == PARTNER
+    assert answer.all_of("access-control-expose-headers") == []
 
 
 @pytest.mark.parametrize("sign", ["%0D%0A", "%0A", "%0D", "%00"])
@@ -81,6 +95,16 @@ def test_a_header_is_one_line(local: Guard, sign: str) -> None:
     assert answer.all_of("x-name") == []
     assert answer["x-content-type-options"] == "nosniff"
     assert ask(local, path="/split?name=fine")["x-name"] == "fine"
+
+
+def test_a_broken_header_ends_a_websocket(local: Guard) -> None:
+    """The handshake is closed instead of accepted, and nothing the app says afterwards is sent."""
+    sent = {}
+    for name in ("a%0D%0ASet-Cookie:%20x=y", "fine"):
+        scope = scope_of("websocket", f"/split?name={name}", [], subprotocols=[])
+        sent[name[0]] = asyncio.run(exchange(local, scope, [{"type": "websocket.connect"}]))
+    assert sent["a"] == [{"type": "websocket.close", "code": 1011, "reason": ""}]
+    assert [message["type"] for message in sent["f"]] == ["websocket.accept", "websocket.send"]
 
 
 @pytest.mark.parametrize("name", ["Origin", "Host", "Sec-Fetch-Site", "Content-Length", "Cookie"])
@@ -125,12 +149,46 @@ def test_an_answer_that_has_begun_is_broken_off() -> None:
     assert "ClientDisconnect" in repr(caught.value)
 
 
-def test_a_real_server_refuses_a_chunked_body() -> None:
-    """Over a wire: the answer is 413 and the connection ends."""
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("size", [16, 8_000_000])
+def test_a_real_server_refuses_a_body(size: int, is_chunked: bool) -> None:
+    """Over a wire: a client that sends all before it reads is told 413, then the connection ends; no reset takes the answer away."""
+    body = iter([b"x" * (size // 8)] * 8) if is_chunked else b"x" * size
     with served(small()) as address, closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)) as wire:
-        wire.request("POST", "/x", body=iter([b"x" * 8, b"x" * 8]), encode_chunked=True)
+        wire.request("POST", "/x", body=body, encode_chunked=is_chunked)
         answer = wire.getresponse()
         assert (answer.status, answer.getheader("connection")) == (413, "close")
+        assert "at most 10 bytes" in json.loads(answer.read())["error"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "1000000"}])
+def test_a_refused_body_is_not_read_for_ever(headers: dict[str, str]) -> None:
+    """The answer is sent before the rest is read, and a client that never ends, or sends nothing more, is left after a while."""
+
+    async def answered(part: Message | None) -> list[Message]:
+        guard = Guard(app(), Policy(body=10), linger=0.05)
+        sent: list[Message] = []
+        parts = iter([b"x" * 11])
+
+        async def receive() -> Message:
+            for first in parts:
+                return {"type": "http.request", "body": first, "more_body": True}
+            assert sent[-1]["type"] == "http.response.body"
+            if part is None:
+                await asyncio.Event().wait()
+            return part or {}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await asyncio.wait_for(guard(scope_of("http", "/x", list(headers.items()), method="POST"), receive, send), 20)
+        return sent
+
+    for part in ({"type": "http.request", "body": b"x", "more_body": True}, None):
+        start, *bodies = asyncio.run(answered(part))
+        assert start["status"] == 413
+        assert [bool(body["body"]) for body in bodies] == [True, False]
+        assert [body["more_body"] for body in bodies] == [True, False]
 
 
 def test_open_websockets_are_counted() -> None:
@@ -177,3 +235,63 @@ def test_unknown_scopes_do_not_pass(local: Guard) -> None:
     """What the guard does not know, it lets nobody use."""
     with pytest.raises(ValueError, match="expected a scope of kind"):
         asyncio.run(exchange(local, {"type": "ftp"}, []))
+
+
+def test_a_real_server_refuses_one_websocket_too_many() -> None:
+    """Over a wire: the handshake is answered 503 with the reason while the other goes on."""
+    with served(small(sockets=1)) as address:
+        url = address.replace("http://", "ws://") + "/ws"
+        with connect(url) as held:
+            assert held.recv(timeout=30) == "True"
+            with pytest.raises(InvalidStatus) as caught, connect(url):
+                pass
+            assert caught.value.response.status_code == 503
+            assert b"at most 1 open websockets" in bytes(caught.value.response.body or b"")
+            assert held.ping().wait(30)
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+def test_a_refusal_is_a_clean_exchange(local: Guard, extensions: dict[str, dict[str, str]]) -> None:
+    """A refused websocket has its request taken up, and is closed where the server cannot send an answer instead."""
+    incoming: list[Message] = [{"type": "websocket.connect"}]
+    scope = scope_of("websocket", "/ws", [("Origin", "null")], subprotocols=[], extensions=extensions)
+    sent = asyncio.run(exchange(local, scope, incoming))
+    assert incoming == []
+    if extensions:
+        kinds = [message["type"] for message in sent]
+        assert kinds == ["websocket.http.response.start", "websocket.http.response.body"]
+        assert sent[0]["status"] == 403
+    else:
+        assert sent == [{"type": "websocket.close", "code": 1008, "reason": ""}]
+
+
+def test_the_app_starts_and_ends(local: Guard) -> None:
+    """What the server says of its own start and end passes."""
+    events: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent = asyncio.run(exchange(local, {"type": "lifespan", "state": {}}, events))
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_refused_body_that_has_ended_is_not_waited_for() -> None:
+    """Where its last part is the one too much, the answer is complete at once."""
+
+    async def answered() -> list[Message]:
+        sent: list[Message] = []
+        parts = iter([b"x" * 11])
+
+        async def receive() -> Message:
+            for part in parts:
+                return {"type": "http.request", "body": part, "more_body": False}
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        guard = Guard(app(), Policy(body=10), linger=600)
+        await asyncio.wait_for(guard(scope_of("http", "/x", [], method="POST"), receive, send), 10)
+        return sent
+
+    start, *bodies = asyncio.run(answered())
+    assert start["status"] == 413
+    assert [body["more_body"] for body in bodies] == [True, False]

@@ -281,6 +281,19 @@ def test_logging_in(locked: Guard) -> None:
     assert ask(locked, "PUT", "/login").status == 405
 
 
+def test_a_browser_stays_in_until_the_token_changes(locked: Guard, policy: Policy) -> None:
+    """What a link with a code gives holds over a restart, for pages, changes and sockets, and not with another token."""
+    first = ask(locked, path=f"/?token={policy.codes.issue()}")
+    assert (first.status, first["location"]) == (303, "/")
+    browser = {"Cookie": first["set-cookie"].partition(";")[0], "Origin": OWN}
+    restarted = Guard(app(), Policy(token=TOKEN.encode()))
+    assert ask(restarted, "POST", headers=browser).body == b"POST 0 True"
+    assert shake(restarted, headers=browser) == "True"
+    changed = Guard(app(), Policy(token=b"another-token-of-16"))
+    assert ask(changed, "POST", headers=browser).status == 401
+    assert status_of(shake(changed, headers=browser)) == 403
+
+
 def test_without_a_token_there_is_no_login(local: Guard) -> None:
     """The path is the app's."""
     assert ask(local, path="/login").body == b"GET 0 True"
@@ -304,13 +317,17 @@ def test_guessing_is_limited(locked: Guard, policy: Policy) -> None:
 
 
 def test_attempts_are_forgotten() -> None:
-    """After the time is up an address may try again; a network of IPv6 is one address; memory is bounded."""
+    """After the time is up an address may try again; a network of IPv6 is one address, each IPv4 one its own; memory is bounded."""
     now = 0.0
     attempts = Attempts(most=2, clock=lambda: now)
     attempts.count("2001:db8::1")
     attempts.count("2001:db8::2")
     assert attempts.is_spent("2001:db8::3")
     assert not attempts.is_spent("2001:db8:0:1::3")
+    for _ in range(2):
+        attempts.count("::ffff:203.0.113.9")
+    assert attempts.is_spent("203.0.113.9")
+    assert not attempts.is_spent("::ffff:203.0.113.10")
     now = 60.0
     assert not attempts.is_spent("2001:db8::3")
     for number in range(5000):
