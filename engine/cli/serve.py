@@ -45,9 +45,7 @@ def serve(
     ] = None,
     devices: Annotated[
         list[str] | None,
-        typer.Option(
-            "--also-device", metavar="D", help="A further device, with a worker of its own; may be given again."
-        ),
+        typer.Option("--devices", metavar="D", help="A further device, with a worker of its own; may be given again."),
     ] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, float16 or bfloat16.")] = None,
     vram_budget: Annotated[

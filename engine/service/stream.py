@@ -50,7 +50,8 @@ async def _authenticated(websocket: WebSocket, desk: Desk) -> bool:
         frame = unpack(await asyncio.wait_for(_receive(websocket), timeout=10))
     except (BadFrame, TimeoutError):
         return False
-    return frame.get("op") == "auth" and bool(websocket.app.state.policy.is_token(str(frame.get("token", ""))))
+    address = websocket.client.host if websocket.client is not None else ""
+    return frame.get("op") == "auth" and bool(websocket.app.state.policy.is_token(str(frame.get("token")), address))
 
 
 async def _receive(websocket: WebSocket) -> bytes:
