@@ -16,7 +16,9 @@ HEAVY = {"torch", "diffusers", "transformers", "accelerate", "torchvision", "con
 RULES = {
     "engine": HEAVY | {"nodes", "server", "training", "tests"},
     "engine/graph": {"engine.run", "engine.cli"},
-    "engine/run": {"engine.cli"},
+    "engine/run": {"engine.cli", "engine.jobs", "engine.service"},
+    "engine/jobs": {"engine.cli", "engine.service"},
+    "engine/service": {"engine.cli"},
     "nodes": {
         "server",
         "training",
@@ -103,6 +105,7 @@ def test_the_machine_and_the_declarations_import_no_torch() -> None:
     modules = "engine, engine.cli.app, engine.cli.run, engine.run.executor, engine.graph.validate, nodes"
     modules += (
         ", engine.compat.host, engine.compat.aliases, engine.compat.interrupts, engine.jobs.remote, engine.jobs.worker"
+        ", engine.service.serve, engine.client, server"
     )
     code = (
         f"import sys, {modules}\n"

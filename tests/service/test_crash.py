@@ -63,7 +63,8 @@ def _is_idle(client: SyncClient) -> bool:
 
 def _has_progress(client: SyncClient, job: str, since: int) -> bool:
     """Whether the job has done something that a lost worker does not take with it."""
-    return client.get(job)["attempts"] == 0 and client.get(job)["last_event"] > since + 3
+    found = client.get(job)
+    return bool(found["attempts"] == 0 and found["last_event"] > since + 3)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.run import claims
+from engine.run.atomic import replace_file
 from engine.run.outputs import OutputFolder
 from engine.run.results import OutputFile
 
@@ -47,7 +48,7 @@ def test_a_crash_between_any_two_steps_leaves_one_file(
     def die(*args: object) -> bool:
         raise DiedError
 
-    real = claims.replace_file
+    real = replace_file
     calls: list[Path] = []
 
     def write(path: Path, parts: list[bytes]) -> None:

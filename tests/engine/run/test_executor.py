@@ -525,7 +525,8 @@ def test_progress_previews_and_warnings_reach_the_listener_in_order(tmp_path: Pa
     ]
     assert threads == {threading.get_ident()}
     executor.run_sync(Run(Graph({"w": Call("Work")}), use_cache=False, previews=True), listener)
-    assert [event.image for event in listener.of(events.NodePreview)] == [b"jpeg", b"jpeg"]
+    # the second comes so soon after the first that nobody would see that one
+    assert [event.image for event in listener.of(events.NodePreview)] == [b"jpeg"]
 
 
 @pytest.mark.filterwarnings("error")
