@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 
 from engine.errors import UsageError
 from engine.jobs.dispatcher import Dispatcher
@@ -65,6 +66,7 @@ def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAP
         lifespan=partial(_lifespan, desk),
     )
     app.state.desk = desk
+    app.add_exception_handler(RequestValidationError, native.unfit)
     app.include_router(native.router())
     app.router.routes.extend(stream.routes())
     for module in (operations, prompts, past, sockets, view, uploads, users, models, system):
