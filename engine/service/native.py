@@ -6,8 +6,6 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request
-from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +15,7 @@ from engine.jobs.changes import Conflict, QueueFull
 from engine.jobs.records import Job, JobState
 from engine.run.disk_tier import DiskTier
 from engine.service import intake
-from engine.service.bodies import AsciiJSON, BodyTooLarge, bounded
+from engine.service.bodies import AsciiJSON, BodyTooLarge, Unfit, bounded
 from engine.service.comfy.system import system_stats
 from engine.service.comfy.uploads import store_input
 from engine.service.desk import Desk, Work, desk_of, work_of
@@ -91,18 +89,6 @@ class Told(BaseModel):
     """Why not."""
 
     detail: str
-
-
-class Unfit(BaseModel):
-    """What is wrong with a request, part by part."""
-
-    detail: list[dict[str, Any]]
-
-
-async def unfit(request: Request, error: Exception) -> Response:
-    """The answer to a request that is not as described: 422."""
-    assert isinstance(error, RequestValidationError)
-    return AsciiJSON({"detail": jsonable_encoder(error.errors())}, 422)
 
 
 def _desk(request: Request) -> Desk:

@@ -124,12 +124,15 @@ class Connection:
         job, after = frame.get("job"), frame.get("after", self._work.feed.last)
         if not (job is None or isinstance(job, str)) or type(after) is not int or not 0 <= after < 2**63:
             raise UsageError("expected job to be an id or null and after to be an event's number")
-        if job is not None and not (is_unicode(job) and await asyncio.to_thread(self._work.store.get, job)):
+        if job is not None and not (is_unicode(job) and await self._has(job)):
             raise UsageError(f"there is no job {job[:80]!r}")
         watcher = self._work.feed.watch(min(after, self._work.feed.last), job)
         await self._send({"op": "subscribed", "id": number, "after": watcher.after})
         task = asyncio.create_task(self._follow(number, watcher, wants_previews=frame.get("previews") is True))
         self._subscriptions[number] = task
+
+    async def _has(self, job: str) -> bool:
+        return await asyncio.to_thread(self._work.store.get, job) is not None
 
     async def _follow(self, number: Any, watcher: Watcher, *, wants_previews: bool) -> None:
         try:

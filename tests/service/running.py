@@ -45,9 +45,10 @@ class Running:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def socket(self, path: str, **more: Any) -> websockets.sync.client.ClientConnection:
-        return websockets.sync.client.connect(
+        opened: websockets.sync.client.ClientConnection = websockets.sync.client.connect(
             f"ws://{self.own}{path}", compression=None, proxy=None, open_timeout=30, **more
         )
+        return opened
 
     def memory(self) -> int:
         """Bytes the process holds that are its own."""
@@ -149,3 +150,8 @@ def raw(
         connection.request(method, path, body or None, dict(headers or {}))
         answer = connection.getresponse()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+
+
+def upload(client: httpx.Client, name: str, data: bytes, **fields: str) -> httpx.Response:
+    """A picture sent as an editor sends it."""
+    return client.post("/upload/image", files={"image": (name, data, "image/png")}, data=fields)

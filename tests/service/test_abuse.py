@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -50,14 +51,14 @@ _HALF: Final = "\ud800"
 def test_v1_answers_whatever_it_is_asked_as_its_schema_says(service: Running) -> None:
     """Requests right and wrong, made from the description of /v1: none is answered 5xx, and no answer is other than described."""
     schema = schemathesis.openapi.from_url(f"{service.url}/v1/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
     broken = [f"{operation.label}: {reason}" for operation in operations for reason in _broken(operation)]
     assert len(operations) == 22
     assert "\n".join(broken) == ""
     assert service.is_well()
 
 
-def _broken(operation: APIOperation) -> list[str]:
+def _broken(operation: APIOperation[Any, Any, Any, Any]) -> list[str]:
     """What is wrong with answers of one operation, a sentence for each kind."""
     found: dict[str, str] = {}
     modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
@@ -65,7 +66,7 @@ def _broken(operation: APIOperation) -> list[str]:
     @seed(20260101)
     @_QUICK
     @given(case=st.one_of(modes))
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         response = case.call(timeout=30)
         try:
             case.validate_response(response, checks=_CHECKS)
