@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 
 from engine.errors import UsageError
 from engine.jobs.dispatcher import Dispatcher
@@ -29,6 +30,7 @@ from engine.packs.spec_cache import SpecCache, cache_key
 from engine.registry import Registry
 from engine.run.outputs import OutputFolder
 from engine.service import editor, native, operations, stream
+from engine.service.bodies import unfit
 from engine.service.comfy import models, past, prompts, sockets, system, uploads, users, view
 from engine.service.comfy.hub import Hub
 from engine.service.desk import Desk, Work
@@ -65,6 +67,7 @@ def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAP
         lifespan=partial(_lifespan, desk),
     )
     app.state.desk = desk
+    app.add_exception_handler(RequestValidationError, unfit)
     app.include_router(native.router())
     app.router.routes.extend(stream.routes())
     for module in (operations, prompts, past, sockets, view, uploads, users, models, system):

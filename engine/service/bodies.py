@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
 from engine.errors import UsageError
-from engine.service.comfy.routing import as_json
+from engine.service.comfy.routing import as_json, json_text
 
 
 class BodyTooLarge(UsageError):
     """A request carries more than the service takes."""
+
+
+class AsciiJSON(JSONResponse):
+    """JSON of whatever a client sent, halves of characters and NaN among it."""
+
+    def render(self, content: Any) -> bytes:
+        return json_text(content).encode("ascii")
+
+
+class Unfit(BaseModel):
+    """What is wrong with a request, part by part."""
+
+    detail: list[dict[str, Any]]
+
+
+async def unfit(request: Request, error: Exception) -> Response:
+    """The answer to a request that is not as described: 422."""
+    assert isinstance(error, RequestValidationError)
+    return AsciiJSON({"detail": jsonable_encoder(error.errors())}, 422)
 
 
 def bounded(request: Request, most: int) -> Request:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import MezzotintError, UsageError, WorkflowError
@@ -15,7 +15,7 @@ from engine.jobs.changes import Conflict, QueueFull
 from engine.jobs.records import Job, JobState
 from engine.run.disk_tier import DiskTier
 from engine.service import intake
-from engine.service.bodies import BodyTooLarge, bounded
+from engine.service.bodies import AsciiJSON, BodyTooLarge, Unfit, bounded
 from engine.service.comfy.system import system_stats
 from engine.service.comfy.uploads import store_input
 from engine.service.desk import Desk, Work, desk_of, work_of
@@ -106,6 +106,7 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": Told},
     409: {"model": Told},
     413: {"model": Told},
+    422: {"model": Problems | Unfit},
     429: {"model": Told},
 }
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Told}}
@@ -113,7 +114,7 @@ _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": Told}}
 
 def router() -> APIRouter:
     """The routes of ``/v1``."""
-    routes = APIRouter(prefix="/v1")
+    routes = APIRouter(prefix="/v1", default_response_class=AsciiJSON)
     routes.post("/jobs", status_code=201, responses={200: {"model": JobBody}, **_REFUSED}, tags=["jobs"])(submit_job)
     routes.get("/jobs", responses={400: {"model": Told}}, tags=["jobs"])(list_jobs)
     routes.get("/jobs/{job}", responses=_MISSING, tags=["jobs"])(show_job)
@@ -126,7 +127,9 @@ def router() -> APIRouter:
     for verb, change in (("cancel", cancel_job), ("pause", pause_job), ("resume", resume_job)):
         routes.post(f"/jobs/{{job}}/{verb}", responses={**_MISSING, 409: {"model": Told}}, tags=["jobs"])(change)
     routes.post("/validate", responses={400: {"model": Told}}, tags=["workflows"])(validate_workflow)
-    routes.post("/plan", responses={400: {"model": Told}, 422: {}}, tags=["workflows"])(plan_workflow)
+    routes.post("/plan", responses={400: {"model": Told}, 422: {"model": Problems | Unfit}}, tags=["workflows"])(
+        plan_workflow
+    )
     routes.get("/nodes", tags=["nodes"])(list_nodes)
     routes.get("/nodes/{type}", responses=_MISSING, tags=["nodes"])(show_node)
     routes.get("/models", tags=["models"])(list_models)
@@ -153,14 +156,14 @@ async def submit_job(
     try:
         submitted = await intake.submit(desk, work, {**body.model_dump(), "idempotency_key": idempotency_key})
     except WorkflowError as error:
-        return JSONResponse({"problems": intake.problems_of(error)}, 422)
+        return AsciiJSON({"problems": intake.problems_of(error)}, 422)
     except Conflict as error:
         raise HTTPException(409, str(error)) from error
     except QueueFull as error:
         raise HTTPException(429, str(error)) from error
     except MezzotintError as error:
         raise HTTPException(400, str(error)) from error
-    return JSONResponse(intake.job_to_plain(submitted.job), 201 if submitted.is_new else 200)
+    return AsciiJSON(intake.job_to_plain(submitted.job), 201 if submitted.is_new else 200)
 
 
 async def list_jobs(
@@ -279,9 +282,9 @@ async def validate_workflow(body: WorkflowBody, desk: DeskOf) -> Problems:
 async def plan_workflow(body: WorkflowBody, desk: DeskOf) -> Any:
     """What a run would do: what is kept and where, what would be computed and why."""
     try:
-        return JSONResponse(await asyncio.to_thread(intake.forecast_of, desk, body.workflow, body.targets))
+        return AsciiJSON(await asyncio.to_thread(intake.forecast_of, desk, body.workflow, body.targets))
     except WorkflowError as error:
-        return JSONResponse({"problems": intake.problems_of(error)}, 422)
+        return AsciiJSON({"problems": intake.problems_of(error)}, 422)
     except MezzotintError as error:
         raise HTTPException(400, str(error)) from error
 

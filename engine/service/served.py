@@ -74,14 +74,17 @@ INSTALLED_TYPES: Final[Mapping[str, str]] = {
 }
 """What a file of an installed package is. These were chosen by whoever runs the service, so they may be pages and scripts."""
 
+_LONGEST_PART: Final = 255
+_LONGEST_NAME: Final = 1024
+"""Bytes: file systems have no room for more, and a name that has none is the client's mistake, not a disk's."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPath:
     """``name`` as a relative path of plain names.
 
-    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded, and names that begin
-    with a dot, of which those in ``dotted`` alone may end a path.
+    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded or is too long, and names
+    that begin with a dot, of which those in ``dotted`` alone may end a path.
     """
     path = checked_name(name)
     hidden = any(part.startswith(".") for part in path.parts[:-1])
@@ -90,6 +93,8 @@ def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPa
         raise PathOutsideRoots(
             f"expected a plain file name, found {name!r}; use no leading dot and no control character"
         )
+    if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_PART for part in path.parts):
+        raise PathOutsideRoots(f"expected a file name of at most {_LONGEST_PART} bytes, found {name[:40]!r} and more")
     return path
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from engine.errors import MezzotintError, UsageError, WorkflowError
 from engine.jobs.feed import Watcher
 from engine.service import intake
+from engine.service.comfy.routing import is_unicode
 from engine.service.desk import Desk, Work, desk_of, work_of
 from engine.service.wire import BEAT, VERSION, BadFrame, event_to_wire, pack, unpack
 
@@ -26,6 +28,8 @@ _AT_ONCE: Final = 500
 """Events in one frame at most."""
 _POLICY: Final = 1008
 """The websocket code for a client that is not let in."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 def routes() -> list[BaseRoute]:
@@ -121,12 +125,15 @@ class Connection:
         job, after = frame.get("job"), frame.get("after", self._work.feed.last)
         if not (job is None or isinstance(job, str)) or type(after) is not int or not 0 <= after < 2**63:
             raise UsageError("expected job to be an id or null and after to be an event's number")
-        if job is not None and await asyncio.to_thread(self._work.store.get, job) is None:
+        if job is not None and not (is_unicode(job) and await self._has(job)):
             raise UsageError(f"there is no job {job[:80]!r}")
         watcher = self._work.feed.watch(min(after, self._work.feed.last), job)
         await self._send({"op": "subscribed", "id": number, "after": watcher.after})
         task = asyncio.create_task(self._follow(number, watcher, wants_previews=frame.get("previews") is True))
         self._subscriptions[number] = task
+
+    async def _has(self, job: str) -> bool:
+        return await asyncio.to_thread(self._work.store.get, job) is not None
 
     async def _follow(self, number: Any, watcher: Watcher, *, wants_previews: bool) -> None:
         try:
@@ -173,6 +180,11 @@ class Connection:
             await self._refuse(number, UsageError(f"these params cannot be used: {type(error).__name__}: {error}"))
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass
+        except Exception as error:  # whatever it is, who asked must not wait for ever
+            _log.exception("the call %r failed", method)
+            await self._refuse(
+                number, UsageError(f"the call failed ({type(error).__name__}); the service's log says why")
+            )
 
     async def _refuse(self, number: Any, error: MezzotintError) -> None:
         details = intake.problems_of(error) if isinstance(error, WorkflowError) else []
@@ -197,10 +209,25 @@ def _job_id(params: Mapping[str, Any]) -> str:
     return job
 
 
+def _optional_text(params: Mapping[str, Any], name: str) -> str | None:
+    text = params.get(name)
+    if text is not None and not (isinstance(text, str) and len(text) <= 256 and is_unicode(text)):
+        raise UsageError(f"expected {name} to be a text of at most 256 characters, or none")
+    return text
+
+
+def _whole(params: Mapping[str, Any], name: str, default: int) -> int:
+    number = params.get(name, default)
+    if type(number) is not int or not 0 <= number < 2**31:
+        raise UsageError(f"expected {name} to be a whole number from 0, found {str(number)[:40]!r}")
+    return number
+
+
 async def _submit(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
     from engine.service.native import NewJob
 
-    key = params.pop("idempotency_key", None)
+    key = _optional_text(params, "idempotency_key")
+    params.pop("idempotency_key", None)
     body = NewJob.model_validate(params)
     submitted = await intake.submit(desk, work, {**body.model_dump(), "idempotency_key": key})
     return intake.job_to_plain(submitted.job)
@@ -214,15 +241,16 @@ async def _get(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
 
 
 async def _list(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    limit = min(int(params.get("limit", 100)), intake.MOST)
+    limit, offset = min(_whole(params, "limit", 100), intake.MOST), _whole(params, "offset", 0)
+    client = _optional_text(params, "client")
     states, labels = [str(state) for state in params.get("states") or ()], dict(params.get("labels") or {})
     found = await asyncio.to_thread(
         lambda: work.store.find(
             states=states,  # type: ignore[arg-type]  # an unknown state finds nothing
             labels={str(name): str(value) for name, value in labels.items()},
-            client=params.get("client"),
-            limit=max(limit, 0),
-            offset=max(int(params.get("offset", 0)), 0),
+            client=client,
+            limit=limit,
+            offset=offset,
         )
     )
     return [intake.job_to_plain(job) for job in found]

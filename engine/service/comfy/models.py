@@ -35,7 +35,7 @@ def routes() -> list[BaseRoute]:
         *both("/embeddings", _embeddings),
         *both("/experiment/models", _library),
         *both("/experiment/models/{folder}", _library_folder),
-        *both("/experiment/models/preview/{folder}/{index:int}/{file:path}", _cover),
+        *both("/experiment/models/preview/{folder}/{index}/{file:path}", _cover),
     ]
 
 
@@ -94,7 +94,10 @@ async def _cover(request: Request) -> Response:
     pixels = desk.settings.limits.pixels
 
     def read() -> bytes | None:
-        return cover(desk.files.models, asked["folder"], asked["index"], asked["file"], pixels)
+        index = asked["index"]
+        if not (index.isascii() and index.isdecimal() and len(index) < 10):
+            return None
+        return cover(desk.files.models, asked["folder"], int(index), asked["file"], pixels)
 
     try:
         data = await run_in_threadpool(read)

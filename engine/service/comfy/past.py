@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from engine.errors import UsageError
 from engine.jobs.records import ENDED, Job, JobState
 from engine.service.comfy.history import history_entry, job_detail, job_item
-from engine.service.comfy.routing import as_json, both, json_body
+from engine.service.comfy.routing import as_json, both, ids_among, json_body
 from engine.service.desk import Work, work_of
 
 _MOST: Final = 10_000
@@ -80,7 +80,7 @@ async def _change_history(request: Request) -> Response:
     if body.get("clear"):
         await asyncio.wrap_future(store.hide(None))
     elif isinstance(body.get("delete"), list):
-        await asyncio.wrap_future(store.hide([str(job) for job in body["delete"]]))
+        await asyncio.wrap_future(store.hide(ids_among(body["delete"])))
     return Response()
 
 
@@ -128,7 +128,7 @@ async def _cancel_jobs(request: Request) -> Response:
     jobs = body.get("job_ids") if isinstance(body, dict) else None
     if not isinstance(jobs, list):
         return as_json({"error": "expected job_ids, a list of ids"}, 400)
-    cancelled = [await work_of(request).dispatcher.cancel(str(job)) for job in jobs]
+    cancelled = [await work_of(request).dispatcher.cancel(job) for job in ids_among(jobs)]
     return as_json({"cancelled": any(cancelled)})
 
 

@@ -17,10 +17,10 @@ from engine.jobs.changes import Conflict, QueueFull
 from engine.jobs.records import Submission
 from engine.service.comfy.history import clean_extra_data, queue_item
 from engine.service.comfy.refusals import NO_PROMPT, Checked, Refusal, check_prompt, model_files
-from engine.service.comfy.routing import as_json, both, json_body
+from engine.service.comfy.routing import as_json, both, ids_among, json_body
 from engine.service.desk import Desk, desk_of, work_of
 
-_ID: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+_ID: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,128}")
 
 
 def routes() -> list[BaseRoute]:
@@ -90,7 +90,7 @@ def _submission(posted: Mapping[str, Any], checked: Checked, desk: Desk) -> Subm
         job=_job_id(posted.get("prompt_id")),
         prompt=checked.prompt,
         targets=tuple(map(str, checked.targets)),
-        client=client[:256] if isinstance(client, str) else "",
+        client=client[:256].encode(errors="replace").decode() if isinstance(client, str) else "",
         number=_number(posted.get("number")),
         front=posted.get("front") is True,
         in_order=True,
@@ -104,7 +104,7 @@ def _job_id(given: Any) -> str:
     if given is None:
         return str(uuid.uuid4())
     if not _ID.fullmatch(str(given)):
-        raise UsageError("prompt_id must be a text of at most 128 characters, without control characters")
+        raise UsageError("prompt_id must be Unicode text of at most 128 characters, without control characters")
     return str(given)
 
 
@@ -195,4 +195,4 @@ async def _object(request: Request) -> dict[str, Any] | None:
 
 
 def _ids(given: Any) -> list[str]:
-    return [str(item) for item in given] if isinstance(given, list) else []
+    return ids_among(given) if isinstance(given, list) else []

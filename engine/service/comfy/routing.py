@@ -24,11 +24,25 @@ def both(path: str, handler: Handler, methods: Sequence[str] = ("GET",)) -> list
 
 def as_json(value: Any, status: int = 200) -> Response:
     """JSON that every browser reads: never NaN or Infinity, which become null."""
+    return Response(json_text(value), status, media_type="application/json")
+
+
+def json_text(value: Any) -> str:
+    """``value`` in ASCII, so that half characters which a client sent come back as they came."""
     try:
-        text = json.dumps(value, allow_nan=False, separators=_SEPARATORS)
+        return json.dumps(value, allow_nan=False, separators=_SEPARATORS)
     except ValueError:
-        text = json.dumps(_finite(value), allow_nan=False, separators=_SEPARATORS)
-    return Response(text, status, media_type="application/json")
+        return json.dumps(_finite(value), allow_nan=False, separators=_SEPARATORS)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be stored: JSON and msgpack may carry halves of a character, which UTF-8 has no place for."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def ids_among(items: list[Any]) -> list[str]:
+    """What may be the id of something that is stored."""
+    return [text for text in map(str, items) if is_unicode(text)]
 
 
 def _finite(value: Any) -> Any:

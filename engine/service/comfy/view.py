@@ -95,7 +95,8 @@ def _drawn(path: Path, query: Mapping[str, str], pixels: int) -> tuple[bytes, st
 
 def _preview(picture: Image.Image, wanted: str, with_alpha: bool) -> tuple[bytes, str]:
     format, _, quality = wanted.partition(";")
-    number = min(max(int(quality), 1), 100) if quality.isascii() and quality.isdecimal() else _QUALITY
+    is_number = quality.isascii() and quality.isdecimal() and len(quality) < 10
+    number = min(max(int(quality), 1), 100) if is_number else _QUALITY
     if format == "jpeg" and not with_alpha:
         return encoded(picture.convert("RGB"), "JPEG", quality=number), "image/jpeg"
     return encoded(picture, "WEBP", quality=number), "image/webp"
