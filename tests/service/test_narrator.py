@@ -446,7 +446,7 @@ def test_restart_at_once() -> None:
     events = [tape.started(), tape.cached("1"), tape.queued("its worker was lost"), tape.started(), tape.cached("2")]
     assert brief(narrate([*events, tape.begun("3")])[1]) == [
         "execution_start",
-        ("execution_cached", ["2"]),
+        ("execution_cached", ["2", "1"]),
         ("state", {"3": "running 0/1"}),
         ("executing", "3", "3"),
     ]

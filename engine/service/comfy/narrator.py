@@ -205,7 +205,7 @@ class Narrator:
         messages: list[Message] = []
         if not self._is_cached_told:
             self._is_cached_told = True
-            nodes = list(dict.fromkeys(map(_node, gathered)))
+            nodes = with_unneeded(self._prompt, list(dict.fromkeys(map(_node, gathered))))
             messages.append(self._kept("execution_cached", self._stamped(time, nodes=nodes)))
         for event in gathered:
             if event.data["ui"]:  # the others were named, and have nothing to show
@@ -313,6 +313,36 @@ class Narrator:
     def _heard(self, messages: Iterable[Message]) -> list[Message]:
         """Without those for a submitter where there is none."""
         return [message for message in messages if self.client is not None or message.audience == "everyone"]
+
+
+def with_unneeded(prompt: Mapping[str, Any], cached: Sequence[str]) -> list[str]:
+    """``cached``, and the nodes before them that nobody else needs: ComfyUI names these too, for it keeps their results as well."""
+    sources = {node: _sources(call) for node, call in prompt.items()}
+    used = {source for links in sources.values() for source in links}
+    needed = _before(sources, [node for node in prompt if node not in used], stop=frozenset(cached))
+    before = _before(sources, cached, stop=frozenset())
+    return [*cached, *(node for node in prompt if node in before and node not in needed and node not in cached)]
+
+
+def _sources(call: Any) -> list[str]:
+    """The nodes that a node of the prompt is linked to."""
+    inputs = call.get("inputs") if isinstance(call, Mapping) else None
+    values = inputs.values() if isinstance(inputs, Mapping) else ()
+    return [str(value[0]) for value in values if isinstance(value, list | tuple) and len(value) == 2]
+
+
+def _before(sources: Mapping[str, Sequence[str]], ends: Iterable[str], stop: frozenset[str]) -> set[str]:
+    """``ends`` and all they come from; not what the nodes of ``stop`` come from."""
+    found: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        node = waiting.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if node not in stop:
+            waiting += sources.get(node, ())
+    return found
 
 
 def _node(event: StoredEvent) -> str:

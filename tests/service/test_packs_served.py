@@ -1,0 +1,77 @@
+"""Third-party packs in the whole service: their nodes, their routes, their scripts, and what becomes of it when one kills its process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.client import SyncClient
+from tests.service.process import ROOT, ServiceProcess
+
+PACK = """
+import os
+class Doubler:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {"default": ""})}}
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "go"
+    CATEGORY = "t"
+    OUTPUT_NODE = True
+    @classmethod
+    def VALIDATE_INPUTS(cls, text):
+        return True if text != "bad" else "this text is bad"
+    def go(self, text):
+        if text == "die":
+            os._exit(3)
+        return {"ui": {"text": [text * 2]}, "result": (text * 2,)}
+NODE_CLASS_MAPPINGS = {"Doubler": Doubler}
+WEB_DIRECTORY = "web"
+"""
+
+
+def _node(text: str) -> dict[str, object]:
+    return {"1": {"class_type": "Doubler", "inputs": {"text": text}}}
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> Path:
+    folder = tmp_path / "packs"
+    (folder / "doubler" / "web").mkdir(parents=True)
+    (folder / "doubler" / "__init__.py").write_text(PACK)
+    (folder / "doubler" / "web" / "d.js").write_text("export const d = 2;")
+    (folder / "route_tools").symlink_to(ROOT / "tests" / "packs" / "route_tools")
+    return folder
+
+
+def test_a_pack_lives_in_the_worker_and_dies_there(tmp_path: Path, packs: Path) -> None:
+    """Its node is offered, checked and run; one that ends its process fails its job and nothing else; the next start knows it at once."""
+    service = ServiceProcess(tmp_path / "s", "--custom-nodes", str(packs))
+    try:
+        service.start()
+        with httpx.Client(base_url=service.url, timeout=30) as http, SyncClient(service.url) as client:
+            deadline = time.monotonic() + 60
+            while not http.get("/object_info/Doubler").json() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert http.get("/object_info/Doubler").json()["Doubler"]["python_module"] == "custom_nodes.doubler"
+            refused = http.post("/prompt", json={"prompt": _node("bad")}).json()
+            assert refused["node_errors"]["1"]["errors"][0]["type"] == "custom_validation_failed"
+            dies = client.submit(_node("die"))["id"]
+            ended = client.wait(dies)
+            assert ended["state"] == "failed"
+            assert ended["errors"][0]["pack"] == "doubler"
+            assert "3 in a row" in ended["errors"][0]["reason"]
+            good = client.wait(client.submit(_node("ab"))["id"])
+            assert good["outputs"]["1"]["text"] == ["abab"]
+            assert "/extensions/doubler/d.js" in http.get("/extensions").json()
+            assert http.get("/extensions/doubler/d.js").text == "export const d = 2;"
+        service.kill()
+        service.start()
+        with httpx.Client(base_url=service.url, timeout=30) as http:
+            first = http.get("/object_info").json()
+            assert "Doubler" in first or http.get("/object_info/Doubler").json()
+    finally:
+        service.close()
