@@ -125,6 +125,10 @@ def run(
     watch_inputs: Annotated[
         bool, typer.Option("--watch-inputs", help="Fail nodes that change what they are given. Slow.")
     ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="URL", help="Run it there; the files come back into the output folder."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a workflow and print the paths of what it made."""
@@ -155,7 +159,7 @@ def run(
     )
     with exit_codes():
         settings = DeviceSettings(device=device, dtype=dtype, vram_budget=vram_budget, noise_device=noise_device)
-        raise typer.Exit(run_command(arguments, places, settings))
+        raise typer.Exit(run_command(arguments, places, settings, server))
 
 
 @app.command()

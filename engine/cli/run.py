@@ -82,13 +82,24 @@ class Report:
         }
 
 
-def run_command(arguments: RunArguments, places: Places, settings: DeviceSettings) -> int:
-    """Run the workflow as often as asked; the first run that does not succeed is the last. Returns the exit code."""
-    with open_workspace(places, settings, arguments.node_timeout) as workspace:
-        return _run_in(workspace, arguments, settings)
+def run_command(arguments: RunArguments, places: Places, settings: DeviceSettings, server: str | None = None) -> int:
+    """Run the workflow as often as asked; the first run that does not succeed is the last. Returns the exit code.
+
+    With ``server`` it runs there, and the files come back into the output folder.
+    """
+    if server is not None:
+        from engine.cli.remote import RemoteRunner
+
+        with open_workspace(places, settings) as workspace, RemoteRunner(server, places) as runner:
+            return _run_in(workspace, arguments, runner)
+    with (
+        open_workspace(places, settings, arguments.node_timeout) as workspace,
+        open_runner(workspace, settings) as runner,
+    ):
+        return _run_in(workspace, arguments, runner)
 
 
-def _run_in(workspace: Workspace, arguments: RunArguments, settings: DeviceSettings) -> int:
+def _run_in(workspace: Workspace, arguments: RunArguments, executor: Runner) -> int:
     workflow = read_file(arguments.file, arguments.sets, workspace)
     for warning in workflow.warnings:
         say(f"warning: {warning}")
@@ -97,7 +108,7 @@ def _run_in(workspace: Workspace, arguments: RunArguments, settings: DeviceSetti
         _make_run(graph, workflow, workspace, targets, arguments) for graph in _variants(workflow, arguments, workspace)
     ]
     reports: list[Report] = []
-    with open_runner(workspace, settings) as executor, _interruptible() as cancel:
+    with _interruptible() as cancel:
         for run in runs:
             reports.append(_run_one(executor, run, cancel, workspace.places, quiet=arguments.json))
             if reports[-1].result.status != "succeeded":

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, Final, get_args
 
 from engine.jobs.changes import Happening
-from engine.jobs.records import Payload
+from engine.jobs.records import Payload, StoredEvent
 from engine.run import events
 from engine.run.events import Event
 from engine.run.request import RunResult
@@ -35,6 +35,16 @@ def happening(event: Event, now: float) -> Happening | None:
         return None
     name, names = shape
     return now, name, {entry: getattr(event, entry) for entry in names}
+
+
+_KINDS: Final = {name: kind for kind, (name, _) in _SHAPES.items()}
+
+
+def event_of(stored: StoredEvent) -> Event | None:
+    """The event that was stored; None for those that are the store's own, such as ``job_queued``."""
+    kind = _KINDS.get(stored.name)
+    made: Event | None = kind(job=stored.job, **stored.data) if kind is not None else None
+    return made
 
 
 def failures_of(result: RunResult) -> list[dict[str, Any]]:

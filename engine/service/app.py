@@ -36,6 +36,7 @@ from engine.service.comfy.hub import Hub
 from engine.service.desk import Desk, Work
 from engine.service.logs import LogRing
 from engine.service.operations import Metrics
+from engine.service.pack_extras import extra_routes, pack_folders
 from engine.service.pack_routes import PackRoutes
 from engine.service.packs import Packs, pack_sources
 from engine.service.settings import ServiceSettings
@@ -72,6 +73,7 @@ def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAP
     app.router.routes.extend(stream.routes())
     for module in (operations, prompts, past, sockets, view, uploads, users, models, system):
         app.router.routes.extend(module.routes())
+    app.router.routes.extend(extra_routes(lambda: pack_folders(desk.work.packs.sources) if desk.work else {}))
     app.router.routes.append(_pack_routes(desk))
     app.router.routes.extend(editor.routes())
     return app

@@ -81,6 +81,18 @@ def _template_answer(request: Request, folders: PackFolders, pack: str, name: st
     return file_answer(request, path.parent, path.name)
 
 
+def extra_routes(folders: Callable[[], PackFolders]) -> list[BaseRoute]:
+    """``/i18n`` and ``/workflow_templates``: what packs bring for an editor beside their scripts."""
+
+    async def texts(request: Request) -> Response:
+        return as_json(await run_in_threadpool(translations, folders()))
+
+    async def names(request: Request) -> Response:
+        return as_json(await run_in_threadpool(templates, folders()))
+
+    return [*both("/i18n", texts), *both("/workflow_templates", names), *template_routes(folders)]
+
+
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Both, and mappings in both merged the same way; otherwise ``second`` counts."""
     result = dict(first)

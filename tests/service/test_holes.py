@@ -361,7 +361,8 @@ def _paths(app: FastAPI) -> list[str]:
 
 def test_no_route_installs_downloads_or_writes_code(tmp_path: Path, client: httpx.Client) -> None:
     """There is no route to be had that brings code or models in from elsewhere: none exists."""
-    places = Places((tmp_path,), *(tmp_path / name for name in ("input", "output", "temp", "state")))
+    here = {name: tmp_path / name for name in ("input", "output", "temp", "state")}
+    places = Places((tmp_path,), here["input"], here["output"], here["temp"], here["state"])
     paths = _paths(create_app(ServiceSettings(places=places)))
     assert {"/prompt", "/ws", "/v1/jobs", "/v1/stream", "/view"} <= set(paths)
     words = ("install", "manager", "customnode", "custom_node", "download", "fetch", "git", "pip", "update", "eval")

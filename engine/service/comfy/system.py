@@ -42,7 +42,7 @@ def routes() -> list[BaseRoute]:
     ]
 
 
-_EMPTY: Final = ("/i18n", "/workflow_templates", "/global_subgraphs", "/node_replacements")
+_EMPTY: Final = ("/global_subgraphs", "/node_replacements")
 """What packs may add to, and we have nothing of."""
 
 
