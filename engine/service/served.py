@@ -80,6 +80,10 @@ _LONGEST_NAME: Final = 1024
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
+class NameTooLong(PathOutsideRoots):
+    """A name that no file can have."""
+
+
 def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPath:
     """``name`` as a relative path of plain names.
 
@@ -94,7 +98,7 @@ def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPa
             f"expected a plain file name, found {name!r}; use no leading dot and no control character"
         )
     if len(name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_PART for part in path.parts):
-        raise PathOutsideRoots(f"expected a file name of at most {_LONGEST_PART} bytes, found {name[:40]!r} and more")
+        raise NameTooLong(f"expected a file name of at most {_LONGEST_PART} bytes, found {name[:40]!r} and more")
     return path
 
 

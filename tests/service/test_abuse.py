@@ -121,7 +121,7 @@ def test_half_a_character_names_nothing(service: Running, path: str, body: dict[
         ("GET", f"/v1/jobs?offset={2**63}", 422),
         ("GET", f"/v1/jobs/none/events?after={2**64}", 422),
         ("GET", f"/history?offset={'9' * 5000}", 400),
-        ("GET", f"/view?filename={'a' * 300}", 400),
+        ("GET", f"/view?filename={'a' * 300}", 404),
         ("POST", f"/userdata/{'a' * 300}", 403),
         ("POST", f"/userdata/{'a%2F' * 2000}b", 403),
         ("POST", f"/userdata/there.txt/move/{'b' * 300}", 403),

@@ -361,8 +361,9 @@ def _paths(app: FastAPI) -> list[str]:
 
 def test_no_route_installs_downloads_or_writes_code(tmp_path: Path, client: httpx.Client) -> None:
     """There is no route to be had that brings code or models in from elsewhere: none exists."""
-    here = {name: tmp_path / name for name in ("input", "output", "temp", "state")}
-    places = Places((tmp_path,), here["input"], here["output"], here["temp"], here["state"])
+    places = Places(
+        models=(tmp_path,), input=tmp_path / "i", output=tmp_path / "o", temp=tmp_path / "t", state=tmp_path / "s"
+    )
     paths = _paths(create_app(ServiceSettings(places=places)))
     assert {"/prompt", "/ws", "/v1/jobs", "/v1/stream", "/view"} <= set(paths)
     words = ("install", "manager", "customnode", "custom_node", "download", "fetch", "git", "pip", "update", "eval")

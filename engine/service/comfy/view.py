@@ -18,7 +18,7 @@ from engine.graph.safetensors_header import LONGEST_HEADER, header_size, read_me
 from engine.service.comfy.routing import as_json, both
 from engine.service.desk import desk_of
 from engine.service.pictures import eight_bits, encoded, read_picture
-from engine.service.served import inside, regular_file, safe_name, stored_file
+from engine.service.served import NameTooLong, inside, regular_file, safe_name, stored_file
 
 _QUALITY: Final = 90
 _HEADERS: Final = {"x-content-type-options": "nosniff"}
@@ -63,6 +63,8 @@ def find_viewed(roots: FileRoots, query: Mapping[str, str]) -> Path:
     folder = roots.folder(_kind(mark or query.get("type", "output")))
     try:
         file = safe_name(name)
+    except NameTooLong as error:
+        raise Refused(404) from error
     except PathOutsideRoots as error:
         raise Refused(400) from error
     try:
