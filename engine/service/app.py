@@ -34,7 +34,7 @@ from engine.service.bodies import unfit
 from engine.service.comfy import models, past, prompts, sockets, system, uploads, users, view
 from engine.service.comfy.hub import Hub
 from engine.service.desk import Desk, Work
-from engine.service.logs import LogRing
+from engine.service.logs import Entry, LogRing
 from engine.service.operations import Metrics
 from engine.service.pack_extras import extra_routes, pack_folders
 from engine.service.pack_routes import PackRoutes
@@ -124,6 +124,8 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
         with contextlib.suppress(RuntimeError):  # the loop was closed
             loop.call_soon_threadsafe(hub.broadcast, name, data)
 
+    if desk.log_ring is not None:
+        _pass_on_logs(desk.log_ring, hub, loop)
     lanes = []
     for device in (settings.device.device, *settings.devices):
         worker = RemoteExecutor(
@@ -141,6 +143,20 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
     metrics = Metrics()
     feed.listen(metrics)
     return Work(store, feed, dispatcher, hub, packs, metrics, settings.limits.queue)
+
+
+def _pass_on_logs(ring: LogRing, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+    """Send each line of the log to the clients that asked for it."""
+
+    def send(entry: Entry) -> None:
+        for sid in ring.followers:
+            hub.send_to(sid, "logs", {"entries": [entry]})
+
+    def pass_on(entry: Entry) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(send, entry)
+
+    ring.subscribe(pass_on)
 
 
 def _start_workers(desk: Desk, packs: Packs) -> None:

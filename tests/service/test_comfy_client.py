@@ -127,3 +127,21 @@ def test_jobs_as_the_newest_editor_asks_for_them(service: ServiceProcess) -> Non
         assert http.get("/api/jobs", params={"status": "odd"}).status_code == 400
         assert http.get("/healthz").json() == {"status": "ok"}
         assert "mezzotint_jobs_total" in http.get("/metrics").text
+
+
+async def test_who_asks_for_the_log_is_sent_it(service: ServiceProcess) -> None:
+    """Line by line, as things happen; and no more once it is not wanted."""
+    async with (
+        connect(f"{service.url.replace('http', 'ws')}/ws?clientId=reader") as socket,
+        httpx.AsyncClient() as http,
+    ):
+        address = f"{service.url}/internal/logs/subscribe"
+        await http.patch(address, json={"clientId": "reader", "enabled": True})
+        job = (await http.post(f"{service.url}/prompt", json={"prompt": shown("logged")})).json()["prompt_id"]
+        while True:
+            message = await asyncio.wait_for(socket.recv(), 30)
+            assert isinstance(message, str)
+            told = json.loads(message)
+            if told["type"] == "logs" and any(job in entry["m"] for entry in told["data"]["entries"]):
+                break
+        await http.patch(address, json={"clientId": "reader", "enabled": False})
