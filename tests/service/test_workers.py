@@ -1,0 +1,78 @@
+"""What becomes of workers that hang, and of services that would share a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from engine.client import SyncClient
+from engine.jobs.records import StoredEvent
+from tests.service.process import ROOT, ServiceProcess
+from tests.service.test_stream import shown
+
+
+def _worker(service: ServiceProcess) -> int | None:
+    with urllib.request.urlopen(f"{service.url}/v1/system", timeout=10) as answer:
+        pid: int | None = json.load(answer)["workers"][0]["pid"]
+        return pid
+
+
+def test_a_worker_that_hangs_past_its_lease_is_replaced(tmp_path: Path) -> None:
+    """Stopped in the middle of a job: another one takes that up, and every job comes to its end once."""
+    service = ServiceProcess(tmp_path, "--lease", "2")
+    try:
+        service.start()
+        with SyncClient(service.url) as client:
+            jobs = [client.submit(shown(f"hang {index}", 400))["id"] for index in range(12)]
+            client.wait(jobs[1])
+            stopped = _worker(service)
+            assert stopped is not None
+            os.kill(stopped, signal.SIGSTOP)
+            assert [client.wait(job)["state"] for job in jobs] == ["succeeded"] * 12
+            assert _worker(service) != stopped
+            told = [event for job in jobs for event in client.events(job) if isinstance(event, StoredEvent)]
+        again = [event.data["reason"] for event in told if event.name == "job_queued" and event.data["reason"]]
+        assert len(again) == 1
+        assert "no sign of life for 2 s" in again[0]
+        assert len([event for event in told if event.name == "job_finished"]) == 12
+    finally:
+        service.close()
+
+
+def test_workers_end_with_their_service(tmp_path: Path) -> None:
+    """Killed without a word, it leaves nobody behind."""
+    service = ServiceProcess(tmp_path)
+    try:
+        service.start()
+        with SyncClient(service.url) as client:
+            client.wait(client.submit(shown("end"))["id"])
+        worker = _worker(service)
+        assert worker is not None
+        service.kill()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{worker}").exists()
+    finally:
+        service.close()
+
+
+def test_a_state_folder_belongs_to_one_service(tmp_path: Path) -> None:
+    """A second one says so and ends, and the first goes on."""
+    service = ServiceProcess(tmp_path)
+    try:
+        service.start()
+        command = [sys.executable, str(ROOT / "server.py"), "--port", "0"]
+        second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode != 0
+        assert "another service is at work in" in second.stderr
+        with SyncClient(service.url) as client:
+            assert client.wait(client.submit(shown("first"))["id"])["state"] == "succeeded"
+    finally:
+        service.close()
