@@ -90,11 +90,6 @@ def _pack_routes(desk: Desk) -> PackRoutes:
 @contextlib.asynccontextmanager
 async def _lifespan(desk: Desk, app: FastAPI) -> AsyncIterator[None]:
     settings, state = desk.settings, desk.places.state
-    service_lock = seize(
-        state / "service.lock",
-        wait=2.0,
-        otherwise=f"another service is at work in {state}; end it, or give this one a state folder of its own",
-    )
     feed: Feed
     store = Store(state / "jobs.sqlite", on_chunk=lambda chunk: feed.publish(chunk))
     feed = Feed(lambda after, job: store.events(after, job), store.last_event())
@@ -112,7 +107,6 @@ async def _lifespan(desk: Desk, app: FastAPI) -> AsyncIterator[None]:
         pruning.cancel()
         await work.dispatcher.close(settings.patience.shutdown)
         store.close()
-        service_lock.close()
 
 
 def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:

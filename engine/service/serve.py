@@ -9,6 +9,7 @@ from typing import Final
 import uvicorn
 
 from engine.errors import UsageError
+from engine.jobs.locks import seize
 from engine.service.app import create_app
 from engine.service.logs import LogRing, setup_logging
 from engine.service.policy import Policy
@@ -22,9 +23,19 @@ _log = logging.getLogger(__name__)
 
 
 def serve(settings: ServiceSettings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ``UsageError`` for settings that cannot be used, a port that is taken among them."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises ``UsageError`` for settings that cannot be used, a port that is taken among them, ``ResourceError`` for a state folder that another
+    service is at work in.
+    """
     ring = LogRing()
     setup_logging(settings.log_format, settings.log_level, ring)
+    state = settings.places.state
+    held = seize(
+        state / "service.lock",
+        wait=2.0,
+        otherwise=f"another service is at work in {state}; end it, or give this one a state folder of its own",
+    )
     app = create_app(settings, ring)
     policy = Policy.of(settings)
     app.state.policy = policy
@@ -45,6 +56,7 @@ def serve(settings: ServiceSettings) -> None:
     )
     server = uvicorn.Server(config)
     server.run(sockets=[listening])
+    held.close()
     if not server.started:
         raise UsageError("the service did not start; the reason is above")
 
