@@ -147,16 +147,16 @@ def resident_mb(pid: int) -> float:
     raise SystemExit(f"process {pid} is gone")
 
 
-def chain(length: int, *, first: int = 0, last: int = 1) -> dict[str, Any]:
-    """API JSON of ``length`` nodes in a row: a number, additions, and a look at the sum.
+def chain(length: int, *, first: int = 0, last: int = 0) -> dict[str, Any]:
+    """API JSON of ``length`` nodes in a row: a number, kept within bounds again and again, and shown.
 
     ``first`` is an input of the first node, ``last`` of the one before the output.
     """
     prompt: dict[str, Any] = {"0": {"class_type": "PrimitiveInt", "inputs": {"value": first}}}
     for index in range(1, length - 1):
-        b = last if index == length - 2 else 1
-        inputs = {"expression": "a + b", "a": [str(index - 1), 0], "b": b}
-        prompt[str(index)] = {"class_type": "MathExpression", "inputs": inputs}
+        minimum = last if index == length - 2 else 0
+        inputs = {"value": [str(index - 1), 0], "minimum": minimum, "maximum": 2**53}
+        prompt[str(index)] = {"class_type": "Clamp", "inputs": inputs}
     prompt[str(length - 1)] = {"class_type": "PreviewAny", "inputs": {"source": [str(length - 2), 0]}}
     return prompt
 

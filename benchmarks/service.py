@@ -90,7 +90,7 @@ def chains(place: Path, rounds: int) -> None:
             first = unused()
             new.append(run(chain(LENGTH, first=first)))
             cached.append(run(chain(LENGTH, first=first)))
-            leaf.append(run(chain(LENGTH, first=first, last=turn + 2)))
+            leaf.append(run(chain(LENGTH, first=first, last=turn + 1)))
             run(chain(10))
             short += [run(chain(10)) for _ in range(5)]
         told(f"{LENGTH} nodes, new, POST to /history", new, 200, "ms")
@@ -174,7 +174,9 @@ async def watch(served: Served, count: int) -> tuple[float, float]:
 
 
 async def subscribed(served: Served, job: str) -> ClientConnection:
-    client = await connect(f"ws://127.0.0.1:{served.port}/v1/stream", compression=None, open_timeout=60)
+    client = await connect(
+        f"ws://127.0.0.1:{served.port}/v1/stream", compression=None, open_timeout=60, ping_interval=None
+    )
     await client.send(msgpack.packb({"op": "subscribe", "id": 1, "job": job, "after": 0}))
     while msgpack.unpackb(await client.recv())["op"] != "subscribed":
         pass
