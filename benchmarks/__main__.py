@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("startup", "chain", "dynamic", "sampling", "load_checkpoint")
+BENCHMARKS = ("startup", "chain", "dynamic", "sampling", "load_checkpoint", "service")
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ ComfyUI's. What travels on a link of a type is said in ``SOCKETS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NewType
 
 SocketType = NewType("SocketType", str)
@@ -33,6 +34,7 @@ SOCKETS: Final[dict[str, str]] = {
 }
 
 
+@lru_cache(maxsize=4096)
 def members(type_: str) -> frozenset[str]:
     """The single names of a type: ``"IMAGE,MASK"`` has two."""
     return frozenset(part.strip() for part in type_.split(","))

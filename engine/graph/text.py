@@ -14,6 +14,8 @@ def clip(text: str, longest: int = _LONGEST) -> str:
     if len(text) > longest:
         half = (longest - 3) // 2
         text = f"{text[:half]}...{text[-half:]}"
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -165,7 +165,8 @@ class Dispatcher:
         job = task.job.id
         report = Report(self.store, self.feed, job, token)
         try:
-            result = await lane.worker.attempt(self._make_run(job), report.hear, task.cancel)
+            run = await asyncio.to_thread(self._make_run, job)
+            result = await lane.worker.attempt(run, report.hear, task.cancel)
         except WorkerLost as loss:
             await report.settle()
             await self._after_loss(task, token, loss)

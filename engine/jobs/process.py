@@ -73,11 +73,14 @@ class WorkerProcess:
         self._pending: dict[int, Future[Any]] = {}
         self._listeners: dict[int, Listener] = {}
         self._lock = threading.Lock()
+        self._outgoing: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()
         self._verdict: str | None = None
         self._buried = False
         self._process, self._connection = _start(settings)
         self._reader = threading.Thread(target=self._read, name="mezzotint-worker-reader", daemon=True)
         self._reader.start()
+        self._sender = threading.Thread(target=self._write, name="mezzotint-worker-writer", daemon=True)
+        self._sender.start()
         threading.Thread(target=self._await_death, name="mezzotint-worker-waiter", daemon=True).start()
 
     @property
@@ -143,8 +146,13 @@ class WorkerProcess:
 
     def _send(self, message: Mapping[str, Any]) -> None:
         """To a process that is gone nothing is sent: its end is told on the reading thread."""
-        with contextlib.suppress(OSError), self._lock:
-            send(self._connection, message)
+        self._outgoing.put(message)
+
+    def _write(self) -> None:
+        """On a thread: a process that stands still reads nothing, and whoever tells it something must not wait for that."""
+        with contextlib.suppress(OSError):
+            while (message := self._outgoing.get()) is not None:
+                send(self._connection, message)
 
     def _read(self) -> None:
         """On a thread: take what it says, until there is no more."""
@@ -214,7 +222,9 @@ class WorkerProcess:
             waiting = [*self._pending.values()]
             self._pending.clear()
             self._buried = True
-            self._connection.close()
+        self._outgoing.put(None)
+        self._sender.join(_LAST_WORDS)
+        self._connection.close()
         self._clear_away()
         for future in waiting:
             future.set_exception(error)

@@ -120,6 +120,7 @@ class Worker:
         threading.Thread(target=self._read, args=(loop,), name="mezzotint-reader", daemon=True).start()
         beating = asyncio.create_task(self._beat())
         report = await asyncio.to_thread(self._load, loop)
+        gc.freeze()  # what is loaded stays: it need not be looked through again and again
         with open_executor(self._settings, self._registry, self._files, self._settings.device) as executor:
             self._executor = executor
             web = await self._serve_routes()

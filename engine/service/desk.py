@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from engine.jobs.store import Submitted
+from engine.service.wire import EventFrames
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -60,6 +61,7 @@ class Work:
     packs: Packs
     metrics: Metrics
     queue_limit: int
+    event_frames: EventFrames = field(default_factory=EventFrames)
 
     async def submit(self, submission: Submission) -> Submitted:
         """Put a job on disk, then into the queue. Raises ``Conflict`` or ``QueueFull``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
+import sys
 from typing import Final
 
 import uvicorn
@@ -18,6 +20,9 @@ from engine.service.settings import ServiceSettings
 
 _FRAME: Final = 110 * 2**20
 """Bytes of a websocket message: an upload, and what is around it."""
+
+_SWITCH: Final = 0.0005
+"""Seconds after which a thread that computes lets another have its turn: the one that stores jobs waits for one after each statement."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +47,8 @@ def serve(settings: ServiceSettings) -> None:
     listening = _listen(settings)
     host, port = listening.getsockname()[:2]
     _tell_where(settings, policy, host, port)
+    sys.setswitchinterval(_SWITCH)
+    gc.freeze()  # what is there now stays: it need not be looked through again and again
     config = uvicorn.Config(
         Guard(app, policy),
         ws="websockets-sansio",

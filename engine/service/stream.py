@@ -20,12 +20,10 @@ from engine.jobs.feed import Watcher
 from engine.service import intake
 from engine.service.comfy.routing import is_unicode
 from engine.service.desk import Desk, Work, desk_of, work_of
-from engine.service.wire import BEAT, VERSION, BadFrame, event_to_wire, pack, unpack
+from engine.service.wire import BEAT, VERSION, BadFrame, pack, unpack
 
 _SUBSCRIPTIONS: Final = 64
 """Of one socket."""
-_AT_ONCE: Final = 500
-"""Events in one frame at most."""
 _POLICY: Final = 1008
 """The websocket code for a client that is not let in."""
 
@@ -139,9 +137,8 @@ class Connection:
         try:
             while True:
                 chunks, previews = await watcher.next()
-                events = [event_to_wire(event) for chunk in chunks for event in chunk.events]
-                for start in range(0, len(events), _AT_ONCE):
-                    await self._send({"op": "events", "id": number, "events": events[start : start + _AT_ONCE]})
+                for frame in self._work.event_frames.of(number, chunks):
+                    await self._send_packed(frame)
                 for preview in previews if wants_previews else ():
                     await self._send(
                         {
@@ -192,8 +189,11 @@ class Connection:
         await self._send({"op": "error", "id": number, "type": type_, "message": str(error), "details": details})
 
     async def _send(self, frame: Mapping[str, Any]) -> None:
+        await self._send_packed(pack(frame))
+
+    async def _send_packed(self, frame: bytes) -> None:
         async with self._sending:
-            await self._websocket.send_bytes(pack(frame))
+            await self._websocket.send_bytes(frame)
 
 
 def _hashable(number: Any) -> Any:

@@ -9,24 +9,30 @@ From it: ``{"op": "hello", "version", "last"}``, ``{"op": "subscribed", "id", "a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
 
 from engine.errors import MezzotintError
-from engine.jobs.records import StoredEvent
+from engine.jobs.records import Chunk, StoredEvent
 
 VERSION: Final = 1
 BEAT: Final = 15.0
 """Seconds between two signs of life."""
+AT_ONCE: Final = 500
+"""Events in one frame at most."""
+_KEPT: Final = 64
+"""Packed runs of events that are kept for the next who is told of them."""
 
 
 class BadFrame(MezzotintError):
     """Bytes that are no frame."""
 
 
-def pack(frame: Mapping[str, Any]) -> bytes:
+def pack(frame: Any) -> bytes:
     data: bytes = msgpack.packb(frame, default=str, unicode_errors="surrogatepass")
     return data
 
@@ -48,3 +54,49 @@ def event_to_wire(event: StoredEvent) -> list[Any]:
 
 def event_from_wire(plain: list[Any]) -> StoredEvent:
     return StoredEvent(*plain)
+
+
+@dataclass(slots=True)
+class EventFrames:
+    """Makes frames of events, each event packed once however many clients are told of it. For the events of one store."""
+
+    _packed: OrderedDict[tuple[int, int], bytes] = field(default_factory=OrderedDict)
+    """By the first and the last number, which say what the events are."""
+
+    def of(self, number: Any, chunks: Sequence[Chunk]) -> Iterator[bytes]:
+        """The frames of subscription ``number``, at most ``AT_ONCE`` events in each."""
+        waiting: list[bytes] = []
+        count = 0
+        for events in _runs(chunks):
+            if count + len(events) > AT_ONCE:
+                yield _events_frame(number, count, waiting)
+                waiting, count = [], 0
+            waiting.append(self._pack(events))
+            count += len(events)
+        if waiting:
+            yield _events_frame(number, count, waiting)
+
+    def _pack(self, events: Sequence[StoredEvent]) -> bytes:
+        key = events[0].seq, events[-1].seq
+        known = self._packed.get(key)
+        if known is None:
+            known = self._packed[key] = b"".join(pack(event_to_wire(event)) for event in events)
+            if len(self._packed) > _KEPT:
+                self._packed.popitem(last=False)
+        return known
+
+
+def _runs(chunks: Sequence[Chunk]) -> Iterator[Sequence[StoredEvent]]:
+    for chunk in chunks:
+        for start in range(0, len(chunk.events), AT_ONCE):
+            yield chunk.events[start : start + AT_ONCE]
+
+
+def _events_frame(number: Any, count: int, packed: Sequence[bytes]) -> bytes:
+    """``{"op": "events", "id", "events"}``, whose events are packed already."""
+    packer = msgpack.Packer(autoreset=False, default=str, unicode_errors="surrogatepass")
+    packer.pack_map_header(3)
+    for value in ("op", "events", "id", number, "events"):
+        packer.pack(value)
+    packer.pack_array_header(count)
+    return b"".join((packer.bytes(), *packed))

@@ -139,14 +139,20 @@ class Hub:
                     narrator = None  # it was taken out of the queue before it had begun: nobody was told of it
                 else:
                     self._narrators[chunk.job] = narrator
-            messages = narrator.hear(event) if narrator is not None else []
-            for message in messages:
-                self._send(message, narrator.client if narrator else None)
+            if narrator is not None:
+                self._tell(narrator, event)
             self._follow(event)
             if event.name == "job_finished" and narrator is not None:
                 self._end(narrator, chunk.job)
             elif event.name == "job_paused":
                 self._narrators.pop(chunk.job, None)
+
+    def _tell(self, narrator: Narrator, event: StoredEvent) -> None:
+        if not self._sockets:  # most messages name every node so far: none is made that nobody hears
+            narrator.replay([event])
+            return
+        for message in narrator.hear(event):
+            self._send(message, narrator.client)
 
     def _follow(self, event: StoredEvent) -> None:
         """Tell everybody when the queue has changed."""
