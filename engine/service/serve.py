@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 def serve(settings: ServiceSettings) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises ``UsageError`` for settings that cannot be used, a port that is taken among them, ``ResourceError`` for a state folder that another
-    service is at work in.
+    Raises ``UsageError`` for settings that cannot be used, a port that is taken among them, ``ResourceError`` for a state folder
+    that another service is at work in.
     """
     ring = LogRing()
     setup_logging(settings.log_format, settings.log_level, ring)
