@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from engine.client import SyncClient
+from engine.jobs.records import StoredEvent
 from tests.service.process import ROOT, ServiceProcess
 
 PACK = """
 import os
+import time
 class Doubler:
     @classmethod
     def INPUT_TYPES(cls):
@@ -27,6 +29,8 @@ class Doubler:
     def go(self, text):
         if text == "die":
             os._exit(3)
+        if text == "hang":
+            time.sleep(300)
         return {"ui": {"text": [text * 2]}, "result": (text * 2,)}
 NODE_CLASS_MAPPINGS = {"Doubler": Doubler}
 WEB_DIRECTORY = "web"
@@ -48,8 +52,9 @@ def packs(tmp_path: Path) -> Path:
 
 
 def test_a_pack_lives_in_the_worker_and_dies_there(tmp_path: Path, packs: Path) -> None:
-    """Its node is offered, checked and run; one that ends its process fails its job and nothing else; the next start knows it at once."""
-    service = ServiceProcess(tmp_path / "s", "--custom-nodes", str(packs))
+    """Its node is offered, checked and run; one that ends its process fails its job and nothing else; one
+    that does not stop when it is told to is ended; the next start knows them at once."""
+    service = ServiceProcess(tmp_path / "s", "--custom-nodes", str(packs), "--grace", "1")
     try:
         service.start()
         with httpx.Client(base_url=service.url, timeout=30) as http, SyncClient(service.url) as client:
@@ -64,6 +69,12 @@ def test_a_pack_lives_in_the_worker_and_dies_there(tmp_path: Path, packs: Path) 
             assert ended["state"] == "failed"
             assert ended["errors"][0]["pack"] == "doubler"
             assert "3 in a row" in ended["errors"][0]["reason"]
+            hangs = client.submit(_node("hang"))["id"]
+            for event in client.events(hangs):
+                if isinstance(event, StoredEvent) and event.name == "node_started":
+                    break
+            assert client.cancel(hangs)
+            assert client.wait(hangs)["state"] == "cancelled"
             good = client.wait(client.submit(_node("ab"))["id"])
             assert good["outputs"]["1"]["text"] == ["abab"]
             assert "/extensions/doubler/d.js" in http.get("/extensions").json()
