@@ -15,7 +15,7 @@ from engine.jobs.store import Store
 from engine.service.comfy.frames import message_frame, preview_frame, text_frame
 from engine.service.comfy.narrator import Message, Narrator, Preview
 
-_REMEMBERED: Final = 2_000
+_REMEMBERED: Final = 200
 """Ended jobs whose messages are at hand; those of others are made again from the store."""
 _BACKLOG: Final = 64 * 2**20
 """Bytes that wait for a slow reader before it is cut off; it may connect again."""
