@@ -156,7 +156,7 @@ async def test_features(tmp_path: Path) -> None:
         assert (await client.get("/features")).json() == {"supports_preview_metadata": True, "max_upload_size": 12345}
 
 
-@pytest.mark.parametrize("path", ["/i18n", "/workflow_templates", "/global_subgraphs", "/node_replacements"])
+@pytest.mark.parametrize("path", ["/global_subgraphs", "/node_replacements"])
 async def test_what_there_is_none_of(files_client: httpx.AsyncClient, path: str) -> None:
     """An editor asks, and is told that there is nothing."""
     assert (await files_client.get(f"/api{path}")).json() == {}

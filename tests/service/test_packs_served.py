@@ -47,6 +47,11 @@ def packs(tmp_path: Path) -> Path:
     (folder / "doubler" / "web").mkdir(parents=True)
     (folder / "doubler" / "__init__.py").write_text(PACK)
     (folder / "doubler" / "web" / "d.js").write_text("export const d = 2;")
+    (folder / "doubler" / "locales" / "de").mkdir(parents=True)
+    texts = '{"Doubler": {"display_name": "Verdoppler"}}'
+    (folder / "doubler" / "locales" / "de" / "nodeDefs.json").write_text(texts)
+    (folder / "doubler" / "example_workflows").mkdir()
+    (folder / "doubler" / "example_workflows" / "twice.json").write_text("{}")
     (folder / "route_tools").symlink_to(ROOT / "tests" / "packs" / "route_tools")
     return folder
 
@@ -78,6 +83,9 @@ def test_a_pack_lives_in_the_worker_and_dies_there(tmp_path: Path, packs: Path) 
             good = client.wait(client.submit(_node("ab"))["id"])
             assert good["outputs"]["1"]["text"] == ["abab"]
             assert "/extensions/doubler/d.js" in http.get("/extensions").json()
+            assert http.get("/api/i18n").json()["de"]["nodeDefs"]["Doubler"] == {"display_name": "Verdoppler"}
+            assert http.get("/workflow_templates").json()["doubler"] == ["twice"]
+            assert http.get("/api/workflow_templates/doubler/twice.json").json() == {}
             assert http.get("/extensions/doubler/d.js").text == "export const d = 2;"
         service.kill()
         service.start()
