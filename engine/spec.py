@@ -229,6 +229,14 @@ class NodeSpec:
     """The third-party pack it comes from."""
     describe: Callable[[], dict[str, Any]] | None = None
     """The node's ``object_info`` in its own words, where it has some."""
+    lazy_inputs: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The inputs that are computed only when the node asks for them."""
+    _by_name: Mapping[str, InputSpec] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # looked up for every input of every node of every run
+        object.__setattr__(self, "lazy_inputs", frozenset(spec.name for spec in self.inputs if spec.lazy))
+        object.__setattr__(self, "_by_name", {spec.name: spec for spec in self.inputs})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)
@@ -247,7 +255,7 @@ class NodeSpec:
         return {name: node for name, kind in self.hidden.items() if kind == "UNIQUE_ID"}
 
     def input(self, name: str) -> InputSpec | None:
-        return next((spec for spec in self.inputs if spec.name == name), None)
+        return self._by_name.get(name)
 
 
 def node(

@@ -17,6 +17,7 @@ from engine.graph.graph import BadLink, Call, Graph, Link, NodeId, Value
 from engine.graph.text import clip, kind
 
 WRAPPER: Final = "__value__"
+_PLAIN: Final = frozenset({int, float, str, bool, type(None)})
 
 
 def read_api(data: object) -> Graph:
@@ -35,17 +36,19 @@ def write_api(graph: Graph) -> dict[str, dict[str, Any]]:
 
 
 def _read_call(node: str, entry: object) -> Call:
-    where = f"node {clip(node)}"
     if not isinstance(entry, Mapping):
-        raise UnreadableWorkflow(f"{where}: expected an object with class_type and inputs, found {kind(entry)}")
+        raise UnreadableWorkflow(
+            f"node {clip(node)}: expected an object with class_type and inputs, found {kind(entry)}"
+        )
     class_type = entry.get("class_type")
     if not isinstance(class_type, str):
         found = kind(class_type) if "class_type" in entry else "none"
-        raise UnreadableWorkflow(f"{where}: expected a class_type that names its node type, found {found}")
+        raise UnreadableWorkflow(f"node {clip(node)}: expected a class_type that names its node type, found {found}")
     inputs = entry.get("inputs")
     if not isinstance(inputs, Mapping):
         found = kind(inputs) if "inputs" in entry else "none"
-        raise UnreadableWorkflow(f"{where} ({clip(class_type)}): expected an object of inputs by name, found {found}")
+        where = f"node {clip(node)} ({clip(class_type)})"
+        raise UnreadableWorkflow(f"{where}: expected an object of inputs by name, found {found}")
     return Call(class_type, {str(name): _read_value(value) for name, value in inputs.items()}, _title(entry))
 
 
@@ -56,6 +59,8 @@ def _title(entry: Mapping[str, Any]) -> str | None:
 
 
 def _read_value(value: object) -> Value | Link | BadLink:
+    if type(value) in _PLAIN:  # most are
+        return value
     if isinstance(value, list):
         return _read_link(value) or BadLink(tuple(value))
     if isinstance(value, dict) and WRAPPER in value:
@@ -87,6 +92,8 @@ def _write_call(call: Call) -> dict[str, Any]:
 
 
 def _write_value(value: Value | Link | BadLink) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Link):
         return [str(value.node), value.output]
     if isinstance(value, BadLink):

@@ -167,35 +167,40 @@ class Checker:
         """``judged``: what it may be beyond its type is for the node's own check to say."""
         if value is None and not spec.required and not spec.is_widget:
             return
-        expected = expectation(spec)
-        details = {"input": spec.name, "expected": expected, "found": shown(value)}
         try:
-            value = coerce(spec, value)
+            coerced = coerce(spec, value)
         except NotCoercibleError:
-            yield self.problem(node, "invalid_input_type", f"expected {expected}, found {shown(value)}", **details)
+            yield self._unfit(node, spec, value, "invalid_input_type")
             return
         if judged:
             return
         if spec.files is not None:
-            yield from self._missing_file(node, spec, spec.files, value)
-        elif (options := spec.options) is not None and value not in options:
+            yield from self._missing_file(node, spec, spec.files, coerced)
+        elif (options := spec.options) is not None and coerced not in options:
             choices = [str(choice) for choice in options]
             close = self._nearest(
-                f"choice of {self.calls[node].type}.{spec.name}", value, lambda wrong: nearest(wrong, choices)
+                f"choice of {self.calls[node].type}.{spec.name}", coerced, lambda wrong: nearest(wrong, choices)
             )
-            message = f"expected {expected}, found {shown(value)}"
-            yield self.problem(node, "value_not_in_list", message, nearest=close, **details)
-        elif spec.range is not None:
-            yield from self._out_of_range(node, spec, value, details)
+            yield self._unfit(node, spec, value, "value_not_in_list", nearest=close)
+        elif (limits := spec.range) is not None and coerced < limits.min:
+            expected = f"at least {bound(spec, limits.min)}"
+            yield self._unfit(node, spec, value, "value_smaller_than_min", expected)
+        elif limits is not None and coerced > limits.max:
+            yield self._unfit(node, spec, value, "value_bigger_than_max", f"at most {bound(spec, limits.max)}")
 
-    def _out_of_range(self, node: NodeId, spec: InputSpec, value: Value, details: dict[str, str]) -> Iterator[Problem]:
-        assert spec.range is not None
-        if value < spec.range.min:
-            message = f"expected at least {bound(spec, spec.range.min)}, found {shown(value)}"
-            yield self.problem(node, "value_smaller_than_min", message, **details)
-        elif value > spec.range.max:
-            message = f"expected at most {bound(spec, spec.range.max)}, found {shown(value)}"
-            yield self.problem(node, "value_bigger_than_max", message, **details)
+    def _unfit(
+        self,
+        node: NodeId,
+        spec: InputSpec,
+        value: Value,
+        type_: ProblemType,
+        told: str | None = None,
+        nearest: str | None = None,
+    ) -> Problem:
+        """A literal that its input does not take. ``told``: what was expected, where that is less than all the input says of itself."""
+        expected, found = expectation(spec), shown(value)
+        message = f"expected {told or expected}, found {found}"
+        return self.problem(node, type_, message, input=spec.name, expected=expected, found=found, nearest=nearest)
 
     def _missing_file(self, node: NodeId, spec: InputSpec, choice: FileChoice, name: str) -> Iterator[Problem]:
         error = self._file_error(choice, name)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, NewType
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, cast
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -65,10 +65,10 @@ class Graph(Mapping[NodeId, Call]):
     with it."""
 
     def __init__(self, calls: Mapping[NodeId, Call] | Mapping[str, Call] | None = None) -> None:
-        self._calls: dict[NodeId, Call] = {NodeId(node): call for node, call in (calls or {}).items()}
+        self._calls: dict[NodeId, Call] = dict(cast("Mapping[NodeId, Call]", calls or {}))
 
     def __getitem__(self, node: NodeId | str) -> Call:
-        return self._calls[NodeId(node)]
+        return self._calls[cast("NodeId", node)]
 
     def __iter__(self) -> Iterator[NodeId]:
         return iter(self._calls)
@@ -103,7 +103,7 @@ class Graph(Mapping[NodeId, Call]):
             if node in seen or node not in self._calls:
                 continue
             seen.add(node)
-            waiting.extend(link.node for link in self._calls[node].links.values())
+            waiting.extend(value.node for value in self._calls[node].inputs.values() if type(value) is Link)
         return frozenset(seen)
 
     def restrict(self, nodes: Iterable[NodeId]) -> Graph:

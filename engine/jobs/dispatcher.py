@@ -17,19 +17,18 @@ from typing import Any, Final
 
 from engine.errors import MezzotintError
 from engine.files import FileRoots
-from engine.graph.api_format import read_api
-from engine.graph.graph import NodeId
 from engine.jobs.feed import Feed, JobPreview
-from engine.jobs.happenings import failure_of_all, failures_of, happening, metadata_of
+from engine.jobs.happenings import failure_of_all, failures_of, happening
 from engine.jobs.harvest import harvest
 from engine.jobs.lane import Lane, StopReason, Task
+from engine.jobs.messages import job_to_plain
 from engine.jobs.queue import Queue
 from engine.jobs.records import Job, JobState
 from engine.jobs.store import Ending, Store
 from engine.jobs.underway import WorkerLost
 from engine.run.events import Event, NodePreview
 from engine.run.outputs import OutputFolder
-from engine.run.request import Run, RunResult
+from engine.run.request import RunResult
 
 ATTEMPTS: Final = 3
 """Workers that a job may lose in a row without any progress."""
@@ -165,8 +164,8 @@ class Dispatcher:
         job = task.job.id
         report = Report(self.store, self.feed, job, token)
         try:
-            run = await asyncio.to_thread(self._make_run, job)
-            result = await lane.worker.attempt(run, report.hear, task.cancel)
+            plain = await asyncio.to_thread(self._plain, job)
+            result = await lane.worker.attempt(plain, report.hear, task.cancel)
         except WorkerLost as loss:
             await report.settle()
             await self._after_loss(task, token, loss)
@@ -180,20 +179,12 @@ class Dispatcher:
             await report.settle()
             await self._conclude(task, token, result)
 
-    def _make_run(self, job: str) -> Run:
+    def _plain(self, job: str) -> dict[str, Any]:
+        """What a worker is sent."""
         payload = self.store.payload(job)
         if payload is None:
             raise MezzotintError("the job has no workflow any more")
-        return Run(
-            graph=read_api(payload.prompt),
-            targets=tuple(map(NodeId, payload.targets)),
-            metadata=metadata_of(payload),
-            job=job,
-            use_cache=payload.use_cache,
-            stop_on_failure=payload.stop_on_failure,
-            previews=True,
-            claims_files=True,
-        )
+        return job_to_plain(job, payload)
 
     async def _conclude(self, task: Task, token: int, result: RunResult) -> None:
         if result.status == "cancelled" and task.reason in ("preempt", "shutdown", "pause"):

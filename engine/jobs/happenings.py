@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final, get_args
 
 from engine.jobs.changes import Happening
-from engine.jobs.records import Payload, StoredEvent
+from engine.jobs.records import StoredEvent
 from engine.run import events
 from engine.run.events import Event
 from engine.run.request import RunResult
@@ -56,9 +55,3 @@ def failures_of(result: RunResult) -> list[dict[str, Any]]:
 def failure_of_all(reason: str) -> dict[str, Any]:
     """``Job.errors`` where no node can be named."""
     return {"node": None, "shown": None, "class_type": None, "pack": None, "input": None, "reason": reason}
-
-
-def metadata_of(payload: Payload) -> Mapping[str, Any]:
-    """What saved files carry: the prompt, and what the client wants in them besides."""
-    extra = payload.extra_data.get("extra_pnginfo")
-    return {"prompt": payload.prompt, **(extra if isinstance(extra, dict) else {})}

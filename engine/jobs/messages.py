@@ -17,7 +17,8 @@ import msgpack
 
 from engine.errors import NodeFailed
 from engine.graph.api_format import read_api, write_api
-from engine.graph.graph import NodeId
+from engine.graph.graph import Graph, NodeId
+from engine.jobs.records import Payload
 from engine.places import Places
 from engine.run import events
 from engine.run.request import Limits, Run, RunResult
@@ -144,8 +145,29 @@ def event_from_plain(plain: Sequence[Any]) -> events.Event:
 
 def run_to_plain(run: Run) -> dict[str, Any]:
     """Graph and metadata as JSON, which unlike msgpack holds integers of any size."""
+    return _plain(run, json.dumps(write_api(run.graph)))
+
+
+def job_to_plain(job: str, payload: Payload) -> dict[str, Any]:
+    """A job of the store as the message that ``run_to_plain`` makes. Its graph is read by the worker alone."""
+    extra = payload.extra_data.get("extra_pnginfo")
+    run = Run(
+        graph=Graph(),
+        targets=tuple(map(NodeId, payload.targets)),
+        metadata=extra if isinstance(extra, dict) else {},
+        job=job,
+        use_cache=payload.use_cache,
+        stop_on_failure=payload.stop_on_failure,
+        previews=True,
+        claims_files=True,
+    )
+    return {**_plain(run, json.dumps(payload.prompt)), "shows_graph": True}
+
+
+def _plain(run: Run, graph: str) -> dict[str, Any]:
     return {
-        "graph": json.dumps(write_api(run.graph)),
+        "graph": graph,
+        "shows_graph": False,  # whether saved files are to carry it as ``prompt``, beside the metadata
         "metadata": json.dumps(dict(run.metadata)),
         "targets": run.targets,
         "job": run.job,
@@ -161,10 +183,11 @@ def run_to_plain(run: Run) -> dict[str, Any]:
 
 def run_from_plain(plain: Mapping[str, Any]) -> Run:
     targets = plain["targets"]
+    prompt, metadata = json.loads(plain["graph"]), json.loads(plain["metadata"])
     return Run(
-        graph=read_api(json.loads(plain["graph"])),
+        graph=read_api(prompt),
         targets=None if targets is None else tuple(map(NodeId, targets)),
-        metadata=json.loads(plain["metadata"]),
+        metadata={"prompt": prompt, **metadata} if plain["shows_graph"] else metadata,
         job=plain["job"],
         use_cache=plain["use_cache"],
         resume=plain["resume"],

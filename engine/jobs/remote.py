@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from engine.errors import MezzotintError, ResourceError, UsageError
 from engine.jobs.gentle import Gentle
-from engine.jobs.messages import WorkerSettings
+from engine.jobs.messages import WorkerSettings, run_to_plain
 from engine.jobs.process import WorkerDied, WorkerProcess
 from engine.jobs.underway import Patience, Underway
 from engine.jobs.web_address import WebAddress
@@ -188,30 +188,41 @@ class RemoteExecutor:
 
         Raises ``UsageError`` for a run that wants values back: they stay where they are made.
         """
-        return await self._run(run, on_event, cancel, reports_loss=True)
-
-    async def attempt(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
-        """The same, but raises ``WorkerLost`` for a worker that dies on the way: the caller may try again."""
-        return await self._run(run, on_event, cancel, reports_loss=False)
-
-    async def _run(self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, reports_loss: bool) -> RunResult:
         if run.keep:
             raise UsageError("a worker cannot hand values back; save them, or run the graph in this process")
+        return await self._run(run_to_plain(run), on_event, cancel, reports_loss=True)
+
+    async def attempt(
+        self, plain: Mapping[str, Any], on_event: OnEvent = ignore, cancel: CancelToken | None = None
+    ) -> RunResult:
+        """The same for a run that is a message already, but raises ``WorkerLost`` for a worker that dies on the way: the caller may
+        try again."""
+        return await self._run(plain, on_event, cancel, reports_loss=False)
+
+    async def _run(
+        self, plain: Mapping[str, Any], on_event: OnEvent, cancel: CancelToken | None, *, reports_loss: bool
+    ) -> RunResult:
         try:
-            return await self._attempt(run, on_event, cancel, is_last=False, reports_loss=reports_loss)
+            return await self._attempt(plain, on_event, cancel, is_last=False, reports_loss=reports_loss)
         except WorkerDied:  # somebody ended it while it had nothing to do, and that was not known yet
-            return await self._attempt(run, on_event, cancel, is_last=True, reports_loss=reports_loss)
+            return await self._attempt(plain, on_event, cancel, is_last=True, reports_loss=reports_loss)
 
     def run_sync(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
         """The same for callers without an event loop, or in a notebook whose loop is running already."""
         return run_in_loop(lambda: self.run(run, on_event, cancel))
 
     async def _attempt(
-        self, run: Run, on_event: OnEvent, cancel: CancelToken | None, *, is_last: bool, reports_loss: bool
+        self,
+        plain: Mapping[str, Any],
+        on_event: OnEvent,
+        cancel: CancelToken | None,
+        *,
+        is_last: bool,
+        reports_loss: bool,
     ) -> RunResult:
         process, loaded = await asyncio.to_thread(self._living)
         packs = {spec.type: spec.pack for spec in loaded.specs if spec.pack}
-        underway = Underway(process, run, on_event, cancel or CancelToken(), packs)
+        underway = Underway(process, plain, on_event, cancel or CancelToken(), packs)
         return await underway.end(self._patience, is_last=is_last, reports_loss=reports_loss)
 
     # the process

@@ -12,12 +12,12 @@ from typing import Any, Final, Literal
 
 from engine.errors import MezzotintError, NodeFailed, ResourceError
 from engine.graph.graph import NodeId
-from engine.jobs.messages import result_from_plain, run_to_plain
+from engine.jobs.messages import result_from_plain
 from engine.jobs.process import Listener, WorkerDied, WorkerProcess
 from engine.jobs.watch import Watch
 from engine.run import events
 from engine.run.cancel import CancelToken
-from engine.run.request import Run, RunResult
+from engine.run.request import RunResult
 
 _TICK: Final = 0.25
 
@@ -54,14 +54,15 @@ class Underway:
     def __init__(
         self,
         process: WorkerProcess,
-        run: Run,
+        plain: Mapping[str, Any],
         on_event: events.OnEvent,
         cancel: CancelToken,
         packs: Mapping[str, str],
     ) -> None:
-        """``packs`` gives the pack of each node type that comes from one."""
+        """``plain``: the run as a message. ``packs`` gives the pack of each node type that comes from one."""
         self._process = process
-        self._run = run
+        self._plain = plain
+        self._job: str = plain["job"]
         self._on_event = on_event
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
@@ -83,7 +84,7 @@ class Underway:
             on_work=partial(self._pass_on, self._begin),
             on_rest=partial(self._pass_on, self._rest),
         )
-        number, answer = self._process.run(run_to_plain(self._run), listener)
+        number, answer = self._process.run(self._plain, listener)
         unsubscribe = self._cancel.subscribe(partial(self._pass_on, self._woken.set))
         future = asyncio.wrap_future(answer)
         try:
@@ -166,14 +167,14 @@ class Underway:
         was_cancelled = self._cancel()
         failure = None if was_cancelled else self._watch.verdict(why)
         if failure is not None:
-            self._hear(_failed(self._run.job, failure))
+            self._hear(_failed(self._job, failure))
         status: Literal["cancelled", "failed"] = "cancelled" if was_cancelled else "failed"
-        self._hear(events.JobFinished(self._run.job, status))
+        self._hear(events.JobFinished(self._job, status))
         if failure is None and not was_cancelled:
             asked = f"while {self._process.asking} was asked" if self._process.asking else "before a node was at work"
             raise ResourceError(f"the worker ended {asked}: {why}")
         return RunResult(
-            job=self._run.job,
+            job=self._job,
             status=status,
             ui=self._watch.ui,
             failures=() if failure is None else (failure,),

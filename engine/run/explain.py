@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from blake3 import blake3
@@ -27,6 +27,9 @@ class SourceParts:
     key: str
     """Of the node it comes from, in hex."""
 
+    def to_plain(self) -> dict[str, Any]:
+        return {"node": self.node, "output": self.output, "key": self.key}
+
 
 @dataclass(frozen=True, slots=True)
 class KeyParts:
@@ -44,7 +47,17 @@ class KeyParts:
     pure: bool = True
 
     def to_plain(self) -> dict[str, Any]:
-        return asdict(self)
+        """What ``from_plain`` takes, and msgpack writes; made of the same mappings, not of copies."""
+        return {
+            "type": self.type,
+            "version": self.version,
+            "numerics": self.numerics,
+            "literals": self.literals,
+            "files": self.files,
+            "links": {name: source.to_plain() for name, source in self.links.items()},
+            "fingerprint": self.fingerprint,
+            "pure": self.pure,
+        }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> KeyParts:

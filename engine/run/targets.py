@@ -33,4 +33,4 @@ def is_output(specs: Mapping[str, NodeSpec], type_: str) -> bool:
 def lazy_inputs(specs: Mapping[str, NodeSpec], type_: str) -> frozenset[str]:
     """The inputs of a node type that are computed only when it asks for them."""
     spec = specs.get(type_)
-    return frozenset(entry.name for entry in spec.inputs if entry.lazy) if spec else frozenset()
+    return spec.lazy_inputs if spec else frozenset()

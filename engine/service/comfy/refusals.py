@@ -35,6 +35,8 @@ NO_PROMPT: Final[dict[str, Any]] = {
     "extra_info": {},
 }
 
+_CONTAINERS: Final = (dict, list, tuple)
+
 _MOST_WALKED: Final = 500_000
 """Nodes that are looked at to say which outputs depend on which fault; more only a workflow made to that end has."""
 
@@ -138,14 +140,14 @@ def _is_text(text: str) -> bool:
 def _is_too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(DEEPEST):
-        level = [item for outer in level for item in _within(outer) if isinstance(item, Mapping | list | tuple)]
+        level = [item for outer in level for item in _within(outer) if isinstance(item, _CONTAINERS)]
         if not level:
             return False
     return True
 
 
 def _within(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else value
+    return value.values() if isinstance(value, dict) else value
 
 
 # reading

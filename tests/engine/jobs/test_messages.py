@@ -21,6 +21,7 @@ from engine.jobs.messages import (
     WorkerSettings,
     event_from_plain,
     event_to_plain,
+    job_to_plain,
     receive,
     result_from_plain,
     result_to_plain,
@@ -28,6 +29,7 @@ from engine.jobs.messages import (
     run_to_plain,
     send,
 )
+from engine.jobs.records import Payload
 from engine.run import events
 from engine.run.request import Limits, Run, RunResult
 from engine.run.settings import DeviceSettings
@@ -180,6 +182,18 @@ def test_every_option_of_a_run_is_carried(ends: Ends) -> None:
             assert getattr(run, entry.name) != getattr(usual, entry.name), entry.name
             assert getattr(again, entry.name) == getattr(run, entry.name), entry.name
     assert again.graph["a"].inputs == {"seed": 2**70, "share": math.inf}
+
+
+def test_a_stored_job_is_the_run_that_was_asked_for(ends: Ends) -> None:
+    """Its graph, and in its files the workflow as it was posted, beside what the client wants in them."""
+    prompt = {"a": {"class_type": "A", "inputs": {"seed": 2**70, "from": ["b", 1]}, "_meta": {"title": "T"}}}
+    extra = {"extra_pnginfo": {"workflow": {"nodes": []}}, "client_id": "c"}
+    payload = Payload(prompt, ("a",), extra, {}, use_cache=False, stop_on_failure=True)
+    run = run_from_plain(_through(ends, job_to_plain("j", payload)))
+    assert run.graph == Graph({"a": Call("A", {"seed": 2**70, "from": Link(NodeId("b"), 1)}, "T")})
+    assert run.metadata == {"prompt": prompt, "workflow": {"nodes": []}}
+    assert (run.job, run.targets, run.use_cache, run.stop_on_failure) == ("j", ("a",), False, True)
+    assert (run.previews, run.claims_files) == (True, True)
 
 
 def test_results_come_out_as_they_went_in(ends: Ends) -> None:

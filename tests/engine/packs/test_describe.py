@@ -98,7 +98,7 @@ def test_all_that_is_data_comes_back(cls: Any) -> None:
     spec = spec_of(cls, title="A title")
     again = _sent(spec, Hooks())
     for entry in fields(NodeSpec):
-        if entry.name not in CALLED:
+        if entry.init and entry.name not in CALLED:
             assert getattr(again, entry.name) == getattr(spec, entry.name), entry.name
     assert len(again.inputs) == len(spec.inputs)
     for one, other in zip(spec.inputs, again.inputs, strict=True):
