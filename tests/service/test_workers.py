@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from engine.client import SyncClient
 from engine.jobs.records import StoredEvent
@@ -17,10 +18,15 @@ from tests.service.process import ROOT, ServiceProcess
 from tests.service.test_stream import shown
 
 
-def _worker(service: ServiceProcess) -> int | None:
+def _workers(service: ServiceProcess) -> list[dict[str, Any]]:
     with urllib.request.urlopen(f"{service.url}/v1/system", timeout=10) as answer:
-        pid: int | None = json.load(answer)["workers"][0]["pid"]
-        return pid
+        workers: list[dict[str, Any]] = json.load(answer)["workers"]
+        return workers
+
+
+def _worker(service: ServiceProcess) -> int | None:
+    pid: int | None = _workers(service)[0]["pid"]
+    return pid
 
 
 def test_a_worker_that_hangs_past_its_lease_is_replaced(tmp_path: Path) -> None:
@@ -76,3 +82,35 @@ def test_a_state_folder_belongs_to_one_service(tmp_path: Path) -> None:
             assert client.wait(client.submit(shown("first"))["id"])["state"] == "succeeded"
     finally:
         service.close()
+
+
+def test_two_devices_work_side_by_side(tmp_path: Path) -> None:
+    """Each has a worker of its own: while one is held, the other does all the rest; what the held one was given ends there."""
+    service = ServiceProcess(tmp_path, "--device", "cpu", "--devices", "cpu", "--lease", "600")
+    try:
+        service.start()
+        held = _await_all(service)[0]["pid"]
+        os.kill(held, signal.SIGSTOP)
+        with SyncClient(service.url) as client:
+            jobs = [client.submit(shown(f"two {index}"), client=f"client {index}")["id"] for index in range(6)]
+            deadline = time.monotonic() + 60
+            while len(client.list(states=["succeeded"])) < 5:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            (waiting,) = [job for job in jobs if client.get(job)["state"] != "succeeded"]
+            assert next(worker["job"] for worker in _workers(service) if worker["pid"] == held) == waiting
+            os.kill(held, signal.SIGCONT)
+            assert client.wait(waiting)["state"] == "succeeded"
+            told = [event.name for event in client.events(waiting) if isinstance(event, StoredEvent)]
+        assert told.count("job_leased") == 1
+    finally:
+        service.close()
+
+
+def _await_all(service: ServiceProcess) -> list[dict[str, Any]]:
+    """The workers, once each of them is there."""
+    deadline = time.monotonic() + 90
+    while not all(worker["pid"] for worker in _workers(service)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return _workers(service)
