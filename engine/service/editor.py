@@ -43,7 +43,9 @@ OWN: Final = "mezzotint"
 
 _REVALIDATE: Final = "no-cache"
 _ONE_DAY: Final = "public, max-age=86400"
-_CODE: Final = frozenset({".html", ".js", ".mjs", ".css"})
+_CODE: Final = frozenset({".html", ".htm", ".js", ".mjs", ".cjs", ".css"})
+_PRIVATE: Final = frozenset({".py", ".pyc", ".pyd", ".so", ".dll"})
+"""What a pack itself is made of, where its folder of scripts is the whole pack."""
 
 
 class _OnlyGet(Route):
@@ -84,9 +86,15 @@ def extension_urls(web_directories: Mapping[str, Path]) -> list[str]:
     frontend = frontend_folder()
     if frontend is not None:
         found += _scripts(frontend / "extensions", "/extensions")
-    for pack, folder in {OWN: PAGES / "extension", **web_directories}.items():
+    for pack, folder in _script_folders(web_directories).items():
         found += _scripts(folder, f"/extensions/{quote(pack, safe='')}")
     return found
+
+
+def _script_folders(web_directories: Mapping[str, Path]) -> dict[str, Path]:
+    """Our folder of scripts and those of packs, by name; none takes ours."""
+    packs = {pack: folder for pack, folder in web_directories.items() if pack != OWN}
+    return {OWN: PAGES / "extension", **packs}
 
 
 def _scripts(folder: Path, url: str) -> Iterator[str]:
@@ -109,11 +117,16 @@ async def _static(request: Request) -> Response:
 
 
 async def _extension(request: Request) -> Response:
-    """A script of ours or of a pack, or what else lies beside it; anything else below ``extensions`` is the frontend's."""
+    """A script of ours or of a pack, or what else lies beside it; anything else below ``extensions`` is the frontend's.
+
+    A pack's scripts run in the editor's page; no page of its own may run any in the service's name.
+    """
     pack, path = request.path_params["pack"], request.path_params["path"]
-    folders = {**desk_of(request).web_directories, OWN: PAGES / "extension"}
-    if pack in folders:
-        return await _sent(request, [folders[pack]], path)
+    folder = _script_folders(desk_of(request).web_directories).get(pack)
+    if folder is not None and PurePosixPath(path).suffix.lower() in _PRIVATE:
+        return Response(status_code=404)
+    if folder is not None:
+        return await _sent(request, [folder], path, shut_in=True)
     frontend = frontend_folder()
     return await _sent(request, [] if frontend is None else [frontend / "extensions"], f"{pack}/{path}")
 
@@ -131,7 +144,7 @@ async def _templates(request: Request) -> Response:
     return await _sent(request, packages, path)
 
 
-async def _sent(request: Request, folders: list[Path], name: str) -> Response:
+async def _sent(request: Request, folders: list[Path], name: str, *, shut_in: bool = False) -> Response:
     """The file called ``name`` in the first of ``folders`` that has it; 404 for a folder and for every name that leaves them."""
 
     def find() -> tuple[Path, os.stat_result] | None:
@@ -145,7 +158,7 @@ async def _sent(request: Request, folders: list[Path], name: str) -> Response:
     found = await run_in_threadpool(find)
     if found is None:
         return Response(status_code=404)
-    return installed_file(request, *found, _cache_rule(PurePosixPath(name)))
+    return installed_file(request, *found, _cache_rule(PurePosixPath(name)), shut_in=shut_in)
 
 
 def _cache_rule(name: PurePosixPath) -> str | None:

@@ -15,7 +15,8 @@ from starlette.routing import BaseRoute
 
 from engine.packs.sources import PackSource
 from engine.service.comfy.routing import as_json, both
-from engine.service.pack_web import file_answer, file_below
+from engine.service.pack_web import file_below
+from engine.service.served import installed_file
 
 PackFolders = Mapping[str, Path]
 """The folder of each pack that is one."""
@@ -78,7 +79,7 @@ def _template_answer(request: Request, folders: PackFolders, pack: str, name: st
     path = template_file(folders, pack, name)
     if path is None:
         return as_json({"error": "no such workflow template"}, 404)
-    return file_answer(request, path.parent, path.name)
+    return installed_file(request, path, path.stat(), "no-cache")
 
 
 def extra_routes(folders: Callable[[], PackFolders]) -> list[BaseRoute]:

@@ -59,8 +59,10 @@ STORED_TYPES: Final[Mapping[str, str]] = {
 INSTALLED_TYPES: Final[Mapping[str, str]] = {
     **STORED_TYPES,
     ".html": "text/html; charset=utf-8",
+    ".htm": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
+    ".cjs": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".map": "application/json",
     ".webmanifest": "application/manifest+json",
@@ -71,8 +73,14 @@ INSTALLED_TYPES: Final[Mapping[str, str]] = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
     ".ttf": "font/ttf",
+    ".otf": "font/otf",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
 }
 """What a file of an installed package is. These were chosen by whoever runs the service, so they may be pages and scripts."""
+
+_PAGES: Final = ("text/html", "image/svg+xml")
+"""What a browser opens as a page that may run scripts."""
 
 _LONGEST_PART: Final = 255
 _LONGEST_NAME: Final = 1024
@@ -144,10 +152,14 @@ def stored_file(request: Request, path: Path, found: os.stat_result, media_type:
     return _unless_known(request, response)
 
 
-def installed_file(request: Request, path: Path, found: os.stat_result, cache: str | None = None) -> Response:
-    """A file of an installed package, which may be a page or a script."""
-    headers = {"x-content-type-options": "nosniff"} | ({"cache-control": cache} if cache else {})
+def installed_file(
+    request: Request, path: Path, found: os.stat_result, cache: str | None = None, *, shut_in: bool = False
+) -> Response:
+    """A file of an installed package, which may be a page or a script. A page that is ``shut_in`` runs no scripts and has no origin."""
     media_type = INSTALLED_TYPES.get(path.suffix.lower(), OCTETS)
+    headers = {"x-content-type-options": "nosniff"} | ({"cache-control": cache} if cache else {})
+    if shut_in and media_type.startswith(_PAGES):
+        headers["content-security-policy"] = "sandbox"
     return _unless_known(request, FileResponse(path, media_type=media_type, stat_result=found, headers=headers))
 
 
