@@ -19,11 +19,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from engine.errors import PathOutsideRoots
 from engine.paths import walk
 from engine.service.comfy.routing import as_json
 from engine.service.desk import desk_of
-from engine.service.served import RASTER_TYPES, inside, installed_file, regular_file, safe_name
+from engine.service.served import RASTER_TYPES, file_below, installed_file
 
 FRONTEND: Final = "comfyui_frontend_package"
 _DOCS: Final = "comfyui_embedded_docs"
@@ -123,10 +122,8 @@ async def _extension(request: Request) -> Response:
     """
     pack, path = request.path_params["pack"], request.path_params["path"]
     folder = _script_folders(desk_of(request).web_directories).get(pack)
-    if folder is not None and PurePosixPath(path).suffix.lower() in _PRIVATE:
-        return Response(status_code=404)
     if folder is not None:
-        return await _sent(request, [folder], path, shut_in=True)
+        return await _sent(request, [folder], path, of_pack=True)
     frontend = frontend_folder()
     return await _sent(request, [] if frontend is None else [frontend / "extensions"], f"{pack}/{path}")
 
@@ -144,21 +141,16 @@ async def _templates(request: Request) -> Response:
     return await _sent(request, packages, path)
 
 
-async def _sent(request: Request, folders: list[Path], name: str, *, shut_in: bool = False) -> Response:
+async def _sent(request: Request, folders: list[Path], name: str, *, of_pack: bool = False) -> Response:
     """The file called ``name`` in the first of ``folders`` that has it; 404 for a folder and for every name that leaves them."""
 
     def find() -> tuple[Path, os.stat_result] | None:
-        try:
-            relative = safe_name(name)
-            paths = (inside(folder, relative) for folder in folders)
-            return next(((path, found) for path in paths if (found := regular_file(path)) is not None), None)
-        except PathOutsideRoots:
-            return None
+        return next((found for folder in folders if (found := file_below(folder, name)) is not None), None)
 
     found = await run_in_threadpool(find)
-    if found is None:
+    if found is None or (of_pack and found[0].suffix.lower() in _PRIVATE):
         return Response(status_code=404)
-    return installed_file(request, *found, _cache_rule(PurePosixPath(name)), shut_in=shut_in)
+    return installed_file(request, *found, _cache_rule(PurePosixPath(name)), shut_in=of_pack)
 
 
 def _cache_rule(name: PurePosixPath) -> str | None:

@@ -95,12 +95,13 @@ class NameTooLong(PathOutsideRoots):
 def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPath:
     """``name`` as a relative path of plain names.
 
-    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded or is too long, and names
-    that begin with a dot, of which those in ``dotted`` alone may end a path.
+    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded or is too long, names
+    that begin with a dot, of which those in ``dotted`` alone may end a path, and on Windows a colon, which leads to a part of a file.
     """
     path = checked_name(name)
     hidden = any(part.startswith(".") for part in path.parts[:-1])
     hidden = hidden or (path.name.startswith(".") and path.name not in dotted)
+    hidden = hidden or (os.name == "nt" and ":" in name)
     if hidden or _CONTROL.search(name) or not _is_encodable(name):
         raise PathOutsideRoots(
             f"expected a plain file name, found {name!r}; use no leading dot and no control character"
@@ -127,6 +128,19 @@ def inside(folder: Path, name: PurePosixPath) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         raise PathOutsideRoots(f"expected {str(name)!r} to be a file's name, found one that leads nowhere") from error
     raise PathOutsideRoots(f"expected {str(name)!r} to lie in its folder, found a link out of it")
+
+
+def file_below(folder: Path, name: str) -> tuple[Path, os.stat_result] | None:
+    """The regular file called ``name`` below ``folder``, and what the system says of it.
+
+    None if there is none, or if the name or a link in it leads out or to what is hidden.
+    """
+    try:
+        path = inside(folder, safe_name(name))
+    except PathOutsideRoots:
+        return None
+    found = regular_file(path)
+    return None if found is None else (path, found)
 
 
 def regular_file(path: Path) -> os.stat_result | None:

@@ -82,7 +82,8 @@ def test_examples_lie_in_a_folder_of_the_pack(tmp_path: Path) -> None:
     (tmp_path / "b/example_workflows").symlink_to(tmp_path / "secrets")
     folders = {"a": tmp_path / "a", "b": tmp_path / "b"}
     assert templates(folders) == {"a": ["one"]}
-    assert template_file(folders, "a", "one.json") == tmp_path / "a/workflows/one.json"
+    one = tmp_path / "a/workflows/one.json"
+    assert template_file(folders, "a", "one.json") == (one, one.stat())
     assert template_file(folders, "b", "key.json") is None
 
 

@@ -152,6 +152,7 @@ def test_what_a_client_has_is_not_sent_again(client: httpx.Client) -> None:
         "my%20pack/pipe.js",
         "my%20pack/.hidden.js",
         "my%20pack/code.PY",
+        "my%20pack/code.PY%5c",
         "my%20pack/",
         "my%20pack/none.js",
         "none/x.js",
