@@ -12,11 +12,10 @@ from fastapi import FastAPI
 
 from engine.places import Places
 from engine.service.app import create_app
-from engine.service.origins import checked_origin
-from engine.service.security import Guard, Policy
+from engine.service.security import Guard
 from engine.service.settings import ServiceSettings
 from tests.conftest import ROOT
-from tests.service.guarded import PARTNER, ask
+from tests.service.guarded import PARTNER, ask, partnered_policy
 from tests.service.serving import raw_get, served
 
 PACK = ROOT / "tests/packs/route_tools"
@@ -122,8 +121,7 @@ def test_a_page_of_a_pack_runs_no_scripts(app: FastAPI, client: httpx.Client, na
     for answer in (client.get(path), client.get(path, headers={"Range": "bytes=0-3"})):
         assert (answer.headers["content-type"], answer.headers["x-content-type-options"]) == (kind, "nosniff")
         assert answer.headers["content-security-policy"] == "sandbox"
-    policy = Policy(allow_origins=frozenset({checked_origin(PARTNER)}), frame_ancestors=(PARTNER,))
-    guarded = ask(Guard(app, policy), path=path.replace("%20", " "))
+    guarded = ask(Guard(app, partnered_policy()), path=path.replace("%20", " "))
     assert guarded.all_of("content-security-policy") == ["sandbox", f"frame-ancestors 'self' {PARTNER}"]
 
 
