@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.files import LocalFiles
+from engine.places import Places
 from engine.service.desk import Desk
 from engine.service.security import Guard, Policy
 from tests.service.files_app import asking, make_desk
@@ -24,6 +26,23 @@ def files_desk(tmp_path: Path) -> Desk:
 async def files_client(files_desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     async with asking(files_desk) as client:
         yield client
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    """Folders of a test, with one checkpoint in them."""
+    places = Places(
+        models=(tmp_path / "models",),
+        input=tmp_path / "input",
+        output=tmp_path / "output",
+        temp=tmp_path / "temp",
+        state=tmp_path / "state",
+    )
+    checkpoints = tmp_path / "models" / "checkpoints"
+    for folder in (checkpoints, places.input):
+        folder.mkdir(parents=True)
+    (checkpoints / "a.safetensors").write_bytes(b"")
+    return places.open_files()
 
 
 @pytest.fixture
