@@ -18,7 +18,6 @@ import queue
 import threading
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,7 +25,10 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from engine.errors import MezzotintError
 from engine.jobs.records import StoredEvent
-from engine.service.wire import event_from_wire, pack, unpack
+from engine.service.wire import pack, unpack
+from engine.subscription import Preview, Subscription
+
+__all__ = ["Client", "Preview", "ServiceError", "SyncClient", "Unreachable"]
 
 T = TypeVar("T")
 Records = list[dict[str, Any]]
@@ -51,24 +53,6 @@ class Unreachable(MezzotintError):
     """No service answers at the address."""
 
 
-@dataclass(slots=True)
-class _Subscription:
-    job: str | None
-    after: int | None
-    previews: bool
-    arrived: asyncio.Queue[StoredEvent | Preview] = field(default_factory=asyncio.Queue)
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A picture on the way: a JPEG."""
-
-    job: str
-    node: str
-    shown: str
-    image: bytes
-
-
 class Client:
     """Belongs to an event loop; to be used with ``async with``."""
 
@@ -81,7 +65,7 @@ class Client:
         self._socket: ClientConnection | None = None
         self._connected = asyncio.Event()
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._subscriptions: dict[int, _Subscription] = {}
+        self._subscriptions: dict[int, Subscription] = {}
         self._task: asyncio.Task[None] | None = None
         self._failure: MezzotintError | None = None
 
@@ -155,16 +139,14 @@ class Client:
     ) -> AsyncIterator[StoredEvent | Preview]:
         """What happens, from a number on, in one job or in all; of one job until it has ended. ``after=None``: from now on."""
         number = next(self._numbers)
-        subscription = _Subscription(job, after, previews)
+        subscription = Subscription(job, after, previews)
         self._subscriptions[number] = subscription
         try:
             if self._socket is not None:
                 with contextlib.suppress(WebSocketException):
-                    await self._subscribe(self._socket, number, subscription)
+                    await self._socket.send(pack(subscription.request(number)))
             while True:
-                event = await self._unless_failed(subscription.arrived.get())
-                if isinstance(event, StoredEvent):
-                    subscription.after = event.seq
+                event = await self._unless_failed(subscription.fetch())
                 yield event
                 if job is not None and isinstance(event, StoredEvent) and event.name == "job_finished":
                     return
@@ -262,31 +244,18 @@ class Client:
         if frame.get("op") != "hello":
             raise OSError("no service of ours")
         for number, subscription in self._subscriptions.items():
-            await self._subscribe(socket, number, subscription)
+            await socket.send(pack(subscription.request(number)))
         self._socket = socket
         self._connected.set()
         while True:
             self._take(unpack(_bytes(await asyncio.wait_for(socket.recv(), _SILENCE))))
 
-    async def _subscribe(self, socket: ClientConnection, number: int, subscription: _Subscription) -> None:
-        frame = {"op": "subscribe", "id": number, "job": subscription.job, "previews": subscription.previews}
-        seen = _last(subscription)
-        await socket.send(pack(frame if seen is None else {**frame, "after": seen}))
-
     def _take(self, frame: Mapping[str, Any]) -> None:
         number = frame.get("id")
         subscription = self._subscriptions.get(number) if isinstance(number, int) else None
         match frame.get("op"):
-            case "subscribed" if subscription is not None and subscription.after is None:
-                subscription.after = frame["after"]
-            case "events" if subscription is not None:
-                seen = _last(subscription) or 0
-                for plain in frame["events"]:
-                    if plain[0] > seen:
-                        subscription.arrived.put_nowait(event_from_wire(plain))
-            case "preview" if subscription is not None:
-                preview = Preview(frame["job"], frame["node"], frame["shown"], frame["image"])
-                subscription.arrived.put_nowait(preview)
+            case "subscribed" | "events" | "preview" if subscription is not None:
+                subscription.take(frame)
             case "answer" if number in self._answers and not self._answers[number].done():
                 self._answers[number].set_result(frame["result"])
             case "error":
@@ -295,12 +264,6 @@ class Client:
                     self._answers[number].set_exception(error)
                 elif subscription is not None:
                     self._failure = error
-
-
-def _last(subscription: _Subscription) -> int | None:
-    """The last event that has arrived, whether or not it was fetched."""
-    waiting = [item.seq for item in subscription.arrived._queue if isinstance(item, StoredEvent)]  # type: ignore[attr-defined]
-    return waiting[-1] if waiting else subscription.after
 
 
 def _bytes(data: str | bytes) -> bytes:

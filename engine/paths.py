@@ -26,8 +26,11 @@ def checked_name(name: str) -> PurePosixPath:
 
 
 def is_inside(path: Path, folders: Iterable[Path]) -> bool:
-    """Whether ``path``, every symbolic link followed, lies in one of ``folders``."""
-    real = path.resolve()
+    """Whether ``path``, every symbolic link followed, lies in one of ``folders``. Links in a circle lead nowhere."""
+    try:
+        real = path.resolve()
+    except RuntimeError:  # a circle, to Python before 3.13
+        return False
     return any(real.is_relative_to(folder.resolve()) for folder in folders)
 
 
@@ -46,12 +49,10 @@ def folders_below(folder: Path, roots: Sequence[Path]) -> Iterator[Path]:
     while waiting:
         at, above = waiting.pop()
         try:
-            entries = [
-                Path(entry.path) for entry in os.scandir(at) if not entry.name.startswith(".") and entry.is_dir()
-            ]
+            entries = [Path(entry.path) for entry in os.scandir(at) if not entry.name.startswith(".")]
         except OSError:
             continue
-        for path in entries:
+        for path in filter(Path.is_dir, entries):
             real = path.resolve()
             if real not in above and is_inside(path, roots):
                 yield path
@@ -69,7 +70,7 @@ def walk(folder: Path, roots: Sequence[Path], above: frozenset[Path] = frozenset
         return  # a folder that is not there, or may not be read, holds no models
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or (entry.is_symlink() and not is_inside(path, roots)):
+        if entry.name.startswith(".") or (entry.is_symlink() and not (path.exists() and is_inside(path, roots))):
             continue
         if entry.is_dir():
             yield from walk(path, roots, above | {real})

@@ -19,11 +19,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from engine.errors import PathOutsideRoots
 from engine.paths import walk
 from engine.service.comfy.routing import as_json
 from engine.service.desk import desk_of
-from engine.service.served import RASTER_TYPES, inside, installed_file, regular_file, safe_name
+from engine.service.served import RASTER_TYPES, file_below, installed_file
 
 FRONTEND: Final = "comfyui_frontend_package"
 _DOCS: Final = "comfyui_embedded_docs"
@@ -43,7 +42,9 @@ OWN: Final = "mezzotint"
 
 _REVALIDATE: Final = "no-cache"
 _ONE_DAY: Final = "public, max-age=86400"
-_CODE: Final = frozenset({".html", ".js", ".mjs", ".css"})
+_CODE: Final = frozenset({".html", ".htm", ".js", ".mjs", ".cjs", ".css"})
+_PRIVATE: Final = frozenset({".py", ".pyc", ".pyd", ".so", ".dll"})
+"""What a pack itself is made of, where its folder of scripts is the whole pack."""
 
 
 class _OnlyGet(Route):
@@ -84,9 +85,15 @@ def extension_urls(web_directories: Mapping[str, Path]) -> list[str]:
     frontend = frontend_folder()
     if frontend is not None:
         found += _scripts(frontend / "extensions", "/extensions")
-    for pack, folder in {OWN: PAGES / "extension", **web_directories}.items():
+    for pack, folder in _script_folders(web_directories).items():
         found += _scripts(folder, f"/extensions/{quote(pack, safe='')}")
     return found
+
+
+def _script_folders(web_directories: Mapping[str, Path]) -> dict[str, Path]:
+    """Our folder of scripts and those of packs, by name; none takes ours."""
+    packs = {pack: folder for pack, folder in web_directories.items() if pack != OWN}
+    return {OWN: PAGES / "extension", **packs}
 
 
 def _scripts(folder: Path, url: str) -> Iterator[str]:
@@ -109,11 +116,14 @@ async def _static(request: Request) -> Response:
 
 
 async def _extension(request: Request) -> Response:
-    """A script of ours or of a pack, or what else lies beside it; anything else below ``extensions`` is the frontend's."""
+    """A script of ours or of a pack, or what else lies beside it; anything else below ``extensions`` is the frontend's.
+
+    A pack's scripts run in the editor's page; no page of its own may run any in the service's name.
+    """
     pack, path = request.path_params["pack"], request.path_params["path"]
-    folders = {**desk_of(request).web_directories, OWN: PAGES / "extension"}
-    if pack in folders:
-        return await _sent(request, [folders[pack]], path)
+    folder = _script_folders(desk_of(request).web_directories).get(pack)
+    if folder is not None:
+        return await _sent(request, [folder], path, of_pack=True)
     frontend = frontend_folder()
     return await _sent(request, [] if frontend is None else [frontend / "extensions"], f"{pack}/{path}")
 
@@ -131,21 +141,16 @@ async def _templates(request: Request) -> Response:
     return await _sent(request, packages, path)
 
 
-async def _sent(request: Request, folders: list[Path], name: str) -> Response:
+async def _sent(request: Request, folders: list[Path], name: str, *, of_pack: bool = False) -> Response:
     """The file called ``name`` in the first of ``folders`` that has it; 404 for a folder and for every name that leaves them."""
 
     def find() -> tuple[Path, os.stat_result] | None:
-        try:
-            relative = safe_name(name)
-            paths = (inside(folder, relative) for folder in folders)
-            return next(((path, found) for path in paths if (found := regular_file(path)) is not None), None)
-        except PathOutsideRoots:
-            return None
+        return next((found for folder in folders if (found := file_below(folder, name)) is not None), None)
 
     found = await run_in_threadpool(find)
-    if found is None:
+    if found is None or (of_pack and found[0].suffix.lower() in _PRIVATE):
         return Response(status_code=404)
-    return installed_file(request, *found, _cache_rule(PurePosixPath(name)))
+    return installed_file(request, *found, _cache_rule(PurePosixPath(name)), shut_in=of_pack)
 
 
 def _cache_rule(name: PurePosixPath) -> str | None:

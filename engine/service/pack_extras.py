@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from starlette.routing import BaseRoute
 
 from engine.packs.sources import PackSource
 from engine.service.comfy.routing import as_json, both
-from engine.service.pack_web import file_answer, file_below
+from engine.service.served import file_below, installed_file
 
 PackFolders = Mapping[str, Path]
 """The folder of each pack that is one."""
@@ -56,7 +57,7 @@ def templates(folders: PackFolders) -> dict[str, list[str]]:
     return {pack: names for pack, names in found.items() if names}
 
 
-def template_file(folders: PackFolders, pack: str, name: str) -> Path | None:
+def template_file(folders: PackFolders, pack: str, name: str) -> tuple[Path, os.stat_result] | None:
     """The file ``name`` (``x.json``, or its picture ``x.jpg``) among the examples of ``pack``; None if there is none."""
     examples = _examples(folders[pack]) if pack in folders else None
     if examples is None or Path(name).suffix.lower() not in _SHOWN:
@@ -75,10 +76,10 @@ def template_routes(folders: Callable[[], PackFolders]) -> list[BaseRoute]:
 
 
 def _template_answer(request: Request, folders: PackFolders, pack: str, name: str) -> Response:
-    path = template_file(folders, pack, name)
-    if path is None:
+    found = template_file(folders, pack, name)
+    if found is None:
         return as_json({"error": "no such workflow template"}, 404)
-    return file_answer(request, path.parent, path.name)
+    return installed_file(request, *found, "no-cache")
 
 
 def extra_routes(folders: Callable[[], PackFolders]) -> list[BaseRoute]:
@@ -104,19 +105,20 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 
 def _texts(folder: Path, name: str) -> dict[str, Any]:
-    path = file_below(folder, name)
-    if path is None:
+    found = file_below(folder, name)
+    if found is None:
         return {}
+    path, status = found
     try:
-        if path.stat().st_size > _LARGEST:
+        if status.st_size > _LARGEST:
             raise ValueError(f"it is larger than {_LARGEST} bytes")
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(found, dict):
-            raise ValueError(f"expected a JSON object, found {type(found).__name__}")
+        texts = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(texts, dict):
+            raise ValueError(f"expected a JSON object, found {type(texts).__name__}")
     except (OSError, ValueError, RecursionError) as error:
         _log.warning("%s is left out: %s", path, error)
         return {}
-    return found
+    return texts
 
 
 def _examples(folder: Path) -> str | None:

@@ -59,8 +59,10 @@ STORED_TYPES: Final[Mapping[str, str]] = {
 INSTALLED_TYPES: Final[Mapping[str, str]] = {
     **STORED_TYPES,
     ".html": "text/html; charset=utf-8",
+    ".htm": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
+    ".cjs": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".map": "application/json",
     ".webmanifest": "application/manifest+json",
@@ -71,8 +73,14 @@ INSTALLED_TYPES: Final[Mapping[str, str]] = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
     ".ttf": "font/ttf",
+    ".otf": "font/otf",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
 }
 """What a file of an installed package is. These were chosen by whoever runs the service, so they may be pages and scripts."""
+
+_PAGES: Final = ("text/html", "image/svg+xml")
+"""What a browser opens as a page that may run scripts."""
 
 _LONGEST_PART: Final = 255
 _LONGEST_NAME: Final = 1024
@@ -87,12 +95,13 @@ class NameTooLong(PathOutsideRoots):
 def safe_name(name: str, *, dotted: frozenset[str] = frozenset()) -> PurePosixPath:
     """``name`` as a relative path of plain names.
 
-    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded or is too long, and names
-    that begin with a dot, of which those in ``dotted`` alone may end a path.
+    Raises ``PathOutsideRoots`` as ``checked_name`` does, and for control characters, what cannot be encoded or is too long, names
+    that begin with a dot, of which those in ``dotted`` alone may end a path, and on Windows a colon, which leads to a part of a file.
     """
     path = checked_name(name)
     hidden = any(part.startswith(".") for part in path.parts[:-1])
     hidden = hidden or (path.name.startswith(".") and path.name not in dotted)
+    hidden = hidden or (os.name == "nt" and ":" in name)
     if hidden or _CONTROL.search(name) or not _is_encodable(name):
         raise PathOutsideRoots(
             f"expected a plain file name, found {name!r}; use no leading dot and no control character"
@@ -121,6 +130,19 @@ def inside(folder: Path, name: PurePosixPath) -> Path:
     raise PathOutsideRoots(f"expected {str(name)!r} to lie in its folder, found a link out of it")
 
 
+def file_below(folder: Path, name: str) -> tuple[Path, os.stat_result] | None:
+    """The regular file called ``name`` below ``folder``, and what the system says of it.
+
+    None if there is none, or if the name or a link in it leads out or to what is hidden.
+    """
+    try:
+        path = inside(folder, safe_name(name))
+    except PathOutsideRoots:
+        return None
+    found = regular_file(path)
+    return None if found is None else (path, found)
+
+
 def regular_file(path: Path) -> os.stat_result | None:
     """What the system says of ``path``; None if no file is there."""
     try:
@@ -144,10 +166,14 @@ def stored_file(request: Request, path: Path, found: os.stat_result, media_type:
     return _unless_known(request, response)
 
 
-def installed_file(request: Request, path: Path, found: os.stat_result, cache: str | None = None) -> Response:
-    """A file of an installed package, which may be a page or a script."""
-    headers = {"x-content-type-options": "nosniff"} | ({"cache-control": cache} if cache else {})
+def installed_file(
+    request: Request, path: Path, found: os.stat_result, cache: str | None = None, *, shut_in: bool = False
+) -> Response:
+    """A file of an installed package, which may be a page or a script. A page that is ``shut_in`` runs no scripts and has no origin."""
     media_type = INSTALLED_TYPES.get(path.suffix.lower(), OCTETS)
+    headers = {"x-content-type-options": "nosniff"} | ({"cache-control": cache} if cache else {})
+    if shut_in and media_type.startswith(_PAGES):
+        headers["content-security-policy"] = "sandbox"
     return _unless_known(request, FileResponse(path, media_type=media_type, stat_result=found, headers=headers))
 
 

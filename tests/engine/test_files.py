@@ -13,7 +13,7 @@ from engine.errors import MissingFile, PathOutsideRoots, UsageError
 from engine.fileref import FileRef
 from engine.files import FileRoots, LocalFiles, open_files, split_annotation
 from engine.model_folders import ModelFolders, default_hub, hub_folders, read_extra_folders
-from engine.paths import checked_name, is_inside
+from engine.paths import checked_name, folders_below, is_inside, walk
 from engine.spec import FileChoice
 
 
@@ -226,6 +226,16 @@ def test_root_that_is_a_link_is_a_root(tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(tmp_path / "disk")
     assert ModelFolders.under([tmp_path / "models"]).list("checkpoints") == ["a.safetensors"]
     assert is_inside(tmp_path / "disk" / "checkpoints", [tmp_path / "models"])
+
+
+def test_links_in_a_circle_hide_nothing_else(tmp_path: Path) -> None:
+    """They lead nowhere, and what lies beside them is found."""
+    wanted = put(tmp_path / "sub" / "a.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    (tmp_path / "up").symlink_to(tmp_path)
+    assert not is_inside(tmp_path / "circle.png", [tmp_path])
+    assert list(walk(tmp_path, [tmp_path])) == [wanted]
+    assert list(folders_below(tmp_path, [tmp_path])) == [tmp_path / "sub"]
 
 
 def test_embedding_is_found_without_suffix_and_at_any_depth(models: Path) -> None:

@@ -1,4 +1,4 @@
-"""A desk over a test's own folders, and a client of the routes that concern files."""
+"""What tests of the service share: desks over a test's own folders, guards of a small app, the whole service."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.files import LocalFiles
+from engine.places import Places
 from engine.service.desk import Desk
+from engine.service.security import Guard, Policy
 from tests.service.files_app import asking, make_desk
+from tests.service.guarded import TOKEN, app, partnered_policy
 from tests.service.running import Running, running
 
 
@@ -22,6 +26,47 @@ def files_desk(tmp_path: Path) -> Desk:
 async def files_client(files_desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     async with asking(files_desk) as client:
         yield client
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    """Folders of a test, with one checkpoint in them."""
+    places = Places(
+        models=(tmp_path / "models",),
+        input=tmp_path / "input",
+        output=tmp_path / "output",
+        temp=tmp_path / "temp",
+        state=tmp_path / "state",
+    )
+    checkpoints = tmp_path / "models" / "checkpoints"
+    for folder in (checkpoints, places.input):
+        folder.mkdir(parents=True)
+    (checkpoints / "a.safetensors").write_bytes(b"")
+    return places.open_files()
+
+
+@pytest.fixture
+def local() -> Guard:
+    """On loopback, open to this machine."""
+    return Guard(app(), Policy())
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """Of a service that asks for a token."""
+    return Policy(token=TOKEN.encode())
+
+
+@pytest.fixture
+def locked(policy: Policy) -> Guard:
+    """Asking for the token of ``policy``."""
+    return Guard(app(), policy)
+
+
+@pytest.fixture
+def partnered() -> Guard:
+    """Open to the pages of one other site."""
+    return Guard(app(), partnered_policy())
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocket
 
+from engine.service.origins import checked_origin
+from engine.service.security import Policy
+
 TOKEN = "correct-horse-battery"
 HOST = "127.0.0.1:8188"
 OWN = f"http://{HOST}"
@@ -95,6 +98,11 @@ def app() -> Starlette:
             Route("/{path:path}", echo, methods=methods),
         ]
     )
+
+
+def partnered_policy() -> Policy:
+    """A service on this machine whose pages another site may show and talk to."""
+    return Policy(allow_origins=frozenset({checked_origin(PARTNER)}), frame_ancestors=(PARTNER,))
 
 
 def scope_of(kind: str, path: str, headers: Sequence[tuple[str, str]], **more: Any) -> dict[str, Any]:

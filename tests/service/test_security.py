@@ -11,23 +11,11 @@ from websockets.sync.client import connect
 from websockets.typing import Origin as WireOrigin
 
 from engine.errors import UsageError
-from engine.service.origins import Origin, checked_origin, read_host, read_origin
+from engine.service.origins import Origin, read_host, read_origin
 from engine.service.security import Guard, Policy
 from engine.service.settings import ServiceSettings
 from tests.service.guarded import HOST, OWN, PARTNER, TOKEN, app, ask, shake, status_of
 from tests.service.serving import served
-
-
-@pytest.fixture
-def local() -> Guard:
-    return Guard(app(), Policy())
-
-
-@pytest.fixture
-def partnered() -> Guard:
-    policy = Policy(allow_origins=frozenset({checked_origin(PARTNER)}), frame_ancestors=(PARTNER,))
-    return Guard(app(), policy)
-
 
 # the Host
 

@@ -14,33 +14,10 @@ from starlette.types import Message
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from engine.service.origins import checked_origin
 from engine.service.security import Guard, Policy
 from engine.service.settings import ServiceLimits, ServiceSettings
-from tests.service.guarded import HOST, PARTNER, TOKEN, Answer, app, ask, exchange, scope_of, shake
+from tests.service.guarded import HOST, PARTNER, Answer, app, ask, exchange, scope_of, shake
 from tests.service.serving import served
-
-
-@pytest.fixture
-def local() -> Guard:
-    return Guard(app(), Policy())
-
-
-@pytest.fixture
-def policy() -> Policy:
-    return Policy(token=TOKEN.encode())
-
-
-@pytest.fixture
-def locked(policy: Policy) -> Guard:
-    return Guard(app(), policy)
-
-
-@pytest.fixture
-def partnered() -> Guard:
-    policy = Policy(allow_origins=frozenset({checked_origin(PARTNER)}), frame_ancestors=(PARTNER,))
-    return Guard(app(), policy)
-
 
 # headers of answers
 

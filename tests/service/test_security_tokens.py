@@ -17,22 +17,6 @@ from engine.service.security import Guard, Policy
 from engine.service.settings import ServiceSettings
 from tests.service.guarded import OWN, TOKEN, Answer, app, ask, shake, status_of
 
-
-@pytest.fixture
-def local() -> Guard:
-    return Guard(app(), Policy())
-
-
-@pytest.fixture
-def policy() -> Policy:
-    return Policy(token=TOKEN.encode())
-
-
-@pytest.fixture
-def locked(policy: Policy) -> Guard:
-    return Guard(app(), policy)
-
-
 # the token
 
 
