@@ -52,7 +52,7 @@ def folders_below(folder: Path, roots: Sequence[Path]) -> Iterator[Path]:
             entries = [Path(entry.path) for entry in os.scandir(at) if not entry.name.startswith(".")]
         except OSError:
             continue
-        for path in filter(Path.is_dir, entries):
+        for path in filter(os.path.isdir, entries):  # which is False for what the system cannot follow
             real = path.resolve()
             if real not in above and is_inside(path, roots):
                 yield path
@@ -70,9 +70,9 @@ def walk(folder: Path, roots: Sequence[Path], above: frozenset[Path] = frozenset
         return  # a folder that is not there, or may not be read, holds no models
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or (entry.is_symlink() and not (path.exists() and is_inside(path, roots))):
+        if entry.name.startswith(".") or (entry.is_symlink() and not is_inside(path, roots)):
             continue
-        if entry.is_dir():
+        if os.path.isdir(path):
             yield from walk(path, roots, above | {real})
-        elif entry.is_file():
+        elif os.path.isfile(path):
             yield path

@@ -1,7 +1,7 @@
 """What goes between the process that serves and a worker: msgpack, one message a frame.
 
-To the worker: ``run``, ``cancel``, ``ask``, ``close``. From it:
-``loading``, ``ready``, ``beat``, ``events``, ``result``, ``answer``, ``broadcast``.
+To the worker: ``run``, ``cancel``, ``ask``, ``free``, ``close``. From it: ``loading``, ``ready``, ``beat``, ``events``, ``at_work``,
+``rested``, ``asking``, ``result``, ``answer``, ``broadcast``.
 """
 
 from __future__ import annotations

@@ -9,10 +9,9 @@ import httpx
 import pytest
 
 from engine.files import LocalFiles
-from engine.places import Places
 from engine.service.desk import Desk
 from engine.service.security import Guard, Policy
-from tests.service.files_app import asking, make_desk
+from tests.service.files_app import asking, make_desk, places_below
 from tests.service.guarded import TOKEN, app, partnered_policy
 from tests.service.running import Running, running
 
@@ -31,13 +30,7 @@ async def files_client(files_desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def files(tmp_path: Path) -> LocalFiles:
     """Folders of a test, with one checkpoint in them."""
-    places = Places(
-        models=(tmp_path / "models",),
-        input=tmp_path / "input",
-        output=tmp_path / "output",
-        temp=tmp_path / "temp",
-        state=tmp_path / "state",
-    )
+    places = places_below(tmp_path)
     checkpoints = tmp_path / "models" / "checkpoints"
     for folder in (checkpoints, places.input):
         folder.mkdir(parents=True)

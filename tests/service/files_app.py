@@ -21,15 +21,20 @@ from engine.service.desk import Desk
 from engine.service.settings import ServiceLimits, ServiceSettings
 
 
-def make_desk(folder: Path, **limits: int) -> Desk:
-    """A desk over folders that are there."""
-    places = Places(
+def places_below(folder: Path) -> Places:
+    """A service's folders, none of which need be there."""
+    return Places(
         models=(folder / "models",),
         input=folder / "input",
         output=folder / "output",
         temp=folder / "temp",
         state=folder / "state",
     )
+
+
+def make_desk(folder: Path, **limits: int) -> Desk:
+    """A desk over folders that are there."""
+    places = places_below(folder)
     for place in (places.input, places.output, places.temp, folder / "models" / "checkpoints"):
         place.mkdir(parents=True)
     settings = ServiceSettings(places=places, limits=ServiceLimits(**limits))

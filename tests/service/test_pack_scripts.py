@@ -10,11 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from engine.places import Places
 from engine.service.app import create_app
 from engine.service.security import Guard
 from engine.service.settings import ServiceSettings
 from tests.conftest import ROOT
+from tests.service.files_app import places_below
 from tests.service.guarded import PARTNER, ask, partnered_policy
 from tests.service.serving import raw_get, served
 
@@ -45,14 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(root: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """The whole app, with the scripts of three packs, of which one is gone."""
-    folder = tmp_path_factory.mktemp("service")
-    places = Places(
-        models=(folder / "models",),
-        input=folder / "input",
-        output=folder / "output",
-        temp=folder / "temp",
-        state=folder / "state",
-    )
+    places = places_below(tmp_path_factory.mktemp("service"))
     app = create_app(ServiceSettings(places=places))
     app.state.desk.web_directories |= {"route_tools": PACK / "web", "my pack": root, "gone": root / "gone"}
     return app
