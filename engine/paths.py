@@ -49,10 +49,10 @@ def folders_below(folder: Path, roots: Sequence[Path]) -> Iterator[Path]:
     while waiting:
         at, above = waiting.pop()
         try:
-            entries = [Path(entry.path) for entry in os.scandir(at) if not entry.name.startswith(".")]
+            entries = [Path(entry.path) for entry in os.scandir(at) if _leads_on(entry) and entry.is_dir()]
         except OSError:
             continue
-        for path in filter(os.path.isdir, entries):  # which is False for what the system cannot follow
+        for path in entries:
             real = path.resolve()
             if real not in above and is_inside(path, roots):
                 yield path
@@ -70,9 +70,14 @@ def walk(folder: Path, roots: Sequence[Path], above: frozenset[Path] = frozenset
         return  # a folder that is not there, or may not be read, holds no models
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or (entry.is_symlink() and not is_inside(path, roots)):
+        if not _leads_on(entry) or (entry.is_symlink() and not is_inside(path, roots)):
             continue
-        if os.path.isdir(path):
+        if entry.is_dir():
             yield from walk(path, roots, above | {real})
-        elif os.path.isfile(path):
+        elif entry.is_file():
             yield path
+
+
+def _leads_on(entry: os.DirEntry[str]) -> bool:
+    """Whether it is to be looked at: not hidden, nor a link that the system cannot follow. Of what is no link the disk is not asked."""
+    return not entry.name.startswith(".") and (not entry.is_symlink() or os.path.exists(entry.path))
