@@ -4,6 +4,7 @@ records.py     a job as it is asked for, as it stands, and what happened in it
 store.py       jobs on disk (SQLite): every change a transaction; changes.py its steps, schema.py its tables, writer.py its thread
 queue.py       who is next: priority, fairness, models at hand. Pure
 dispatcher.py  gives jobs to workers and sees each to its end: leases, retries, pause, cancel, pre-emption
+outcome.py     what becomes of a job after an attempt. Pure; report.py what an attempt says, on its way into the store
 feed.py        what happens, for whoever watches, from any number on
 worker.py      the process that works: executes runs, holds models and third-party packs
 process.py     the other end of one worker: started, talked to, known to be dead when it is

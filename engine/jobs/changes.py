@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
-
-from blake3 import blake3
+from typing import Any
 
 from engine.errors import MezzotintError
 from engine.jobs.records import Chunk, Job, JobState, OutputRecord, StoredEvent, Submission
@@ -35,19 +32,11 @@ def known(db: sqlite3.Connection, submission: Submission) -> Job | None:
     ).fetchone()
     if row is None:
         return None
-    if row[1] != request_text(submission):
+    if row[1] != submission.request:
         raise Conflict(
             f"the idempotency key {submission.idempotency_key!r} was used for another request, job {row[0]}; use a new key"
         )
     return read_job(db, row[0])
-
-
-def request_text(submission: Submission) -> str:
-    """What makes two submissions the same request."""
-    text = json.dumps(
-        [submission.prompt, submission.targets, submission.priority, dict(submission.labels)], sort_keys=True
-    )
-    return blake3(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_free(db: sqlite3.Connection, submission: Submission, queue_limit: int | None) -> None:
@@ -99,7 +88,7 @@ def insert(db: sqlite3.Connection, submission: Submission, number: float, now: f
     if submission.idempotency_key is not None:
         db.execute(
             "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
-            (submission.client, submission.idempotency_key, submission.job, request_text(submission)),
+            (submission.client, submission.idempotency_key, submission.job, submission.request),
         )
 
 
@@ -125,17 +114,24 @@ def holds(db: sqlite3.Connection, job: str, token: int) -> bool:
     return db.execute("SELECT 1 FROM leases WHERE job = ? AND token = ?", (job, token)).fetchone() is not None
 
 
-_PROGRESS: Final = frozenset({"node_finished", "node_checkpointed"})
-"""Events after which a lost worker has not worked in vain."""
-
-
 def follow_progress(db: sqlite3.Connection, job: str, happened: Sequence[Happening]) -> None:
-    if any(name in _PROGRESS for _, name, _ in happened):
+    """Note how far a job has come. After a checkpoint, or a node that had not finished before, a lost worker has not worked in vain; a
+    node that is finished anew each time proves nothing."""
+    finished = [(job, str(data["node"])) for _, name, data in happened if name == "node_finished"]
+    checkpoints = [
+        (job, str(data["node"]), str(data["place"]), now) for now, name, data in happened if name == "node_checkpointed"
+    ]
+    new = db.executemany("INSERT OR IGNORE INTO progress VALUES (?, ?)", finished).rowcount if finished else 0
+    if checkpoints:
+        db.executemany("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", checkpoints)
+    if checkpoints or new:
         db.execute("UPDATE jobs SET attempts = 0 WHERE id = ? AND attempts > 0", (job,))
-    for now, name, data in happened:
-        if name == "node_checkpointed":
-            place = (job, str(data["node"]), str(data["place"]), now)
-            db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", place)
+
+
+def forget_progress(db: sqlite3.Connection, job: str) -> None:
+    """The job has ended."""
+    for table in ("checkpoints", "progress"):
+        db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
 
 
 def release(

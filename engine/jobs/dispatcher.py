@@ -7,38 +7,45 @@ it goes on where the store says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from engine.errors import MezzotintError
+from engine.errors import MezzotintError, ResourceError
 from engine.files import FileRoots
-from engine.jobs.feed import Feed, JobPreview
-from engine.jobs.happenings import failure_of_all, failures_of, happening
+from engine.jobs.feed import Feed
 from engine.jobs.harvest import harvest
-from engine.jobs.lane import Lane, StopReason, Task
+from engine.jobs.lane import Lane, Task, best_for
 from engine.jobs.messages import job_to_plain
+from engine.jobs.outcome import ATTEMPTS, Return, StopReason, outcome_of
 from engine.jobs.queue import Queue
-from engine.jobs.records import Job, JobState
-from engine.jobs.store import Ending, Store
+from engine.jobs.records import Job, JobState, Submission
+from engine.jobs.report import Report
+from engine.jobs.store import Ending, Store, Submitted
 from engine.jobs.underway import WorkerLost
-from engine.run.events import Event, NodePreview
 from engine.run.outputs import OutputFolder
 from engine.run.request import RunResult
 
-ATTEMPTS: Final = 3
-"""Workers that a job may lose in a row without any progress."""
+T = TypeVar("T")
+
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds until a store that could not be written is tried again: twice as long each time."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Belongs to the event loop it is started on."""
+    """Belongs to the event loop it is started on.
+
+    What clients ask for is done to its end even if the client is gone meanwhile: what is in the store is in the queue too.
+    """
 
     store: Store
     feed: Feed
@@ -47,9 +54,9 @@ class Dispatcher:
     outputs: OutputFolder
     lease_seconds: float = 60.0
     queue: Queue = field(default_factory=Queue)
-    _is_ending: bool = False
+    _ending: asyncio.Event = field(default_factory=asyncio.Event)
     _renewing: asyncio.Task[None] | None = None
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def start(self) -> None:
         """Take up what an earlier service left. No worker of it may be alive any more."""
@@ -65,7 +72,7 @@ class Dispatcher:
 
     async def close(self, patience: float) -> None:
         """Put what is running back into the queue, at its next step; what does not get there in time is ended and waits again too."""
-        self._is_ending = True
+        self._ending.set()
         working = [lane for lane in self.lanes if lane.task is not None]
         for lane in working:
             assert lane.task is not None
@@ -73,111 +80,158 @@ class Dispatcher:
         deadline = time.monotonic() + patience
         while any(lane.task is not None for lane in working) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        await asyncio.gather(*(asyncio.to_thread(lane.worker.end) for lane in self.lanes))
+        ended = await asyncio.gather(
+            *(asyncio.to_thread(lane.worker.end) for lane in self.lanes), return_exceptions=True
+        )
+        for lane, error in zip(self.lanes, ended, strict=True):
+            if error is not None:
+                _log.error("the worker %s could not be ended: %s", lane.name, error)
         if self._renewing is not None:
             self._renewing.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # what is asked for
 
-    def submitted(self, job: Job) -> None:
-        """A job is in the store."""
-        self.queue.add(job)
-        self._fill()
+    async def submit(self, submission: Submission, *, queue_limit: int | None = None) -> Submitted:
+        """Put a job on disk, then into the queue. Raises ``Conflict`` or ``QueueFull``."""
+        return await asyncio.shield(self._spawn(self._submit(submission, queue_limit)))
 
     async def cancel(self, job: str) -> bool:
         """End a job: at once if it waits, at its next step if it runs. False if it had ended, or there is none."""
-        return await self._stop(job, "cancel", "job_cancelling", self.store.cancel)
+        return await asyncio.shield(self._spawn(self._stop(job, "cancel", "job_cancelling", self.store.cancel)))
 
     async def pause(self, job: str) -> bool:
         """Hold a job: one that runs is stopped at its next step, and goes on from there when it is resumed."""
-        return await self._stop(job, "pause", "job_pausing", self.store.pause)
+        return await asyncio.shield(self._spawn(self._stop(job, "pause", "job_pausing", self.store.pause)))
 
     async def resume(self, job: str) -> bool:
         """Let a paused job wait again. False if it was not paused."""
-        before = await asyncio.wrap_future(self.store.resume(job, time.time()))
-        if before == "paused":
-            await self._requeue(job)
-        return before == "paused"
+        return await asyncio.shield(self._spawn(self._resume(job)))
 
     def running(self) -> list[Job]:
         """What the workers are at."""
         return [lane.task.job for lane in self.lanes if lane.task is not None]
 
+    async def _submit(self, submission: Submission, queue_limit: int | None) -> Submitted:
+        submitted = await asyncio.wrap_future(self.store.submit(submission, time.time(), queue_limit=queue_limit))
+        self._enqueue(
+            submitted.job
+        )  # also one that was there: whoever asked for it first may have been cut off before this
+        return submitted
+
+    async def _resume(self, job: str) -> bool:
+        before = await asyncio.wrap_future(self.store.resume(job, time.time()))
+        if before in ("paused", "queued"):
+            known = await asyncio.to_thread(self.store.get, job)
+            if known is not None:
+                self._enqueue(known)
+        return before == "paused"
+
     async def _stop(
         self, job: str, reason: StopReason, name: str, change: Callable[[str, float], Future[JobState | None]]
     ) -> bool:
         while True:
-            task = next((lane.task for lane in self.lanes if lane.task is not None and lane.task.job.id == job), None)
-            if task is not None:
+            task = self._task_of(job)
+            if task is not None and not task.is_settled:
                 if task.stop(reason):
                     await asyncio.wrap_future(self.store.note(job, name, time.time()))
                 return True
+            if task is not None:
+                await task.over.wait()
             before = await asyncio.wrap_future(change(job, time.time()))
             if before in ("queued", "paused"):
                 self.queue.remove(job)
+                if reason == "cancel":
+                    await asyncio.to_thread(self.outputs.settle, job)
                 return reason == "cancel" or before == "queued"
-            if before != "running":
+            if before != "running" or self._ending.is_set():
                 return False
-            await asyncio.sleep(0.01)  # it was given back in this moment, or is about to be
+            await asyncio.sleep(0.01)  # it was begun in this moment
+
+    def _enqueue(self, job: Job) -> None:
+        """A job is in one place only: in the queue, or with a worker."""
+        if job.state == "queued" and self._task_of(job.id) is None:
+            self.queue.add(job)
+            self._fill()
+
+    def _task_of(self, job: str) -> Task | None:
+        return next((lane.task for lane in self.lanes if lane.task is not None and lane.task.job.id == job), None)
 
     # at work
 
     def _fill(self) -> None:
         """Give every idle worker what is next, or make room for what is more urgent."""
-        if self._is_ending:
+        if self._ending.is_set():
             return
-        for lane in self.lanes:
-            if lane.task is None:
-                running = Counter(job.client for job in self.running())
-                job = self.queue.take(lane.models, running)
-                if job is None:
-                    return
-                lane.task = Task(job)
-                self._spawn(self._work(lane, lane.task))
+        while idle := [lane for lane in self.lanes if lane.task is None]:
+            job = self.queue.take(idle[0].models, Counter(job.client for job in self.running()))
+            if job is None:
+                return
+            lane = best_for(job, idle)
+            lane.task = Task(job)
+            self._spawn(self._work(lane, lane.task))
         self._preempt()
 
     def _preempt(self) -> None:
-        highest = self.queue.highest
-        tasks = [lane.task for lane in self.lanes if lane.task is not None and lane.task.reason is None]
-        lowest = min(tasks, key=lambda task: task.job.priority, default=None)
-        if highest is not None and lowest is not None and lowest.job.priority < highest:
-            lowest.stop("preempt")
+        """Stop what is less urgent than what waits: one for each that waits, and none for those that get a place without."""
+        tasks = [lane.task for lane in self.lanes if lane.task is not None]
+        freed = sum(task.reason is not None or task.is_settled for task in tasks)
+        for task in sorted(tasks, key=lambda task: task.job.priority):
+            if task.reason is None and not task.is_settled and self.queue.above(task.job.priority) > freed:
+                task.stop("preempt")
+                freed += 1
 
     async def _work(self, lane: Lane, task: Task) -> None:
         job = task.job.id
+        waits_again = False
         try:
-            expires = time.time() + self.lease_seconds
-            task.token = await asyncio.wrap_future(
-                self.store.lease(job, lane.name, lane.worker.living_pid or 0, time.time(), expires)
-            )
+            task.token = await self._insist(lambda: self._lease(lane, job))
             if task.token is not None:
-                await self._run(lane, task, task.token)
-        except Exception:
-            _log.exception("job %s could not be brought to an end", job, extra={"job": job})
+                waits_again = await self._see_through(lane, task, task.token)
+        except Exception:  # the store cannot be written and the service ends: the next one finds the job where it was
+            _log.exception("what became of job %s is not in the store", job, extra={"job": job})
         finally:
             lane.models = frozenset(task.job.models)
             lane.task = None
+            if waits_again:
+                self.queue.add(task.job)
+            task.over.set()
             self._fill()
 
-    async def _run(self, lane: Lane, task: Task, token: int) -> None:
+    def _lease(self, lane: Lane, job: str) -> Future[int | None]:
+        now = time.time()
+        return self.store.lease(job, lane.name, lane.worker.living_pid or 0, now, now + self.lease_seconds)
+
+    async def _see_through(self, lane: Lane, task: Task, token: int) -> bool:
+        """Whether it waits again."""
         job = task.job.id
         report = Report(self.store, self.feed, job, token)
+        came = await self._attempt(lane, task, report)
+        await self._insist(report.settle)
+        losses = await self._losses(job) if isinstance(came, WorkerLost) else 0
+        task.is_settled = True
+        try:
+            return await self._record(job, token, outcome_of(came, task.reason, losses))
+        except ResourceError:
+            raise
+        except Exception as error:  # a result of which the store can make nothing is as good as none
+            _log.exception("what came of job %s cannot be stored", job, extra={"job": job})
+            lost = WorkerLost(f"what came of it cannot be stored ({type(error).__name__}: {error})", None)
+            return await self._record(job, token, outcome_of(lost, task.reason, await self._losses(job)))
+
+    async def _attempt(self, lane: Lane, task: Task, report: Report) -> RunResult | MezzotintError:
+        job = task.job.id
         try:
             plain = await asyncio.to_thread(self._plain, job)
-            result = await lane.worker.attempt(plain, report.hear, task.cancel)
+            return await lane.worker.attempt(plain, report.hear, task.cancel)
         except WorkerLost as loss:
-            await report.settle()
-            await self._after_loss(task, token, loss)
+            _log.warning("job %s lost its worker: %s", job, loss, extra={"job": job})
+            return loss
         except MezzotintError as error:
-            await report.settle()
-            if task.reason in ("shutdown", "preempt", "pause"):  # the worker was ended before it had begun
-                await self._give_back(task, token)
-            else:
-                await self._end(task, token, Ending("failed", {}, [failure_of_all(str(error))]))
-        else:
-            await report.settle()
-            await self._conclude(task, token, result)
+            return error
+        except Exception as error:  # such as a process that the system does not start
+            _log.exception("job %s could not be run", job, extra={"job": job})
+            return WorkerLost(f"it could not be run ({type(error).__name__}: {error})", None)
 
     def _plain(self, job: str) -> dict[str, Any]:
         """What a worker is sent."""
@@ -186,98 +240,64 @@ class Dispatcher:
             raise MezzotintError("the job has no workflow any more")
         return job_to_plain(job, payload)
 
-    async def _conclude(self, task: Task, token: int, result: RunResult) -> None:
-        if result.status == "cancelled" and task.reason in ("preempt", "shutdown", "pause"):
-            await self._give_back(task, token)
-            return
-        outputs = {str(node): ui for node, ui in result.ui.items()}
-        await self._end(task, token, Ending(result.status, outputs, failures_of(result)))
+    async def _losses(self, job: str) -> int:
+        """How many workers it has lost in a row; of a job that cannot be read, enough."""
+        try:
+            known = await asyncio.to_thread(self.store.get, job)
+        except Exception:
+            _log.exception("job %s cannot be read", job, extra={"job": job})
+            return ATTEMPTS
+        return known.attempts if known is not None else 0
 
-    async def _after_loss(self, task: Task, token: int, loss: WorkerLost) -> None:
-        """Let it wait again, unless that happened too often."""
-        known = await asyncio.to_thread(self.store.get, task.job.id)
-        attempts = (known.attempts if known else 0) + 1
-        _log.warning("job %s lost its worker: %s", task.job.id, loss, extra={"job": task.job.id})
-        if task.reason in ("shutdown", "pause"):
-            await self._give_back(task, token)
-        elif attempts < ATTEMPTS:
-            await self._give_back(task, token, f"its worker was lost: {loss.why}", counts=True)
-        else:
-            reason = f"{loss.why}; that was the worker number {ATTEMPTS} in a row that was lost without any progress"
-            node = loss.suspect
-            error = failure_of_all(reason)
-            if node is not None:
-                error |= {"node": node.node, "shown": node.shown, "class_type": node.class_type, "pack": node.pack}
-            await self._end(task, token, Ending("failed", {}, [error]))
-
-    async def _give_back(self, task: Task, token: int, why: str | None = None, *, counts: bool = False) -> None:
-        state: JobState = "paused" if task.reason == "pause" else "queued"
-        reason = why or {"preempt": "something more urgent came", "shutdown": "the service ended"}.get(
-            task.reason or "", ""
+    async def _record(self, job: str, token: int, outcome: Ending | Return) -> bool:
+        """Have the store say so. Whether it waits again."""
+        if isinstance(outcome, Ending):
+            await self._end(job, token, outcome)
+            return False
+        state, reason = outcome.state, outcome.reason
+        given = await self._insist(
+            lambda: self.store.give_back(job, token, state, reason, time.time(), counts=outcome.counts)
         )
-        given = self.store.give_back(task.job.id, token, state, reason, time.time(), counts=counts)
-        if await asyncio.wrap_future(given) is not None and state == "queued":
-            await self._requeue(task.job.id)
+        return given is not None and state == "queued"
 
-    async def _end(self, task: Task, token: int, ending: Ending) -> None:
-        job = task.job.id
+    async def _end(self, job: str, token: int, ending: Ending) -> None:
         files = await asyncio.to_thread(harvest, job, ending.outputs, self.roots) if ending.outputs else []
         ending = Ending(ending.state, ending.outputs, ending.errors, files)
-        if await asyncio.wrap_future(self.store.finish(job, token, ending, time.time())):
+        if await self._insist(lambda: self.store.finish(job, token, ending, time.time())):
             _log.info("job %s %s", job, ending.state, extra={"job": job})
-            if files:
+            if files or ending.state != "succeeded":
                 await asyncio.to_thread(self.outputs.settle, job)
 
-    async def _requeue(self, job: str) -> None:
-        known = await asyncio.to_thread(self.store.get, job)
-        if known is not None and known.state == "queued":
-            self.queue.add(known)
-            self._fill()
+    async def _insist(self, write: Callable[[], Future[T] | Awaitable[T]]) -> T:
+        """The outcome of ``write``, which is tried again for as long as the store cannot be written; but not when the service ends."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                making = write()
+                return await (asyncio.wrap_future(making) if isinstance(making, Future) else making)
+            except ResourceError as error:
+                if self._ending.is_set():
+                    raise
+                _log.warning("the store is tried again in %g s: %s", pause, error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _renew(self) -> None:
         """Keep the leases of those who are at work."""
-        while not self._is_ending:
+        while True:
             await asyncio.sleep(self.lease_seconds / 3)
             for lane in self.lanes:
                 if lane.task is not None and lane.task.token is not None:
                     self.store.renew(lane.task.token, time.time() + self.lease_seconds)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
 
-
-class Report:
-    """What one attempt says, on its way into the store: what comes in one turn of the loop is stored together."""
-
-    def __init__(self, store: Store, feed: Feed, job: str, token: int) -> None:
-        self._store = store
-        self._feed = feed
-        self._job = job
-        self._token = token
-        self._waiting: list[Any] = []
-        self._last: Future[bool] | None = None
-
-    def hear(self, event: Event) -> None:
-        if isinstance(event, NodePreview):
-            self._feed.show(JobPreview(event.job, event.node, event.shown, event.image))
-            return
-        stored = happening(event, time.time())
-        if stored is None:
-            return
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append(stored)
-
-    def _flush(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self._last = self._store.append(self._job, self._token, waiting)
-
-    async def settle(self) -> None:
-        """Everything is in the store."""
-        self._flush()
-        if self._last is not None:
-            await asyncio.wrap_future(self._last)
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone, and then nobody else looks

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Protocol
 
+from engine.jobs.outcome import StopReason
 from engine.jobs.records import Job
-from engine.jobs.remote import RemoteExecutor
 from engine.run.cancel import CancelToken
-
-StopReason = Literal["preempt", "shutdown", "pause", "cancel"]
+from engine.run.events import OnEvent
+from engine.run.request import RunResult
 
 _WEIGHT: Final[dict[StopReason | None, int]] = {None: 0, "preempt": 1, "shutdown": 2, "pause": 3, "cancel": 4}
+
+
+class Worker(Protocol):
+    """Who runs jobs, one at a time: ``engine.jobs.remote.RemoteExecutor``."""
+
+    @property
+    def living_pid(self) -> int | None:
+        """Of its process, if there is one."""
+
+    async def attempt(self, plain: Mapping[str, Any], on_event: OnEvent, cancel: CancelToken) -> RunResult:
+        """Run a job that is a message. Raises ``WorkerLost`` where the process dies on the way."""
+
+    def end(self) -> None:
+        """Let the process end, at once if it is at something."""
 
 
 @dataclass(slots=True)
@@ -24,6 +40,10 @@ class Task:
     """The lease; None before it is taken."""
     reason: StopReason | None = None
     """Why it is to stop."""
+    is_settled: bool = False
+    """Whether it is decided what becomes of the job: telling it to stop has no more effect."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the store has that too, and the worker is free."""
 
     def stop(self, reason: StopReason) -> bool:
         """Tell it to stop at its next step; only a cancelled one is ended if it does not. Whether that says more than was said before."""
@@ -40,7 +60,12 @@ class Lane:
 
     name: str
     """The device."""
-    worker: RemoteExecutor
+    worker: Worker
     task: Task | None = None
     models: frozenset[str] = frozenset()
     """What the last job named: most likely its weights are still there."""
+
+
+def best_for(job: Job, idle: Sequence[Lane]) -> Lane:
+    """The one of ``idle`` that holds most of what the job names; the first of equals."""
+    return max(idle, key=lambda lane: len(lane.models.intersection(job.models)))

@@ -54,10 +54,9 @@ class Queue:
         ]
         return (self._jobs[place.job] for _, place in sorted(places))
 
-    @property
-    def highest(self) -> int | None:
-        """The highest priority that waits."""
-        return max(self._lines, default=None)
+    def above(self, priority: int) -> int:
+        """How many wait that are more urgent."""
+        return sum(len(line) for level, clients in self._lines.items() if level > priority for line in clients.values())
 
     def add(self, job: Job) -> None:
         if job.id in self._jobs:
@@ -79,10 +78,9 @@ class Queue:
 
     def take(self, held: Collection[str], running: Mapping[str, int]) -> Job | None:
         """The next job for a worker that holds the models ``held``; ``running`` counts each client's running jobs."""
-        highest = self.highest
-        if highest is None:
+        if not self._lines:
             return None
-        clients = self._lines[highest]
+        clients = self._lines[max(self._lines)]
         front = min((line[0] for line in clients.values()), default=None)
         if front is not None and front.number < 0:  # asked to be before all others
             return self._served_to(self._jobs[front.job])

@@ -33,6 +33,8 @@ class Submission:
     """Whether its client's jobs run in the order of their numbers whatever models they use."""
     labels: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
+    request: str = ""
+    """Digest of what the client sent: with an idempotency key, what tells the same request from another."""
     extra_data: Mapping[str, Any] = field(default_factory=dict)
     """As ComfyUI's clients send it; ``extra_pnginfo`` goes into saved files."""
     node_errors: Mapping[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.errors import ResourceError
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE jobs (
@@ -71,10 +71,24 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (job, node, place)
 ) STRICT, WITHOUT ROWID;
 
+-- nodes that a job has finished at least once: a worker that finishes no other makes no progress
+CREATE TABLE progress (
+    job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, node TEXT NOT NULL, PRIMARY KEY (job, node)
+) STRICT, WITHOUT ROWID;
+
 -- numbers that only grow: event, token, number
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 INSERT INTO counters VALUES ('event', 0), ('token', 0), ('number', 0);
 """
+
+_UPGRADES: Final = {
+    1: """
+CREATE TABLE progress (
+    job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, node TEXT NOT NULL, PRIMARY KEY (job, node)
+) STRICT, WITHOUT ROWID;
+"""
+}
+"""What brings a store of a version to the next."""
 
 
 def open_database(path: str) -> sqlite3.Connection:
@@ -88,7 +102,9 @@ def open_database(path: str) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version > VERSION:
+        for older in range(version or VERSION, VERSION):
+            connection.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[older]} PRAGMA user_version = {older + 1}; COMMIT;")
+        if version > VERSION:
             raise ResourceError(
                 f"expected a job store of version {VERSION}, found {version} in {path}; start the newer release it was made by"
             )

@@ -182,7 +182,7 @@ class Store:
             )
             db.executemany("INSERT INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(changes.output_row, ending.files))
             db.execute("DELETE FROM leases WHERE job = ?", (job,))
-            db.execute("DELETE FROM checkpoints WHERE job = ?", (job,))
+            changes.forget_progress(db, job)
             finished = {"status": ending.state, "outputs": ending.outputs, "errors": list(ending.errors)}
             return True, changes.record(db, job, [(now, "job_finished", finished)])
 
@@ -316,6 +316,8 @@ class Store:
             state = moves[before]
             ended = now if state in ENDED else None
             db.execute("UPDATE jobs SET state = ?, finished = ? WHERE id = ?", (state, ended, job))
+            if ended is not None:
+                changes.forget_progress(db, job)
             return before, changes.record(db, job, [(now, name, data)])
 
         return self._change(change, is_forced=True)

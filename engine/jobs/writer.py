@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -87,7 +88,7 @@ class WriterThread:
             self._connection.execute("COMMIT")
         except Exception as error:
             _log.exception("the job store could not be written")
-            if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already, or be out of reach
                 self._connection.execute("ROLLBACK")
             for change in batch:
                 change.error = change.error or ResourceError(
@@ -100,6 +101,8 @@ class WriterThread:
         self._connection.execute("SAVEPOINT change")
         try:
             change.result = change.make(self._connection)
+        except sqlite3.OperationalError:  # the disk, and so none that share the commit are written
+            raise
         except Exception as error:
             change.error = error
             self._connection.execute("ROLLBACK TO change")
@@ -108,7 +111,10 @@ class WriterThread:
 
 def _answer(change: _Change) -> None:
     if change.error is None and change.after is not None:
-        change.after(change.result)
+        try:
+            change.after(change.result)
+        except Exception:  # it is written, whatever those who are told make of it
+            _log.exception("a change of the job store could not be told")
     if change.future.set_running_or_notify_cancel():
         if change.error is None:
             change.future.set_result(change.result)

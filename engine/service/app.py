@@ -120,7 +120,7 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
 
     if desk.log_ring is not None:
         _pass_on_logs(desk.log_ring, hub, loop)
-    lanes = []
+    workers, lanes = [], []
     for device in (settings.device.device, *settings.devices):
         worker = RemoteExecutor(
             WorkerSettings.of(places, replace(settings.device, device=device), places.state / "workers.lock"),
@@ -130,10 +130,11 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
             ends_ours=True,
             on_broadcast=broadcast,
         )
+        workers.append(worker)
         lanes.append(Lane(device or "default", worker))
     outputs = OutputFolder(places.output, places.temp)
     dispatcher = Dispatcher(store, feed, lanes, desk.files.roots, outputs, settings.patience.lease)
-    packs = Packs([lane.worker for lane in lanes], desk.registry, desk.web_directories)
+    packs = Packs(workers, desk.registry, desk.web_directories)
     metrics = Metrics()
     feed.listen(metrics)
     return Work(store, feed, dispatcher, hub, packs, metrics, settings.limits.queue)

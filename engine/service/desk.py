@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -65,10 +63,7 @@ class Work:
 
     async def submit(self, submission: Submission) -> Submitted:
         """Put a job on disk, then into the queue. Raises ``Conflict`` or ``QueueFull``."""
-        submitted = await asyncio.wrap_future(self.store.submit(submission, time.time(), queue_limit=self.queue_limit))
-        if submitted.is_new:
-            self.dispatcher.submitted(submitted.job)
-        return submitted
+        return await self.dispatcher.submit(submission, queue_limit=self.queue_limit)
 
 
 def desk_of(request: HTTPConnection) -> Desk:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+
+from blake3 import blake3
 
 from engine.errors import InvalidGraph, UsageError, WorkflowError
 from engine.graph.api_format import write_api
@@ -60,12 +63,22 @@ async def submit(desk: Desk, work: Work, params: Mapping[str, Any]) -> Submitted
             front=bool(params.get("front")),
             labels=dict(params.get("labels") or {}),
             idempotency_key=params.get("idempotency_key"),
+            request=_digest(params),
             extra_data={"extra_pnginfo": pnginfo} if pnginfo else {},
             models=model_files(graph, desk.registry),
             use_cache=params.get("use_cache", True),
             stop_on_failure=bool(params.get("stop_on_failure")),
         )
     )
+
+
+_ASKED: Final = ("workflow", "targets", "priority", "front", "labels", "use_cache", "stop_on_failure")
+
+
+def _digest(params: Mapping[str, Any]) -> str:
+    """Of what was asked for as it came: what is drawn or dated in it differs the next time that it is sent."""
+    text = json.dumps([params.get(name) for name in _ASKED], sort_keys=True)
+    return blake3(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def problems_of(error: WorkflowError) -> list[dict[str, Any]]:

@@ -85,4 +85,10 @@ def test_what_is_removed_is_gone() -> None:
     assert [each.id for each in queue] == ["b"]
     assert "a" not in queue
     assert taken(queue) == ["b"]
-    assert queue.highest is None
+    assert queue.above(-1) == 0
+
+
+def test_how_many_are_more_urgent() -> None:
+    """Of all clients, and none that are equally urgent."""
+    queue = queue_of(job("a", "a"), job("b", "b", priority=1), job("c", "c", priority=2), job("d", "c", priority=2))
+    assert [queue.above(priority) for priority in (-1, 0, 1, 2)] == [4, 3, 2, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,12 +111,12 @@ def test_what_ran_waits_again_after_a_start(store: Store) -> None:
 
 def test_keys_conflicts_and_limits(store: Store) -> None:
     """A key names one job of its client; an id is used once; a client's queue has an end."""
-    keyed = replace(ASKED, idempotency_key="k")
+    keyed = replace(ASKED, idempotency_key="k", request="r")
     assert store.submit(keyed, 1.0).result().is_new
     assert not store.submit(replace(keyed, job="other"), 2.0).result().is_new
     assert store.submit(replace(keyed, job="theirs", client="d"), 2.0).result().is_new
     with pytest.raises(Conflict, match="another request"):
-        store.submit(replace(keyed, job="third", prompt={}), 2.0).result()
+        store.submit(replace(keyed, job="third", request="other"), 2.0).result()
     with pytest.raises(Conflict, match="already"):
         store.submit(ASKED, 2.0).result()
     with pytest.raises(QueueFull):
@@ -158,3 +159,45 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"jobs\.sqlite"):
         Store(path)
     assert path.read_bytes() == before
+
+
+def test_a_node_that_finishes_again_is_no_progress(store: Store) -> None:
+    """What was computed by one lost worker and again by the next does not take back the losses."""
+    done = [(5.0, "node_finished", {"node": "1"})]
+    token: int | None = _begun(store)
+    for losses in (1, 2, 3):
+        assert token is not None
+        store.append("j", token, done).result()
+        assert store.give_back("j", token, "queued", "lost", 6.0, counts=True).result() == losses
+        token = store.lease("j", "cpu", 2, 7.0, 9.0).result()
+    assert token is not None
+    store.append("j", token, [*done, (8.0, "node_finished", {"node": "2"})]).result()
+    assert (found := store.get("j")) is not None
+    assert found.attempts == 0
+
+
+def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    """With the jobs in it."""
+    path = tmp_path / "jobs.sqlite"
+    with closing(Store(path)) as first:
+        first.submit(ASKED, 1.0).result()
+    with closing(sqlite3.connect(path)) as older:
+        older.executescript("DROP TABLE progress; PRAGMA user_version = 1;")
+    with closing(Store(path)) as again:
+        token = again.lease("j", "cpu", 1, 2.0, 9.0).result()
+        assert token is not None
+        assert again.append("j", token, [(5.0, "node_finished", {"node": "1"})]).result()
+
+
+def test_the_store_goes_on_after_an_error_of_the_disk(tmp_path: Path) -> None:
+    """What could not be written says so, nothing of it is there, and what comes later is written."""
+    with closing(Store(tmp_path / "jobs.sqlite")) as store, closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as other:
+        store._writer._connection.execute("PRAGMA busy_timeout = 0")
+        other.execute("BEGIN IMMEDIATE")
+        refused = [store.submit(replace(ASKED, job=name), 1.0) for name in ("a", "b")]
+        for future in refused:
+            with pytest.raises(ResourceError, match="cannot be written"):
+                future.result()
+        other.execute("ROLLBACK")
+        assert store.submit(replace(ASKED, job="a"), 1.0).result().is_new
+        assert [event.seq for chunk in store.events(0) for event in chunk.events] == [1]
