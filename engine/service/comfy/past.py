@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from engine.errors import UsageError
 from engine.jobs.records import ENDED, Job, JobState
 from engine.service.comfy.history import history_entry, job_detail, job_item
-from engine.service.comfy.routing import as_json, both, ids_among, json_body
+from engine.service.comfy.routing import as_json, both, entry_text, ids_among, json_body, json_text, list_text
 from engine.service.desk import Work, work_of
 
 _MOST: Final = 10_000
@@ -51,22 +52,28 @@ async def _history(request: Request) -> Response:
         jobs = await asyncio.to_thread(lambda: work.store.find(newest_first=False, offset=offset, **asked))
     else:
         jobs = (await asyncio.to_thread(lambda: work.store.find(**asked)))[::-1]
-    return as_json(await _entries(work, jobs))
+    return await _entries(work, jobs)
 
 
 async def _one_history(request: Request) -> Response:
     work = work_of(request)
     job = await asyncio.to_thread(work.store.get, request.path_params["job"])
-    return as_json({} if job is None or job.state not in ENDED else await _entries(work, [job]))
+    return await _entries(work, [] if job is None or job.state not in ENDED else [job])
 
 
-async def _entries(work: Work, jobs: Iterable[Job]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for job in jobs:
+async def _entries(work: Work, jobs: Iterable[Job]) -> Response:
+    """By id."""
+    found = {job.id: _entry(work, job) for job in jobs}
+    text = ",".join(f"{json_text(job)}:{entry}" for job, entry in found.items() if entry is not None)
+    return Response(f"{{{text}}}", media_type="application/json")
+
+
+def _entry(work: Work, job: Job) -> str | None:
+    def tell() -> dict[str, Any] | None:
         payload = work.store.payload(job.id)
-        if payload is not None:
-            found[job.id] = history_entry(job, payload, work.hub.messages(job.id))
-    return found
+        return None if payload is None else history_entry(job, payload, work.hub.messages(job.id))
+
+    return entry_text(f"job {job.id}", tell)
 
 
 async def _change_history(request: Request) -> Response:
@@ -95,16 +102,21 @@ async def _jobs(request: Request) -> Response:
     except UsageError as error:
         return as_json({"error": str(error)}, 400)
 
-    def read() -> tuple[list[Any], int]:
+    def read() -> tuple[str, int, int]:
         jobs = work.store.find(
             states=states, hidden=False, order=order, newest_first=newest, limit=limit, offset=offset
         )
-        items = [job_item(job, payload) for job in jobs if (payload := work.store.payload(job.id)) is not None]
-        return items, work.store.count(states=states, hidden=False)
+        items = list_text(entry_text(f"job {job.id}", partial(_item, work, job)) for job in jobs)
+        return items, len(jobs), work.store.count(states=states, hidden=False)
 
-    items, total = await asyncio.to_thread(read)
-    more = offset + len(items) < total
-    return as_json({"jobs": items, "pagination": {"offset": offset, "limit": limit, "total": total, "has_more": more}})
+    items, count, total = await asyncio.to_thread(read)
+    pages = json_text({"offset": offset, "limit": limit, "total": total, "has_more": offset + count < total})
+    return Response(f'{{"jobs":{items},"pagination":{pages}}}', media_type="application/json")
+
+
+def _item(work: Work, job: Job) -> dict[str, Any] | None:
+    payload = work.store.payload(job.id)
+    return None if payload is None else job_item(job, payload)
 
 
 async def _job(request: Request) -> Response:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,11 +15,12 @@ from starlette.routing import BaseRoute
 
 from engine.errors import MezzotintError, UsageError
 from engine.jobs.changes import Conflict, QueueFull
-from engine.jobs.records import Submission
+from engine.jobs.records import Job, Submission
 from engine.service.comfy.history import clean_extra_data, queue_item
 from engine.service.comfy.refusals import NO_PROMPT, Checked, Refusal, check_prompt, model_files
-from engine.service.comfy.routing import as_json, both, ids_among, json_body
-from engine.service.desk import Desk, desk_of, work_of
+from engine.service.comfy.routing import as_json, both, entry_text, ids_among, json_body, list_text
+from engine.service.desk import Desk, Work, desk_of, work_of
+from engine.service.plain import TooDeep
 
 _ID: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,128}")
 
@@ -44,11 +46,16 @@ async def _post(request: Request) -> Response:
     work, desk = work_of(request), desk_of(request)
     try:
         posted = await json_body(request)
+    except TooDeep as error:
+        return as_json(_error("invalid_prompt", str(error)), 400)
     except UsageError as error:  # as ComfyUI answers, and its clients expect
         return PlainTextResponse(f"500 Internal Server Error\n\n{error}", 500)
     if not isinstance(posted, dict) or "prompt" not in posted:
         return as_json({"error": NO_PROMPT, "node_errors": {}}, 400)
-    posted = await work.packs.on_prompt(posted)
+    try:
+        posted = await work.packs.on_prompt(posted)
+    except TooDeep as error:
+        return as_json(_error("invalid_prompt", str(error)), 400)
     too_large = _too_large(posted["prompt"], desk)
     if too_large is not None:
         return too_large
@@ -123,18 +130,19 @@ def _number(given: Any) -> float | None:
 async def _queue(request: Request) -> Response:
     work = work_of(request)
 
-    def items() -> tuple[list[Any], list[Any]]:
-        both_kinds: tuple[list[Any], list[Any]] = ([], [])
-        for jobs, found in zip((running, pending), both_kinds, strict=True):
-            for job in jobs:
-                payload = work.store.payload(job.id)
-                if payload is not None:
-                    found.append(queue_item(job, payload))
-        return both_kinds
-
     running, pending = work.dispatcher.running(), list(work.dispatcher.queue)
-    told = await asyncio.to_thread(items)
-    return as_json({"queue_running": told[0], "queue_pending": told[1]})
+    told = [await asyncio.to_thread(_queue_text, work, jobs) for jobs in (running, pending)]
+    return Response(f'{{"queue_running":{told[0]},"queue_pending":{told[1]}}}', media_type="application/json")
+
+
+def _queue_text(work: Work, jobs: Iterable[Job]) -> str:
+    """Reads the store: for a thread."""
+    return list_text(entry_text(f"job {job.id}", partial(_queue_item, work, job)) for job in jobs)
+
+
+def _queue_item(work: Work, job: Job) -> list[Any] | None:
+    payload = work.store.payload(job.id)
+    return None if payload is None else queue_item(job, payload)
 
 
 async def _change_queue(request: Request) -> Response:
