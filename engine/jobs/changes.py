@@ -172,7 +172,8 @@ def conditions(
     until: float | None,
     hidden: bool,
 ) -> tuple[str, list[Any]]:
-    """A WHERE clause and its values."""
+    """A WHERE clause and its values. Not ``hidden``: without jobs that were taken out of ComfyUI's history, or out of the queue before they
+    had begun."""
     parts: list[str] = []
     values: list[Any] = []
     wanted = list(states)
@@ -187,5 +188,5 @@ def conditions(
             parts.append(condition)
             values.append(bound)
     if not hidden:
-        parts.append("hidden = 0")
+        parts.append("hidden = 0 AND NOT (state = 'cancelled' AND started IS NULL)")
     return (f"WHERE {' AND '.join(parts)}" if parts else ""), values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine.errors import UsageError
 from engine.jobs.records import ENDED, Job, JobState
-from engine.service.comfy.history import history_entry, job_detail, job_item
+from engine.service.comfy.history import Messages, history_entry, is_shown, job_detail, job_item
 from engine.service.comfy.routing import as_json, both, entry_text, ids_among, json_body, json_text, list_text
 from engine.service.desk import Work, work_of
 
@@ -58,22 +58,28 @@ async def _history(request: Request) -> Response:
 async def _one_history(request: Request) -> Response:
     work = work_of(request)
     job = await asyncio.to_thread(work.store.get, request.path_params["job"])
-    return await _entries(work, [] if job is None or job.state not in ENDED else [job])
+    is_told = job is not None and job.state in ENDED and is_shown(job)
+    return await _entries(work, [job] if job is not None and is_told else [])
 
 
-async def _entries(work: Work, jobs: Iterable[Job]) -> Response:
+async def _entries(work: Work, jobs: Sequence[Job]) -> Response:
     """By id."""
-    found = {job.id: _entry(work, job) for job in jobs}
-    text = ",".join(f"{json_text(job)}:{entry}" for job, entry in found.items() if entry is not None)
-    return Response(f"{{{text}}}", media_type="application/json")
+    at_hand = {job.id: work.hub.at_hand(job.id) for job in jobs}
+
+    def read() -> str:
+        found = {job.id: entry_text(f"job {job.id}", partial(_entry, work, job, at_hand[job.id])) for job in jobs}
+        return ",".join(f"{json_text(job)}:{entry}" for job, entry in found.items() if entry is not None)
+
+    return Response(f"{{{await asyncio.to_thread(read)}}}", media_type="application/json")
 
 
-def _entry(work: Work, job: Job) -> str | None:
-    def tell() -> dict[str, Any] | None:
-        payload = work.store.payload(job.id)
-        return None if payload is None else history_entry(job, payload, work.hub.messages(job.id))
+def _entry(work: Work, job: Job, at_hand: Messages | None) -> dict[str, Any] | None:
+    payload = work.store.payload(job.id)
+    return None if payload is None else history_entry(job, payload, _messages(work, job, at_hand))
 
-    return entry_text(f"job {job.id}", tell)
+
+def _messages(work: Work, job: Job, at_hand: Messages | None) -> Messages:
+    return work.hub.recalled(job.id) if at_hand is None else at_hand
 
 
 async def _change_history(request: Request) -> Response:
@@ -120,12 +126,17 @@ def _item(work: Work, job: Job) -> dict[str, Any] | None:
 
 
 async def _job(request: Request) -> Response:
-    work = work_of(request)
-    job = await asyncio.to_thread(work.store.get, request.path_params["job"])
-    payload = work.store.payload(job.id) if job is not None else None
-    if job is None or payload is None:
-        return as_json({"error": "Job not found"}, 404)
-    return as_json(job_detail(job, payload, work.hub.messages(job.id)))
+    work, id_ = work_of(request), request.path_params["job"]
+    at_hand = work.hub.at_hand(id_)
+
+    def read() -> str | None:
+        job, payload = work.store.get(id_), work.store.payload(id_)
+        if job is None or payload is None or not is_shown(job):
+            return None
+        return json_text(job_detail(job, payload, _messages(work, job, at_hand)))
+
+    found = await asyncio.to_thread(read)
+    return as_json({"error": "Job not found"}, 404) if found is None else Response(found, media_type="application/json")
 
 
 async def _cancel_job(request: Request) -> Response:
