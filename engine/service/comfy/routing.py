@@ -29,6 +29,16 @@ def both(path: str, handler: Handler, methods: Sequence[str] = ("GET",)) -> list
     return [Route(prefix + path, handler, methods=list(methods)) for prefix in ("", "/api")]
 
 
+def is_part_of_another_site(request: Request) -> bool:
+    """Whether a browser loads this for a page of another site, as a picture of it say, and not because somebody goes there.
+
+    Such a page cannot read the answer, but it can ask for a great many. Where there is an Origin, the guard has judged that.
+    """
+    told = request.headers
+    is_foreign = told.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    return is_foreign and "origin" not in told and told.get("sec-fetch-mode") != "navigate"
+
+
 def as_json(value: Any, status: int = 200) -> Response:
     """JSON that every browser reads: never NaN or Infinity, which become null."""
     return Response(json_text(value), status, media_type="application/json")
