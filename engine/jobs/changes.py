@@ -50,13 +50,23 @@ def request_text(submission: Submission) -> str:
     return blake3(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+_CLIENTS: Final = 10
+"""How many times over the queue of one client may be filled by all of them: any number of names costs a client nothing."""
+
+
 def check_free(db: sqlite3.Connection, submission: Submission, queue_limit: int | None) -> None:
+    """Raises ``Conflict``, or ``QueueFull`` where as many jobs wait, paused ones among them, as may."""
     if db.execute("SELECT 1 FROM jobs WHERE id = ?", (submission.job,)).fetchone():
         raise Conflict(f"there is a job {submission.job!r} already; leave the id out to be given one")
     if queue_limit is None:
         return
-    query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND client = ?"
-    (waiting,) = db.execute(query, (submission.client,)).fetchone()
+    query = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'paused')"
+    (waiting,) = db.execute(query).fetchone()  # of an index alone, unlike what is asked of a client
+    if waiting < queue_limit:
+        return
+    if waiting >= _CLIENTS * queue_limit:
+        raise QueueFull(f"{waiting} jobs are waiting, which is as many as may; come back when some have run")
+    (waiting,) = db.execute(f"{query} AND client = ?", (submission.client,)).fetchone()
     if waiting >= queue_limit:
         raise QueueFull(
             f"{waiting} jobs of this client are waiting, which is as many as may; come back when some have run"

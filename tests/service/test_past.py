@@ -90,3 +90,22 @@ async def test_a_broken_disk_is_no_empty_history(jobs: Jobs, monkeypatch: pytest
     monkeypatch.setattr(type(jobs.work.store), "payload", lambda self, job: fails(job))
     for path in ("/history", "/api/jobs", "/api/jobs/a"):
         assert (await jobs.client.get(path)).status_code == 500
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ["a", "b", "c"]),
+        ("?max_items=-1", ["a", "b", "c"]),
+        ("?max_items=-1&offset=-1", ["a", "b", "c"]),
+        ("?max_items=2&offset=-1", ["b", "c"]),
+        ("?offset=-5", ["a", "b", "c"]),
+        ("?max_items=1&offset=1", ["b"]),
+        ("?max_items=-1&offset=1", ["b", "c"]),
+    ],
+)
+async def test_a_negative_number_is_none(jobs: Jobs, query: str, ids: list[str]) -> None:
+    """Clients say that they want all, and from no place on, by numbers below zero."""
+    for name in ("a", "b", "c"):
+        await jobs.run(name)
+    assert list(await jobs.history(query)) == ids

@@ -43,8 +43,8 @@ def routes() -> list[BaseRoute]:
 async def _history(request: Request) -> Response:
     work = work_of(request)
     try:
-        most = _whole(request, "max_items", _MOST)
-        offset = _whole(request, "offset", -1)
+        most = _whole(request, "max_items", _MOST, ignores_negative=True)
+        offset = _whole(request, "offset", -1, ignores_negative=True)
     except UsageError as error:
         return as_json({"error": str(error)}, 400)
     asked: dict[str, Any] = {"states": ENDED, "hidden": False, "order": "finished", "limit": min(most, _MOST)}
@@ -163,15 +163,18 @@ def _states(text: str | None) -> list[JobState]:
     return [state for name in names for state in _STATES[name]]
 
 
-def _whole(request: Request, name: str, default: int) -> int:
+def _whole(request: Request, name: str, default: int, *, ignores_negative: bool = False) -> int:
+    """A number of the query; a negative one is refused, or counts as not given, which is how ComfyUI's clients say so of the history."""
     text = request.query_params.get(name)
     if text is None:
         return default
     try:
-        number = int(text)
+        number: int | None = int(text)
     except ValueError:
-        number = -1
-    if not 0 <= number < 2**31:
+        number = None
+    if number is not None and number < 0 and ignores_negative:
+        return default
+    if number is None or not 0 <= number < 2**31:
         raise UsageError(f"expected {name} to be a whole number from 0, found {text[:40]!r}")
     return number
 

@@ -25,6 +25,10 @@ from engine.service.plain import TooDeep
 _ID: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,128}")
 
 
+class UnfitId(UsageError):
+    """An id that no job can have."""
+
+
 def routes() -> list[BaseRoute]:
     return [
         *both("/prompt", _remaining),
@@ -50,12 +54,14 @@ async def _post(request: Request) -> Response:
         return as_json(_error("invalid_prompt", str(error)), 400)
     except UsageError as error:  # as ComfyUI answers, and its clients expect
         return PlainTextResponse(f"500 Internal Server Error\n\n{error}", 500)
-    if not isinstance(posted, dict) or "prompt" not in posted:
+    if not _has_prompt(posted):  # packs' handlers take it that there is one
         return as_json({"error": NO_PROMPT, "node_errors": {}}, 400)
     try:
         posted = await work.packs.on_prompt(posted)
     except TooDeep as error:
         return as_json(_error("invalid_prompt", str(error)), 400)
+    if not _has_prompt(posted):
+        return as_json({"error": NO_PROMPT, "node_errors": {}}, 400)
     too_large = _too_large(posted["prompt"], desk)
     if too_large is not None:
         return too_large
@@ -67,13 +73,19 @@ async def _post(request: Request) -> Response:
     try:
         submission = _submission(posted, checked, desk)
         submitted = await work.submit(submission)
-    except (Conflict, UsageError) as error:
+    except (Conflict, UnfitId) as error:
         return as_json(_error("invalid_prompt_id", str(error)), 400)
+    except UsageError as error:
+        return as_json(_error("invalid_prompt", str(error)), 400)
     except QueueFull as error:
         return as_json(_error("queue_full", str(error)), 429)
     job = submitted.job
     number = int(job.number) if job.number.is_integer() else job.number
     return as_json({"prompt_id": job.id, "number": number, "node_errors": checked.node_errors})
+
+
+def _has_prompt(posted: Any) -> bool:
+    return isinstance(posted, dict) and posted.get("prompt") is not None
 
 
 def _too_large(prompt: Any, desk: Desk) -> Response | None:
@@ -111,7 +123,7 @@ def _job_id(given: Any) -> str:
     if given is None:
         return str(uuid.uuid4())
     if not _ID.fullmatch(str(given)):
-        raise UsageError("prompt_id must be Unicode text of at most 128 characters, without control characters")
+        raise UnfitId("prompt_id must be Unicode text of at most 128 characters, without control characters")
     return str(given)
 
 
@@ -164,7 +176,7 @@ async def _interrupt(request: Request) -> Response:
     body = await _object(request)
     wanted = (body or {}).get("prompt_id")
     for job in work.dispatcher.running():
-        if wanted in (None, job.id):
+        if not wanted or wanted == job.id:
             await work.dispatcher.cancel(job.id)
     return Response()
 
