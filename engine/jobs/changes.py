@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from engine.errors import MezzotintError
 from engine.jobs.records import Chunk, Job, JobState, OutputRecord, StoredEvent, Submission
@@ -39,13 +39,23 @@ def known(db: sqlite3.Connection, submission: Submission) -> Job | None:
     return read_job(db, row[0])
 
 
+_CLIENTS: Final = 10
+"""How many times over the queue of one client may be filled by all of them: any number of names costs a client nothing."""
+
+
 def check_free(db: sqlite3.Connection, submission: Submission, queue_limit: int | None) -> None:
+    """Raises ``Conflict``, or ``QueueFull`` where as many jobs wait, paused ones among them, as may."""
     if db.execute("SELECT 1 FROM jobs WHERE id = ?", (submission.job,)).fetchone():
         raise Conflict(f"there is a job {submission.job!r} already; leave the id out to be given one")
     if queue_limit is None:
         return
-    query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND client = ?"
-    (waiting,) = db.execute(query, (submission.client,)).fetchone()
+    query = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'paused')"
+    (waiting,) = db.execute(query).fetchone()  # of an index alone, unlike what is asked of a client
+    if waiting < queue_limit:
+        return
+    if waiting >= _CLIENTS * queue_limit:
+        raise QueueFull(f"{waiting} jobs are waiting, which is as many as may; come back when some have run")
+    (waiting,) = db.execute(f"{query} AND client = ?", (submission.client,)).fetchone()
     if waiting >= queue_limit:
         raise QueueFull(
             f"{waiting} jobs of this client are waiting, which is as many as may; come back when some have run"
@@ -168,7 +178,8 @@ def conditions(
     until: float | None,
     hidden: bool,
 ) -> tuple[str, list[Any]]:
-    """A WHERE clause and its values."""
+    """A WHERE clause and its values. Not ``hidden``: without jobs that were taken out of ComfyUI's history, or out of the queue before they
+    had begun."""
     parts: list[str] = []
     values: list[Any] = []
     wanted = list(states)
@@ -183,5 +194,5 @@ def conditions(
             parts.append(condition)
             values.append(bound)
     if not hidden:
-        parts.append("hidden = 0")
+        parts.append("hidden = 0 AND NOT (state = 'cancelled' AND started IS NULL)")
     return (f"WHERE {' AND '.join(parts)}" if parts else ""), values

@@ -69,6 +69,8 @@ class Job:
     in_order: bool = False
     last_event: int = 0
     """The number of the last thing that happened in it."""
+    hidden: bool = False
+    """Whether a client took it out of ComfyUI's history."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from engine.jobs.records import Chunk, Job, Payload, StoredEvent, Submission
 
 JOB_COLUMNS: Final = (
     "id, state, client, priority, number, labels, created, started, finished, attempts, "
-    "outputs, errors, models, in_order, last_event"
+    "outputs, errors, models, in_order, last_event, hidden"
 )
 
 
@@ -35,6 +35,7 @@ def job_of(row: Sequence[Any]) -> Job:
         models=tuple(json.loads(row[12])),
         in_order=bool(row[13]),
         last_event=row[14],
+        hidden=bool(row[15]),
     )
 
 

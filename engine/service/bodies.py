@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from engine.errors import UsageError
 from engine.service.comfy.routing import as_json, json_text
+from engine.service.plain import is_too_deep
 
 
 class BodyTooLarge(UsageError):
@@ -35,7 +36,13 @@ class Unfit(BaseModel):
 async def unfit(request: Request, error: Exception) -> Response:
     """The answer to a request that is not as described: 422."""
     assert isinstance(error, RequestValidationError)
-    return AsciiJSON({"detail": jsonable_encoder(error.errors())}, 422)
+    found = [_without_depths(dict(entry)) for entry in error.errors()]
+    return AsciiJSON({"detail": jsonable_encoder(found)}, 422)
+
+
+def _without_depths(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is wrong, without the value where that could not be told back."""
+    return {name: value for name, value in entry.items() if not is_too_deep(value)}
 
 
 def bounded(request: Request, most: int) -> Request:

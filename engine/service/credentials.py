@@ -21,6 +21,7 @@ from engine.run.atomic import TEMPORARY, remove, take_name
 from engine.service.settings import ServiceSettings
 
 COOKIE: Final = "mezzotint_session"
+TOKEN_HEADER: Final = b"x-mezzotint-token"
 SHORTEST_TOKEN: Final = 16
 
 _COOKIE: Final = re.compile(r"v1\.([0-9a-f]{32})\.([0-9a-f]{64})", re.ASCII)
@@ -131,7 +132,7 @@ class Credentials:
             if name == b"authorization":
                 scheme, _, rest = value.strip().partition(b" ")
                 tokens += [rest.strip()] if scheme.lower() == b"bearer" else []
-            elif name == b"x-mezzotint-token":
+            elif name == TOKEN_HEADER:
                 tokens.append(value.strip())
             elif name == b"cookie":
                 pairs = (pair.strip().partition("=") for pair in value.decode("latin-1").split(";"))

@@ -24,6 +24,7 @@ from engine.jobs.records import Job, OutputRecord, Submission
 from engine.jobs.store import Submitted
 from engine.service.comfy.refusals import model_files
 from engine.service.desk import Desk, Work
+from engine.service.plain import storable
 
 MOST: Final = 1_000
 """Items of one page of a list."""
@@ -32,9 +33,9 @@ MOST: Final = 1_000
 def prepared(desk: Desk, workflow: Any, targets: list[str] | None) -> tuple[Graph, Workflow, tuple[NodeId, ...]]:
     """A workflow in any format as what is to run: an editor's texts drawn, literals coerced; and the nodes it is for.
 
-    Raises ``WorkflowError``, with all problems where the graph is wrong.
+    NaN and infinities count as null. Raises ``WorkflowError``, with all problems where the graph is wrong, and ``UsageError``.
     """
-    read = read_data(workflow, desk.registry)
+    read = read_data(storable(workflow), desk.registry)
     if len(read.graph) > desk.settings.limits.nodes:
         raise UsageError(f"expected at most {desk.settings.limits.nodes} nodes, found {len(read.graph)}")
     graph = read.graph

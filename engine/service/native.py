@@ -154,7 +154,7 @@ async def submit_job(
     With an ``Idempotency-Key`` that was used before, the answer is the job of that time.
     """
     try:
-        submitted = await intake.submit(desk, work, {**body.model_dump(), "idempotency_key": idempotency_key})
+        submitted = await intake.submit(desk, work, {**dict(body), "idempotency_key": idempotency_key})
     except WorkflowError as error:
         return AsciiJSON({"problems": intake.problems_of(error)}, 422)
     except Conflict as error:

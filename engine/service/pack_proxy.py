@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import MezzotintError
 from engine.jobs.web_address import SECRET_HEADER, WebAddress
+from engine.service.credentials import TOKEN_HEADER
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -24,7 +25,7 @@ _HOP: Final = frozenset(
 )  # fmt: skip
 """Of one connection, not of the message (RFC 9110, 7.6.1)."""
 
-_FOR_US: Final = frozenset((b"cookie", b"authorization", b"expect", SECRET_HEADER.lower().encode()))
+_FOR_US: Final = frozenset((b"cookie", b"authorization", TOKEN_HEADER, b"expect", SECRET_HEADER.lower().encode()))
 """Credentials, and what the server has seen to already."""
 
 _NOT_A_PACKS: Final = frozenset(

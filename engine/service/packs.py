@@ -21,6 +21,7 @@ from engine.packs.sources import PackSource, find_packs, installed_packs
 from engine.packs.spec_cache import CachedPacks, SpecCache
 from engine.places import Places
 from engine.registry import Registry
+from engine.service.plain import storable
 from engine.spec import NodeSpec
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,11 @@ class Packs:
         self.web_directories |= {pack.name: Path(pack.web_directory) for pack in loaded.packs if pack.web_directory}
 
     async def on_prompt(self, posted: Mapping[str, Any]) -> dict[str, Any]:
-        """A posted workflow after the packs' handlers, if there are any."""
+        """A posted workflow after the packs' handlers, if there are any. Raises ``TooDeep`` for what they made of it."""
         if self.loaded is None or not self.loaded.prompt_handlers:
             return dict(posted)
-        return await asyncio.to_thread(self.workers[0].on_prompt, posted)
+        changed: dict[str, Any] = storable(await asyncio.to_thread(self.workers[0].on_prompt, posted))
+        return changed
 
     def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """Have the workers give memory back, after what they are at; nobody waits for it."""

@@ -1,15 +1,21 @@
-"""Pictures that come from outside: read with a bound on their size, one at a time."""
+"""Pictures that come from outside: read with a bound on their size, and worked at one at a time.
+
+A picture may take a gigabyte when it is decoded, and as much again on its way into another format. So whoever does more than read one holds
+``ONE_AT_A_TIME`` from the first byte to the last; what a client has drawn goes through ``drawn``, where it waits without a thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
-from typing import IO, Final
+from threading import RLock
+from typing import IO, Final, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -18,8 +24,17 @@ from engine.errors import InputError
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What Pillow calls the formats that are read. No other reader of Pillow is ever let loose on a client's bytes."""
 
-_ONE_AT_A_TIME: Final = Lock()
-# Pillow's limit and Python's filters of warnings belong to the process; besides, a picture may take a gigabyte when it is decoded
+ONE_AT_A_TIME: Final = RLock()
+"""Held where there is a decoded picture. Besides, Pillow's limit and Python's filters of warnings belong to the process."""
+
+_DRAWING: Final = ThreadPoolExecutor(1, thread_name_prefix="mezzotint-pictures")
+
+Result = TypeVar("Result")
+
+
+async def drawn(draw: Callable[[], Result]) -> Result:
+    """What ``draw`` makes of pictures, on the one thread that does so, after whatever waits there already."""
+    return await asyncio.get_running_loop().run_in_executor(_DRAWING, draw)
 
 
 def read_picture(source: bytes | Path, pixels: int) -> Image.Image:
@@ -28,7 +43,7 @@ def read_picture(source: bytes | Path, pixels: int) -> Image.Image:
     The size is what the header says, and Pillow is told to refuse it before it decodes anything.
     """
     stream: IO[bytes] | Path = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _ONE_AT_A_TIME, _limited_to(pixels):
+    with ONE_AT_A_TIME, _limited_to(pixels):
         try:
             with Image.open(stream, formats=_known_formats()) as picture:
                 picture.load()

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from email.utils import parsedate
 from pathlib import Path, PurePosixPath
 from typing import Final
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -150,6 +151,12 @@ def regular_file(path: Path) -> os.stat_result | None:
     except (OSError, ValueError):
         return None
     return found if stat.S_ISREG(found.st_mode) else None
+
+
+def disposition(kind: str, name: str) -> str:
+    """A Content-Disposition, as ``FileResponse`` writes it: other alphabets and quotes as RFC 6266 says."""
+    quoted = quote(name)
+    return f'{kind}; filename="{name}"' if quoted == name else f"{kind}; filename*=utf-8''{quoted}"
 
 
 def stored_file(request: Request, path: Path, found: os.stat_result, media_type: str | None = None) -> Response:

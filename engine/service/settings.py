@@ -23,7 +23,7 @@ class ServiceLimits:
     nodes: int = 100_000
     """Of a workflow."""
     queue: int = 20_000
-    """Jobs of one client that wait."""
+    """Jobs of one client that wait; ten times as many may of all clients together."""
     sockets: int = 2_000
     """Websockets open at once."""
 

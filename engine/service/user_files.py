@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from engine.errors import MissingFile, PathOutsideRoots, ResourceError, UsageError
 from engine.run.atomic import remove, replace_file, take_name, write_temporary
+from engine.service.plain import is_too_deep
 from engine.service.served import inside, regular_file, safe_name
 
 SETTINGS_FILE: Final = "comfy.settings.json"
@@ -57,7 +58,7 @@ class UserFiles:
         except (ValueError, RecursionError):
             content = None
         if isinstance(content, dict):
-            return content
+            return _tellable(content, path)
         aside = path.with_name(f"comfy.settings.broken-{time.time_ns()}.json")
         os.replace(path, aside)
         _log.error(
@@ -131,6 +132,14 @@ class UserFiles:
         if regular_file(path) is None:
             raise MissingFile(f"expected a file {path.name!r} among the user's files, found none")
         return path
+
+
+def _tellable(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Those that can be told; of the others the log says so."""
+    odd = [name for name, value in settings.items() if is_too_deep(value)]
+    if odd:
+        _log.error("%s of %s are nested too deeply to be told, and are left out", ", ".join(odd)[:200], path)
+    return {name: value for name, value in settings.items() if name not in odd}
 
 
 def info(path: Path, name: str) -> dict[str, Any]:

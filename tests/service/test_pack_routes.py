@@ -216,7 +216,8 @@ def test_an_answer_says_nothing_of_the_site(client: httpx.Client) -> None:
 
 def test_headers_are_chosen_whatever_their_case() -> None:
     """Names are compared without regard to case, and values are left as they are."""
-    assert request_headers([(b"COOKIE", b"a"), (b"X-A", b"\xe9"), (b"Te", b"x")]) == [("X-A", "é")]
+    sent = [(b"COOKIE", b"a"), (b"X-A", b"\xe9"), (b"Te", b"x"), (b"X-Mezzotint-Token", b"t"), (b"Authorization", b"t")]
+    assert request_headers(sent) == [("X-A", "é")]
     told = response_headers(
         [(b"Set-Cookie", b"a"), (b"ACCESS-CONTROL-MAX-AGE", b"1"), (b"X-Content-Type-Options", b"")]
     )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from engine.files import LocalFiles
 from engine.graph.graph import Link, NodeId
-from engine.service.comfy.refusals import DEEPEST, NO_PROMPT, Checked, check_prompt, model_files
+from engine.service.comfy.refusals import NO_PROMPT, Checked, check_prompt, model_files
 from engine.service.comfy.routing import as_json
+from engine.service.plain import DEEPEST
 from tests.service.prompting import REGISTRY, accepted, image, refused, save, split_hints
 
 # the whole prompt

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 from PIL import Image
 
 from engine.graph.safetensors_header import with_safetensors_metadata
+from engine.service.comfy import models, uploads, view
 from engine.service.desk import Desk
 from tests.service.files_app import asking, make_desk, opened, picture
 
@@ -199,6 +204,84 @@ async def test_a_preview_is_drawn_anew(files_client: httpx.AsyncClient, output: 
     assert (await drawn(preview="jpeg;80"))[:2] == ("JPEG", "image/jpeg")
     assert (await drawn(preview="jpeg;80", channel="rgba"))[0] == "WEBP"
     assert (await drawn(preview="bmp;nonsense"))[0] == "WEBP"
+
+
+async def test_a_preview_has_the_name_of_its_file(files_client: httpx.AsyncClient, output: Path) -> None:
+    """Who saves it is offered a name, in any alphabet."""
+    for name, expected in (("a.png", 'inline; filename="a.png"'), ("é.png", "inline; filename*=utf-8''%C3%A9.png")):
+        (output / name).write_bytes(picture())
+        for query in ({"preview": "webp"}, {"channel": "rgb"}):
+            answer = await files_client.get("/view", params={"filename": name, **query})
+            assert answer.headers["content-disposition"] == expected
+
+
+async def test_one_picture_is_drawn_at_a_time(
+    files_client: httpx.AsyncClient, files_desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Previews, covers, masks and uploads: the next one is not decoded before the one before has been encoded."""
+    (files_desk.places.output / "a.png").write_bytes(picture())
+    (files_desk.places.models[0] / "checkpoints" / "m.png").write_bytes(picture())
+    at_work: list[int] = []
+    most = 0
+
+    def slowly(call: Any) -> Any:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            nonlocal most
+            thread = threading.get_ident()
+            at_work.append(thread)
+            most = max(most, len(set(at_work)))
+            time.sleep(0.01)
+            try:
+                return call(*args, **options)
+            finally:
+                time.sleep(0.01)
+                at_work.remove(thread)
+
+        return wrapped
+
+    for module in (view, models, uploads):
+        monkeypatch.setattr(module, "eight_bits", slowly(module.eight_bits))
+        monkeypatch.setattr(module, "encoded", slowly(module.encoded))
+    original = {"original_ref": json.dumps({"filename": "a.png", "type": "output"})}
+    asked = [files_client.get("/view?filename=a.png&preview=webp") for _ in range(3)]
+    asked += [files_client.get("/view?filename=a.png&channel=a") for _ in range(3)]
+    asked += [files_client.get("/experiment/models/preview/checkpoints/0/m.safetensors") for _ in range(3)]
+    asked += [
+        files_client.post("/upload/mask", data=original, files={"image": (f"{number}.png", picture("RGBA"))})
+        for number in range(3)
+    ]
+    assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * len(asked)
+    assert most == 1
+
+
+STRANGERS = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (STRANGERS, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({**STRANGERS, "Sec-Fetch-Mode": "navigate"}, 200),
+        ({**STRANGERS, "Sec-Fetch-Mode": "cors", "Origin": "http://allowed.example"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "no-cors"}, 200),
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({}, 200),
+    ],
+)
+async def test_nothing_is_drawn_for_pages_of_other_sites(
+    files_client: httpx.AsyncClient, files_desk: Desk, headers: dict[str, str], status: int
+) -> None:
+    """A stranger's page cannot have the service decode pictures by naming them as its own; whoever goes there, or is allowed, can."""
+    (files_desk.places.output / "a.png").write_bytes(picture())
+    (files_desk.places.models[0] / "checkpoints" / "m.png").write_bytes(picture())
+    for path in (
+        "/view?filename=a.png&preview=webp",
+        "/view?filename=a.png&channel=rgb",
+        "/experiment/models/preview/checkpoints/0/m.safetensors",
+    ):
+        assert (await files_client.get(path, headers=headers)).status_code == status, path
 
 
 async def test_a_preview_is_turned_as_the_picture_says(files_client: httpx.AsyncClient, output: Path) -> None:

@@ -31,6 +31,11 @@ Messages = Sequence[Sequence[Any]]
 """``[event, data]`` each, as ``Narrator.history_messages`` gives them."""
 
 
+def is_shown(job: Job) -> bool:
+    """Whether ComfyUI's clients are told of a job: not of one that they took out of the history, or out of the queue before it began."""
+    return not job.hidden and (job.state != "cancelled" or job.started is not None)
+
+
 def clean_extra_data(extra: Mapping[str, Any]) -> dict[str, Any]:
     """``extra_data`` without secrets."""
     return {name: value for name, value in extra.items() if name not in _KEYS}

@@ -117,13 +117,14 @@ class Hub:
 
     # jobs
 
-    def messages(self, job: str) -> list[Any]:
-        """What the history says happened to a job."""
+    def at_hand(self, job: str) -> list[Any] | None:
+        """What the history says happened to a job; None where the store has to be asked: ``recalled``."""
         narrator = self._narrators.get(job)
-        if narrator is not None:
-            return narrator.history_messages()
-        known = self._ended.get(job)
-        return self._recall(job).history_messages() if known is None else known
+        return self._ended.get(job) if narrator is None else narrator.history_messages()
+
+    def recalled(self, job: str) -> list[Any]:
+        """The same, of what is stored. It reads, and so is for a thread."""
+        return self._recall(job).history_messages()
 
     def show(self, preview: JobPreview) -> None:
         narrator = self._narrators.get(preview.job)

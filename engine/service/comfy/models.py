@@ -16,10 +16,10 @@ from starlette.routing import BaseRoute
 
 from engine.errors import InputError, MezzotintError
 from engine.model_folders import ModelFolders
-from engine.service.comfy.routing import as_json, both
+from engine.service.comfy.routing import as_json, both, is_part_of_another_site
 from engine.service.comfy.view import model_metadata
 from engine.service.desk import desk_of
-from engine.service.pictures import eight_bits, encoded, read_picture
+from engine.service.pictures import ONE_AT_A_TIME, drawn, eight_bits, encoded, read_picture
 from engine.service.served import inside, regular_file, safe_name
 
 _NO_MODELS: Final = frozenset({"configs", "custom_nodes"})
@@ -90,6 +90,8 @@ def _described(models: ModelFolders, key: str) -> Iterator[dict[str, Any]]:
 
 
 async def _cover(request: Request) -> Response:
+    if is_part_of_another_site(request):
+        return Response(status_code=403)
     desk, asked = desk_of(request), request.path_params
     pixels = desk.settings.limits.pixels
 
@@ -100,7 +102,7 @@ async def _cover(request: Request) -> Response:
         return cover(desk.files.models, asked["folder"], int(index), asked["file"], pixels)
 
     try:
-        data = await run_in_threadpool(read)
+        data = await drawn(read)
     except (MezzotintError, OSError):
         data = None
     return Response(status_code=404) if data is None else Response(data, media_type="image/webp")
@@ -127,9 +129,10 @@ def cover(models: ModelFolders, key: str, index: int, file: str, pixels: int) ->
 
 
 def _as_cover(source: bytes | Path, pixels: int) -> bytes:
-    picture = eight_bits(read_picture(source, pixels))
-    picture.thumbnail((_COVER_SIDE, _COVER_SIDE))
-    return encoded(picture, "WEBP", quality=90)
+    with ONE_AT_A_TIME:
+        picture = eight_bits(read_picture(source, pixels))
+        picture.thumbnail((_COVER_SIDE, _COVER_SIDE))
+        return encoded(picture, "WEBP", quality=90)
 
 
 def _carried(metadata: dict[str, str]) -> bytes | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -12,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from engine.errors import UsageError
 from engine.jobs.records import ENDED, Job, JobState
-from engine.service.comfy.history import history_entry, job_detail, job_item
-from engine.service.comfy.routing import as_json, both, ids_among, json_body
+from engine.service.comfy.history import Messages, history_entry, is_shown, job_detail, job_item
+from engine.service.comfy.routing import as_json, both, entry_text, ids_among, json_body, json_text, list_text
 from engine.service.desk import Work, work_of
 
 _MOST: Final = 10_000
@@ -42,8 +43,8 @@ def routes() -> list[BaseRoute]:
 async def _history(request: Request) -> Response:
     work = work_of(request)
     try:
-        most = _whole(request, "max_items", _MOST)
-        offset = _whole(request, "offset", -1)
+        most = _whole(request, "max_items", _MOST, ignores_negative=True)
+        offset = _whole(request, "offset", -1, ignores_negative=True)
     except UsageError as error:
         return as_json({"error": str(error)}, 400)
     asked: dict[str, Any] = {"states": ENDED, "hidden": False, "order": "finished", "limit": min(most, _MOST)}
@@ -51,22 +52,34 @@ async def _history(request: Request) -> Response:
         jobs = await asyncio.to_thread(lambda: work.store.find(newest_first=False, offset=offset, **asked))
     else:
         jobs = (await asyncio.to_thread(lambda: work.store.find(**asked)))[::-1]
-    return as_json(await _entries(work, jobs))
+    return await _entries(work, jobs)
 
 
 async def _one_history(request: Request) -> Response:
     work = work_of(request)
     job = await asyncio.to_thread(work.store.get, request.path_params["job"])
-    return as_json({} if job is None or job.state not in ENDED else await _entries(work, [job]))
+    is_told = job is not None and job.state in ENDED and is_shown(job)
+    return await _entries(work, [job] if job is not None and is_told else [])
 
 
-async def _entries(work: Work, jobs: Iterable[Job]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for job in jobs:
-        payload = work.store.payload(job.id)
-        if payload is not None:
-            found[job.id] = history_entry(job, payload, work.hub.messages(job.id))
-    return found
+async def _entries(work: Work, jobs: Sequence[Job]) -> Response:
+    """By id."""
+    at_hand = {job.id: work.hub.at_hand(job.id) for job in jobs}
+
+    def read() -> str:
+        found = {job.id: entry_text(f"job {job.id}", partial(_entry, work, job, at_hand[job.id])) for job in jobs}
+        return ",".join(f"{json_text(job)}:{entry}" for job, entry in found.items() if entry is not None)
+
+    return Response(f"{{{await asyncio.to_thread(read)}}}", media_type="application/json")
+
+
+def _entry(work: Work, job: Job, at_hand: Messages | None) -> dict[str, Any] | None:
+    payload = work.store.payload(job.id)
+    return None if payload is None else history_entry(job, payload, _messages(work, job, at_hand))
+
+
+def _messages(work: Work, job: Job, at_hand: Messages | None) -> Messages:
+    return work.hub.recalled(job.id) if at_hand is None else at_hand
 
 
 async def _change_history(request: Request) -> Response:
@@ -95,25 +108,35 @@ async def _jobs(request: Request) -> Response:
     except UsageError as error:
         return as_json({"error": str(error)}, 400)
 
-    def read() -> tuple[list[Any], int]:
+    def read() -> tuple[str, int, int]:
         jobs = work.store.find(
             states=states, hidden=False, order=order, newest_first=newest, limit=limit, offset=offset
         )
-        items = [job_item(job, payload) for job in jobs if (payload := work.store.payload(job.id)) is not None]
-        return items, work.store.count(states=states, hidden=False)
+        items = list_text(entry_text(f"job {job.id}", partial(_item, work, job)) for job in jobs)
+        return items, len(jobs), work.store.count(states=states, hidden=False)
 
-    items, total = await asyncio.to_thread(read)
-    more = offset + len(items) < total
-    return as_json({"jobs": items, "pagination": {"offset": offset, "limit": limit, "total": total, "has_more": more}})
+    items, count, total = await asyncio.to_thread(read)
+    pages = json_text({"offset": offset, "limit": limit, "total": total, "has_more": offset + count < total})
+    return Response(f'{{"jobs":{items},"pagination":{pages}}}', media_type="application/json")
+
+
+def _item(work: Work, job: Job) -> dict[str, Any] | None:
+    payload = work.store.payload(job.id)
+    return None if payload is None else job_item(job, payload)
 
 
 async def _job(request: Request) -> Response:
-    work = work_of(request)
-    job = await asyncio.to_thread(work.store.get, request.path_params["job"])
-    payload = work.store.payload(job.id) if job is not None else None
-    if job is None or payload is None:
-        return as_json({"error": "Job not found"}, 404)
-    return as_json(job_detail(job, payload, work.hub.messages(job.id)))
+    work, id_ = work_of(request), request.path_params["job"]
+    at_hand = work.hub.at_hand(id_)
+
+    def read() -> str | None:
+        job, payload = work.store.get(id_), work.store.payload(id_)
+        if job is None or payload is None or not is_shown(job):
+            return None
+        return json_text(job_detail(job, payload, _messages(work, job, at_hand)))
+
+    found = await asyncio.to_thread(read)
+    return as_json({"error": "Job not found"}, 404) if found is None else Response(found, media_type="application/json")
 
 
 async def _cancel_job(request: Request) -> Response:
@@ -140,15 +163,18 @@ def _states(text: str | None) -> list[JobState]:
     return [state for name in names for state in _STATES[name]]
 
 
-def _whole(request: Request, name: str, default: int) -> int:
+def _whole(request: Request, name: str, default: int, *, ignores_negative: bool = False) -> int:
+    """A number of the query; a negative one is refused, or counts as not given, which is how ComfyUI's clients say so of the history."""
     text = request.query_params.get(name)
     if text is None:
         return default
     try:
-        number = int(text)
+        number: int | None = int(text)
     except ValueError:
-        number = -1
-    if not 0 <= number < 2**31:
+        number = None
+    if number is not None and number < 0 and ignores_negative:
+        return default
+    if number is None or not 0 <= number < 2**31:
         raise UsageError(f"expected {name} to be a whole number from 0, found {text[:40]!r}")
     return number
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,13 +15,18 @@ from starlette.routing import BaseRoute
 
 from engine.errors import MezzotintError, UsageError
 from engine.jobs.changes import Conflict, QueueFull
-from engine.jobs.records import Submission
+from engine.jobs.records import Job, Submission
 from engine.service.comfy.history import clean_extra_data, queue_item
 from engine.service.comfy.refusals import NO_PROMPT, Checked, Refusal, check_prompt, model_files
-from engine.service.comfy.routing import as_json, both, ids_among, json_body
-from engine.service.desk import Desk, desk_of, work_of
+from engine.service.comfy.routing import as_json, both, entry_text, ids_among, json_body, list_text
+from engine.service.desk import Desk, Work, desk_of, work_of
+from engine.service.plain import TooDeep
 
 _ID: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,128}")
+
+
+class UnfitId(UsageError):
+    """An id that no job can have."""
 
 
 def routes() -> list[BaseRoute]:
@@ -44,11 +50,18 @@ async def _post(request: Request) -> Response:
     work, desk = work_of(request), desk_of(request)
     try:
         posted = await json_body(request)
+    except TooDeep as error:
+        return as_json(_error("invalid_prompt", str(error)), 400)
     except UsageError as error:  # as ComfyUI answers, and its clients expect
         return PlainTextResponse(f"500 Internal Server Error\n\n{error}", 500)
-    if not isinstance(posted, dict) or "prompt" not in posted:
+    if not _has_prompt(posted):  # packs' handlers take it that there is one
         return as_json({"error": NO_PROMPT, "node_errors": {}}, 400)
-    posted = await work.packs.on_prompt(posted)
+    try:
+        posted = await work.packs.on_prompt(posted)
+    except TooDeep as error:
+        return as_json(_error("invalid_prompt", str(error)), 400)
+    if not _has_prompt(posted):
+        return as_json({"error": NO_PROMPT, "node_errors": {}}, 400)
     too_large = _too_large(posted["prompt"], desk)
     if too_large is not None:
         return too_large
@@ -60,13 +73,19 @@ async def _post(request: Request) -> Response:
     try:
         submission = _submission(posted, checked, desk)
         submitted = await work.submit(submission)
-    except (Conflict, UsageError) as error:
+    except (Conflict, UnfitId) as error:
         return as_json(_error("invalid_prompt_id", str(error)), 400)
+    except UsageError as error:
+        return as_json(_error("invalid_prompt", str(error)), 400)
     except QueueFull as error:
         return as_json(_error("queue_full", str(error)), 429)
     job = submitted.job
     number = int(job.number) if job.number.is_integer() else job.number
     return as_json({"prompt_id": job.id, "number": number, "node_errors": checked.node_errors})
+
+
+def _has_prompt(posted: Any) -> bool:
+    return isinstance(posted, dict) and posted.get("prompt") is not None
 
 
 def _too_large(prompt: Any, desk: Desk) -> Response | None:
@@ -104,7 +123,7 @@ def _job_id(given: Any) -> str:
     if given is None:
         return str(uuid.uuid4())
     if not _ID.fullmatch(str(given)):
-        raise UsageError("prompt_id must be Unicode text of at most 128 characters, without control characters")
+        raise UnfitId("prompt_id must be Unicode text of at most 128 characters, without control characters")
     return str(given)
 
 
@@ -123,18 +142,19 @@ def _number(given: Any) -> float | None:
 async def _queue(request: Request) -> Response:
     work = work_of(request)
 
-    def items() -> tuple[list[Any], list[Any]]:
-        both_kinds: tuple[list[Any], list[Any]] = ([], [])
-        for jobs, found in zip((running, pending), both_kinds, strict=True):
-            for job in jobs:
-                payload = work.store.payload(job.id)
-                if payload is not None:
-                    found.append(queue_item(job, payload))
-        return both_kinds
-
     running, pending = work.dispatcher.running(), list(work.dispatcher.queue)
-    told = await asyncio.to_thread(items)
-    return as_json({"queue_running": told[0], "queue_pending": told[1]})
+    told = [await asyncio.to_thread(_queue_text, work, jobs) for jobs in (running, pending)]
+    return Response(f'{{"queue_running":{told[0]},"queue_pending":{told[1]}}}', media_type="application/json")
+
+
+def _queue_text(work: Work, jobs: Iterable[Job]) -> str:
+    """Reads the store: for a thread."""
+    return list_text(entry_text(f"job {job.id}", partial(_queue_item, work, job)) for job in jobs)
+
+
+def _queue_item(work: Work, job: Job) -> list[Any] | None:
+    payload = work.store.payload(job.id)
+    return None if payload is None else queue_item(job, payload)
 
 
 async def _change_queue(request: Request) -> Response:
@@ -156,7 +176,7 @@ async def _interrupt(request: Request) -> Response:
     body = await _object(request)
     wanted = (body or {}).get("prompt_id")
     for job in work.dispatcher.running():
-        if wanted in (None, job.id):
+        if not wanted or wanted == job.id:
             await work.dispatcher.cancel(job.id)
     return Response()
 

@@ -24,9 +24,7 @@ from engine.graph.validate import coerced, output_nodes, validate
 from engine.model_folders import ALIASES
 from engine.registry import Registry
 from engine.service.comfy.node_errors import Reason, Reasons
-
-DEEPEST: Final = 200
-"""Objects and lists within each other that a prompt may have."""
+from engine.service.plain import DEEPEST, is_too_deep
 
 NO_PROMPT: Final[dict[str, Any]] = {
     "type": "no_prompt",
@@ -34,8 +32,6 @@ NO_PROMPT: Final[dict[str, Any]] = {
     "details": "No prompt provided",
     "extra_info": {},
 }
-
-_CONTAINERS: Final = (dict, list, tuple)
 
 _MOST_WALKED: Final = 500_000
 """Nodes that are looked at to say which outputs depend on which fault; more only a workflow made to that end has."""
@@ -105,7 +101,7 @@ def model_files(graph: Graph, registry: Registry) -> tuple[str, ...]:
 def _malformed(prompt: Any, registry: Registry) -> Refusal | None:
     if not isinstance(prompt, Mapping):
         return _invalid(f"expected an object of nodes by id, found {kind(prompt)}", "")
-    if _is_too_deep(prompt):
+    if is_too_deep(prompt):
         return _invalid(f"expected at most {DEEPEST} objects and lists within each other, found more", "")
     for node, entry in prompt.items():
         details = f"Node ID '#{clip(str(node), 200)}'"
@@ -135,19 +131,6 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [item for outer in level for item in _within(outer) if isinstance(item, _CONTAINERS)]
-        if not level:
-            return False
-    return True
-
-
-def _within(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 # reading

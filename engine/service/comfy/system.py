@@ -74,11 +74,20 @@ def system_stats(settings: ServiceSettings) -> dict[str, Any]:
 
 
 def _device(name: str) -> dict[str, Any]:
+    """Of a CPU the memory is the machine's."""
     kind = device_kind(name)
     number = name.partition(":")[2]
-    memory = dict.fromkeys(("vram_total", "vram_free", "torch_vram_total", "torch_vram_free"), 0)
+    total, free = memory() if kind == "cpu" else (0, 0)
     shown = kind if name == "auto" else name
-    return {"name": shown, "type": kind, "index": int(number) if number.isdecimal() else 0, **memory}
+    return {
+        "name": shown,
+        "type": kind,
+        "index": int(number) if number.isdecimal() else 0,
+        "vram_total": total,
+        "vram_free": free,
+        "torch_vram_total": total,
+        "torch_vram_free": free,
+    }
 
 
 def memory() -> tuple[int, int]:

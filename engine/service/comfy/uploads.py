@@ -26,7 +26,7 @@ from engine.service.bodies import bounded, refusal
 from engine.service.comfy.routing import as_json, both
 from engine.service.comfy.view import Refused, find_viewed
 from engine.service.desk import Desk, desk_of
-from engine.service.pictures import eight_bits, encoded, read_picture
+from engine.service.pictures import ONE_AT_A_TIME, eight_bits, encoded, read_picture
 from engine.service.served import inside, regular_file, safe_name
 from engine.service.settings import ServiceLimits
 
@@ -128,14 +128,15 @@ def _original(roots: FileRoots, reference: str) -> Path:
 
 def _masked(original: Path, mask: bytes, limits: ServiceLimits) -> bytes:
     """A PNG of the original's colours and text with the alpha of ``mask``."""
-    colours = eight_bits(ImageOps.exif_transpose(read_picture(original, limits.pixels))).convert("RGBA")
-    alpha = eight_bits(read_picture(mask, limits.pixels)).convert("RGBA").getchannel("A")
-    if alpha.size != colours.size:
-        raise InputError(
-            f"expected a mask of {colours.width}x{colours.height} as its picture, found {alpha.width}x{alpha.height}"
-        )
-    colours.putalpha(alpha)
-    data = encoded(colours, "PNG", compress_level=4)
+    with ONE_AT_A_TIME:
+        colours = eight_bits(ImageOps.exif_transpose(read_picture(original, limits.pixels))).convert("RGBA")
+        alpha = eight_bits(read_picture(mask, limits.pixels)).convert("RGBA").getchannel("A")
+        if alpha.size != colours.size:
+            raise InputError(
+                f"expected a mask of {colours.width}x{colours.height} as its picture, found {alpha.width}x{alpha.height}"
+            )
+        colours.putalpha(alpha)
+        data = encoded(colours, "PNG", compress_level=4)
     kept = original.read_bytes()
     return with_text(data, read_text(kept)) if is_png(kept) else data
 

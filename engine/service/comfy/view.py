@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,10 @@ from starlette.routing import BaseRoute
 from engine.errors import MezzotintError, PathOutsideRoots, UnreadableWorkflow
 from engine.files import FILE_KINDS, FileKind, FileRoots, split_annotation
 from engine.graph.safetensors_header import LONGEST_HEADER, header_size, read_metadata
-from engine.service.comfy.routing import as_json, both
+from engine.service.comfy.routing import as_json, both, is_part_of_another_site
 from engine.service.desk import desk_of
-from engine.service.pictures import eight_bits, encoded, read_picture
-from engine.service.served import NameTooLong, inside, regular_file, safe_name, stored_file
+from engine.service.pictures import ONE_AT_A_TIME, drawn, eight_bits, encoded, read_picture
+from engine.service.served import NameTooLong, disposition, inside, regular_file, safe_name, stored_file
 
 _QUALITY: Final = 90
 _HEADERS: Final = {"x-content-type-options": "nosniff"}
@@ -46,12 +47,15 @@ async def _view(request: Request) -> Response:
             raise Refused(404)
         if not (query.get("preview") or query.get("channel", "rgba") in ("rgb", "a")):
             return stored_file(request, path, found)
-        data, media_type = await run_in_threadpool(_drawn, path, query, desk.settings.limits.pixels)
+        if is_part_of_another_site(request):
+            raise Refused(403)
+        data, media_type = await drawn(partial(_drawn, path, query, desk.settings.limits.pixels))
     except Refused as refused:
         return Response(status_code=refused.status)
     except MezzotintError:  # it is no picture that could be drawn anew
         return Response(status_code=400)
-    return Response(data, media_type=media_type, headers=_HEADERS)
+    named = {"content-disposition": disposition("inline", path.name)}
+    return Response(data, media_type=media_type, headers={**_HEADERS, **named})
 
 
 def find_viewed(roots: FileRoots, query: Mapping[str, str]) -> Path:
@@ -83,16 +87,17 @@ def _kind(name: str) -> FileKind:
 
 def _drawn(path: Path, query: Mapping[str, str], pixels: int) -> tuple[bytes, str]:
     """The picture drawn anew as the query wants it, turned as its EXIF says."""
-    picture = eight_bits(ImageOps.exif_transpose(read_picture(path, pixels)))
     channel = query.get("channel", "rgba")
-    if preview := query.get("preview"):
-        return _preview(picture, preview, "a" in query.get("channel", ""))
-    if channel == "rgb":
-        return encoded(picture.convert("RGB"), "PNG", compress_level=1), "image/png"
-    alpha = picture.convert("RGBA").getchannel("A")
-    only = Image.new("RGBA", picture.size)
-    only.putalpha(alpha)
-    return encoded(only, "PNG", compress_level=1), "image/png"
+    with ONE_AT_A_TIME:
+        picture = eight_bits(ImageOps.exif_transpose(read_picture(path, pixels)))
+        if preview := query.get("preview"):
+            return _preview(picture, preview, "a" in query.get("channel", ""))
+        if channel == "rgb":
+            return encoded(picture.convert("RGB"), "PNG", compress_level=1), "image/png"
+        alpha = picture.convert("RGBA").getchannel("A")
+        only = Image.new("RGBA", picture.size)
+        only.putalpha(alpha)
+        return encoded(only, "PNG", compress_level=1), "image/png"
 
 
 def _preview(picture: Image.Image, wanted: str, with_alpha: bool) -> tuple[bytes, str]:
