@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from engine.jobs.records import Chunk
 
 _MEMORY: Final = 4_000
 """Events that are kept in memory for watchers."""
+
+_log: Final = logging.getLogger(__name__)
 
 Read = Callable[[int, str | None], Sequence[Chunk]]
 """Reads a page of chunks with events after a number, of one job or of all."""
@@ -65,7 +68,10 @@ class Feed:
 
     def show(self, preview: JobPreview) -> None:
         for listener in self._listeners:
-            listener.show(preview)
+            try:
+                listener.show(preview)
+            except Exception:  # the others are told all the same
+                _log.exception("a preview of job %s was not taken", preview.job)
         for watcher in self._watchers:
             watcher.show(preview)
 
@@ -82,7 +88,10 @@ class Feed:
             self._kept -= len(self._recent.popleft().events)
         self.last = chunk.last
         for listener in self._listeners:
-            listener.hear(chunk)
+            try:
+                listener.hear(chunk)
+            except Exception:  # the others are told all the same
+                _log.exception("events %d to %d of job %s were not taken", chunk.first, chunk.last, chunk.job)
         for watcher in self._watchers:
             if watcher.job in (None, chunk.job):
                 watcher.wake()

@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
-from engine.errors import UsageError
+from engine.errors import MezzotintError, UsageError
 from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.feed import Feed
 from engine.jobs.lane import Lane
@@ -201,5 +201,8 @@ def _empty_temp(folder: Path) -> None:
 async def _prune(store: Store, settings: ServiceSettings) -> None:
     while True:
         before = time.time() - settings.retention.days * _DAY
-        await asyncio.wrap_future(store.prune(count=settings.retention.count, before=before))
+        try:
+            await asyncio.wrap_future(store.prune(count=settings.retention.count, before=before))
+        except MezzotintError as error:  # they are still there the next time
+            _log.warning("old jobs could not be deleted: %s", error)
         await asyncio.sleep(_PRUNE_EVERY)

@@ -33,6 +33,10 @@ class Authority:
         except ValueError:
             return self.host == "::1"
 
+    def is_where(self, origin: Origin) -> bool:
+        """Whether pages of ``origin`` come from here, as far as a proxy tells: one that names no port is asked by the scheme's own."""
+        return self.host == origin.host and self.port in (None, origin.port)
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -36,7 +36,7 @@ _log: Final = logging.getLogger(__name__)
 _SPENT: Final = Refuse(429, "expected fewer wrong tokens from this address, found too many; wait a minute", True)
 _PREFLIGHT: Final = {
     b"access-control-allow-methods": b"POST, GET, DELETE, PUT, PATCH, OPTIONS",
-    b"access-control-allow-headers": b"Content-Type, Authorization, Comfy-User",
+    b"access-control-allow-headers": b"Content-Type, Authorization, X-Mezzotint-Token, Idempotency-Key, Comfy-User",
 }
 _PATH: Final = "/:@!$&'()*+,;=~"
 _QUERY: Final = _PATH + "?%"

@@ -128,6 +128,7 @@ class Connection:
         watcher = self._work.feed.watch(min(after, self._work.feed.last), job)
         await self._send({"op": "subscribed", "id": number, "after": watcher.after})
         task = asyncio.create_task(self._follow(number, watcher, wants_previews=frame.get("previews") is True))
+        task.add_done_callback(lambda _: watcher.close())  # also where it is cancelled before it has begun
         self._subscriptions[number] = task
 
     async def _has(self, job: str) -> bool:
@@ -152,8 +153,6 @@ class Connection:
                     )
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass  # the reading side finds out too
-        finally:
-            watcher.close()
 
     async def _beat(self) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):

@@ -51,6 +51,18 @@ def test_there_is_exactly_one_host(local: Guard) -> None:
     assert ask(local, headers=[("Host", HOST), ("Host", "evil.example")]).status == 400
 
 
+def test_a_proxy_in_front_asks_by_the_name_of_an_allowed_origin() -> None:
+    """On loopback that name is known, with its port or without; others are as foreign as before."""
+    guard = Guard(app(), Policy.of(ServiceSettings(allow_origins=("https://studio.example",))))
+    for host in ("studio.example", "studio.example:443"):
+        assert ask(guard, headers={"Host": host}).status == 200
+        assert ask(guard, "POST", headers={"Host": host, "Origin": "https://studio.example"}).status == 200
+        assert status_of(shake(guard, headers={"Host": host, "Origin": "https://studio.example"})) != 403
+        assert ask(guard, "POST", headers={"Host": host, "Origin": "https://evil.example"}).status == 403
+    for host in ("studio.example:8443", "evil.example", "x.studio.example"):
+        assert ask(guard, headers={"Host": host}).status == 403
+
+
 def test_off_loopback_any_host_is_let_in_with_the_token() -> None:
     """A service for other machines does not know its names; the token is what counts."""
     guard = Guard(app(), Policy(is_loopback=False, token=TOKEN.encode()))
@@ -173,7 +185,8 @@ def test_a_preflight_of_an_allowed_origin(partnered: Guard) -> None:
         assert answer["access-control-allow-origin"] == PARTNER
         assert answer["access-control-allow-credentials"] == "true"
         assert answer["access-control-allow-methods"] == "POST, GET, DELETE, PUT, PATCH, OPTIONS"
-        assert answer["access-control-allow-headers"] == "Content-Type, Authorization, Comfy-User"
+        names = answer["access-control-allow-headers"].split(", ")
+        assert names == ["Content-Type", "Authorization", "X-Mezzotint-Token", "Idempotency-Key", "Comfy-User"]
         assert answer["vary"] == "Origin"
 
 
