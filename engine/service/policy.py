@@ -136,7 +136,7 @@ Decision = Allow | Preflight | Refuse
 
 def decide(policy: Policy, asked: Asked) -> Decision:
     """What is done with a request. Compares, and changes nothing."""
-    refused = _host(policy, asked) or _origin(policy, asked) or _length(policy, asked)
+    refused = _host(policy, asked) or _origin(policy, asked) or _length(policy, asked) or _tokens(policy, asked)
     if refused is not None:
         return refused
     if asked.method == "OPTIONS" and asked.origins and is_foreign(policy, asked):
@@ -196,6 +196,14 @@ def _length(policy: Policy, asked: Asked) -> Refuse | None:
     if len(asked.lengths) != 1 or not (text.isascii() and text.isdigit()) or len(text) > 18:
         return Refuse(400, f"expected one Content-Length in bytes, found {shown(', '.join(asked.lengths))}")
     return Refuse(413, too_large(policy)) if int(text) > policy.body else None
+
+
+def _tokens(policy: Policy, asked: Asked) -> Refuse | None:
+    """One request is one guess."""
+    found = len(set(asked.credentials.tokens))
+    if policy.token is None or found <= 1:
+        return None
+    return Refuse(400, f"expected one token, found {found} different ones")
 
 
 def too_large(policy: Policy) -> str:

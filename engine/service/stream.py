@@ -24,6 +24,8 @@ from engine.service.wire import BEAT, VERSION, BadFrame, pack, unpack
 
 _SUBSCRIPTIONS: Final = 64
 """Of one socket."""
+_FIRST: Final = 4096
+"""Bytes of the message that lets a client in, at most."""
 _POLICY: Final = 1008
 """The websocket code for a client that is not let in."""
 
@@ -49,7 +51,10 @@ async def _authenticated(websocket: WebSocket, desk: Desk) -> bool:
     if websocket.scope.get("state", {}).get("authenticated", True):
         return True
     try:
-        frame = unpack(await asyncio.wait_for(_receive(websocket), timeout=10))
+        data = await asyncio.wait_for(_receive(websocket), timeout=10)
+        if len(data) > _FIRST:  # of a stranger, nothing is read that may take up more than it is worth
+            return False
+        frame = unpack(data)
     except (BadFrame, TimeoutError):
         return False
     address = websocket.client.host if websocket.client is not None else ""

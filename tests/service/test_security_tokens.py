@@ -53,6 +53,13 @@ def test_anything_else_does_not(locked: Guard, headers: dict[str, str]) -> None:
     assert status_of(shake(locked, headers=headers, extensions={})) == 403
 
 
+def test_a_request_is_one_guess(locked: Guard) -> None:
+    """Several tokens are refused though one of them is right; the same one in both headers is one."""
+    wrong = [("Authorization", f"Bearer wrong-{number}") for number in range(700)]
+    assert ask(locked, headers=[*wrong, ("X-Mezzotint-Token", TOKEN)]).status == 400
+    assert ask(locked, headers={"Authorization": f"Bearer {TOKEN}", "X-Mezzotint-Token": TOKEN}).status == 200
+
+
 def test_what_is_open_needs_no_token(locked: Guard) -> None:
     """Health is asked by machines that know no token; the app is told that nobody showed one."""
     assert ask(locked, path="/healthz").body == b"GET 0 False"
