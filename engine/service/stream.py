@@ -24,6 +24,8 @@ from engine.service.wire import BEAT, VERSION, BadFrame, pack, unpack
 
 _SUBSCRIPTIONS: Final = 64
 """Of one socket."""
+_CALLS: Final = 16
+"""Questions of one socket that are seen to at the same time."""
 _FIRST: Final = 4096
 """Bytes of the message that lets a client in, at most."""
 _POLICY: Final = 1008
@@ -99,16 +101,19 @@ class Connection:
         except BadFrame as error:
             await self._refuse(None, error)
             return
-        number = frame.get("id")
+        number: Any = None
         try:
+            number = _fit_id(frame.get("id"))
             match frame.get("op"):
                 case "subscribe":
                     await self._subscribe(number, frame)
                 case "unsubscribe":
-                    task = self._subscriptions.pop(_hashable(number), None)
+                    task = self._subscriptions.pop(number, None)
                     if task is not None:
                         task.cancel()
                 case "call":
+                    if len(self._calls) >= _CALLS:  # what more it asks for is read when one is answered
+                        await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
                     task = asyncio.create_task(self._call(number, frame))
                     self._calls.add(task)
                     task.add_done_callback(self._calls.discard)
@@ -122,7 +127,6 @@ class Connection:
     # subscriptions
 
     async def _subscribe(self, number: Any, frame: Mapping[str, Any]) -> None:
-        number = _hashable(number)
         if number in self._subscriptions or len(self._subscriptions) >= _SUBSCRIPTIONS:
             raise UsageError(f"expected an id of its own for each of at most {_SUBSCRIPTIONS} subscriptions")
         job, after = frame.get("job"), frame.get("after", self._work.feed.last)
@@ -200,10 +204,10 @@ class Connection:
             await self._websocket.send_bytes(frame)
 
 
-def _hashable(number: Any) -> Any:
-    if isinstance(number, list | dict):
-        raise UsageError("expected id to be a number or a text")
-    return number
+def _fit_id(number: Any) -> Any:
+    if number is None or isinstance(number, int | float) or (isinstance(number, str) and len(number) <= 64):
+        return number
+    raise UsageError("expected id to be a number or a text of at most 64 characters")
 
 
 def _job_id(params: Mapping[str, Any]) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.types import Message
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.jobs.feed import JobPreview
 from engine.jobs.records import Chunk
+from engine.service import stream
 from engine.service.stream import Connection
-from engine.service.wire import pack
-from tests.service.jobs_app import jobs_at
+from engine.service.wire import pack, unpack
+from tests.service.jobs_app import Jobs, jobs_at
 
 
 class _Broken:
@@ -44,27 +47,73 @@ def test_one_that_fails_keeps_nothing_from_the_others(tmp_path: Path, caplog: py
     assert "of job j were not taken" in caplog.text
 
 
+async def tell(jobs: Jobs, *frames: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Send frames over a stream and cut it; what was answered meanwhile."""
+    coming: list[Message] = [{"type": "websocket.connect"}]
+    coming += [{"type": "websocket.receive", "bytes": pack(frame)} for frame in frames]
+    answers: list[dict[str, Any]] = []
+
+    async def receive() -> Message:
+        if coming:
+            return coming.pop(0)
+        await asyncio.sleep(0.2)
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            answers.append(unpack(message["bytes"]))
+
+    websocket = WebSocket({"type": "websocket"}, receive, send)
+    await websocket.accept()
+    with pytest.raises(WebSocketDisconnect):
+        await Connection(websocket, jobs.desk, jobs.work).serve()
+    return answers
+
+
 def test_a_subscription_that_is_given_up_at_once_leaves_nothing(tmp_path: Path) -> None:
     """Its place in the sequence is let go of, though nothing was ever read from it."""
 
     async def main() -> None:
         async with jobs_at(tmp_path) as jobs:
-            frames = [{"op": "subscribe", "id": 1}, {"op": "unsubscribe", "id": 1}]
-            coming: list[Message] = [{"type": "websocket.receive", "bytes": pack(frame)} for frame in frames]
-            coming.append({"type": "websocket.disconnect", "code": 1000})
-
-            async def receive() -> Message:
-                return coming.pop(0)
-
-            async def send(message: Message) -> None:
-                pass
-
-            websocket = WebSocket({"type": "websocket"}, receive, send)
-            coming.insert(0, {"type": "websocket.connect"})
-            await websocket.accept()
-            with pytest.raises(Exception, match="1000"):
-                await Connection(websocket, jobs.desk, jobs.work).serve()
-            await asyncio.sleep(0)
+            await tell(jobs, {"op": "subscribe", "id": 1}, {"op": "unsubscribe", "id": 1})
             assert not jobs.work.feed._watchers
 
     asyncio.run(main())
+
+
+def test_a_stream_asks_no_more_at_once_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is over that is read later, and answered too."""
+    at_once: list[int] = []
+    under_way: set[object] = set()
+
+    async def slow(*_: Any) -> int:
+        me = object()
+        under_way.add(me)
+        at_once.append(len(under_way))
+        await asyncio.sleep(0.01)
+        under_way.discard(me)
+        return 1
+
+    monkeypatch.setitem(stream._METHODS, "get", slow)
+
+    async def main() -> list[dict[str, Any]]:
+        async with jobs_at(tmp_path) as jobs:
+            frames = [{"op": "call", "id": number, "method": "get", "params": {}} for number in range(50)]
+            return await tell(jobs, *frames)
+
+    answered = [frame["id"] for frame in asyncio.run(main()) if frame["op"] == "answer"]
+    assert sorted(answered) == list(range(50))
+    assert max(at_once) == 16
+
+
+@pytest.mark.parametrize("number", [[1], {}, "x" * 65, b"x"])
+def test_an_id_is_short(tmp_path: Path, number: Any) -> None:
+    """It comes back with each answer, and so is refused where it is no number or short text."""
+
+    async def main() -> list[dict[str, Any]]:
+        async with jobs_at(tmp_path) as jobs:
+            return await tell(jobs, {"op": "subscribe", "id": number})
+
+    refused = asyncio.run(main())[-1]
+    assert (refused["op"], refused["id"]) == ("error", None)
+    assert "at most 64" in refused["message"]
