@@ -181,7 +181,9 @@ def _origin(policy: Policy, asked: Asked) -> Refuse | None:
         return None
     origin = read_origin(asked.origins[0]) if len(asked.origins) == 1 else None
     host = read_host(asked.hosts[0])
-    if origin is None or host is None or not origin.is_of(host, asked.scheme):
+    # a proxy's pages have an allowed origin: another of that name is somebody else's, by http or at another port
+    is_named = host is not None and (host.is_loopback or not policy.is_loopback)
+    if origin is None or host is None or not is_named or not origin.is_of(host, asked.scheme):
         found = shown(", ".join(asked.origins))
         return Refuse(
             403, f"expected a page of {shown(asked.hosts[0])}, found Origin {found}; allow it by --allow-origin"

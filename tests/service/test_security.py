@@ -216,3 +216,37 @@ def test_a_real_server_refuses_a_foreign_websocket(local: Guard) -> None:
         assert b"found Origin" in bytes(caught.value.response.body or b"")
         with connect(url, origin=WireOrigin(address)) as websocket:
             assert websocket.recv(timeout=30) == "True"
+
+
+# a proxy in front
+
+
+PUBLIC = {"Host": "studio.example", "Origin": "https://studio.example"}
+
+
+@pytest.fixture
+def proxied() -> Guard:
+    """On loopback, known to browsers by the name of a proxy."""
+    return Guard(app(), Policy.of(ServiceSettings(allow_origins=("https://studio.example",))))
+
+
+@pytest.mark.parametrize("host", ["studio.example", "studio.example:443", "Studio.Example"])
+def test_a_proxys_name_is_ours(proxied: Guard, host: str) -> None:
+    """The host of an allowed origin is let in, with its port and without, for pages, programs and websockets."""
+    assert ask(proxied, headers={"Host": host}).status == 200
+    assert ask(proxied, "POST", headers={**PUBLIC, "Host": host}).status == 200
+    assert shake(proxied, headers={**PUBLIC, "Host": host}) == "True"
+
+
+@pytest.mark.parametrize("host", ["studio.example:8188", "x.studio.example", "studio.example.evil.example", "evil.example"])
+def test_no_other_name_is(proxied: Guard, host: str) -> None:
+    """Another port or another name is refused as ever."""
+    assert ask(proxied, headers={"Host": host}).status == 403
+    assert ask(proxied, "POST", headers={**PUBLIC, "Host": host}).status == 403
+
+
+@pytest.mark.parametrize("origin", ["http://studio.example", "https://studio.example:8443", "http://127.0.0.1", "null"])
+def test_a_proxys_name_does_not_let_other_pages_in(proxied: Guard, origin: str) -> None:
+    """A page of that name that came by http, or from another port, is none of the service's own."""
+    assert ask(proxied, "POST", headers={**PUBLIC, "Origin": origin}).status == 403
+    assert status_of(shake(proxied, headers={**PUBLIC, "Origin": origin})) == 403
