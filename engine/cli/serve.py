@@ -62,6 +62,14 @@ AllowOrigin = Annotated[
         "--allow-origin", metavar="URL", help="A site whose pages may talk to the service; may be given again."
     ),
 ]
+TrustedProxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        metavar="A",
+        help="Address of a proxy in front, whose X-Forwarded-For and -Proto are believed; may be given again.",
+    ),
+]
 NodeTimeout = Annotated[
     float | None,
     typer.Option(
@@ -112,6 +120,7 @@ def serve(
     noise_device: NoiseDevice = None,
     token_file: TokenFile = None,
     allow_origin: AllowOrigin = None,
+    trusted_proxy: TrustedProxy = None,
     node_timeout: NodeTimeout = None,
     grace: Grace = None,
     lease: Lease = None,

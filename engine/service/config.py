@@ -1,6 +1,6 @@
 """The service's settings, of the command line, the environment and a TOML file, in this order of precedence.
 
-    [service]    host, port, token_file, allow_origin, log_format, log_level
+    [service]    host, port, token_file, allow_origin, trusted_proxy, log_format, log_level
     [places]     models, input, output, temp, state, extra_model_paths, custom_nodes, installed_packs
     [device]     device, devices, dtype, vram_budget, noise_device, checkpoint_seconds
     [limits]     max_body, max_pixels, max_nodes, max_queue, max_sockets
@@ -34,7 +34,7 @@ _NO_KEYS: Final = frozenset({CONFIG, "MEZZOTINT_SERVER", "MEZZOTINT_TOKEN"})
 _PARTS: Final[Mapping[str, Mapping[str, str]]] = {
     "service": {
         "host": "host", "port": "port", "token_file": "token_file", "allow_origin": "allow_origins",
-        "log_format": "log_format", "log_level": "log_level", "devices": "devices",
+        "trusted_proxy": "trusted_proxies", "log_format": "log_format", "log_level": "log_level", "devices": "devices",
     },
     "places": {name: name for name, key in KEYS.items() if key.table == "places"},
     "device": {name: name for name, key in KEYS.items() if key.table == "device" and name != "devices"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +114,13 @@ def _origin(value: Any) -> str:
     return str(value)
 
 
+def _network(value: Any) -> str:
+    try:
+        return str(ipaddress.ip_network(_text(value)))
+    except ValueError:
+        raise Unfit("addresses such as 10.0.0.2, or networks such as 10.0.0.0/24") from None
+
+
 def _list(table: str, item: Read, separator: str) -> Key:
     def read(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):
@@ -129,6 +137,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "port": Key("service", _whole(0, 65535)),
     "token_file": Key("service", _path),
     "allow_origin": _list("service", _origin, ","),
+    "trusted_proxy": _list("service", _network, ","),
     "log_format": Key("service", _choice("text", "json")),
     "log_level": Key("service", _choice("debug", "info", "warning", "error", "critical")),
     "models": _list("places", _path, os.pathsep),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import logging
 import socket
 import sys
 from typing import Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine.errors import UsageError
 from engine.jobs.locks import seize
@@ -49,8 +51,20 @@ def serve(settings: ServiceSettings) -> None:
     _tell_where(settings, policy, host, port)
     sys.setswitchinterval(_SWITCH)
     gc.freeze()  # what is there now stays: it need not be looked through again and again
-    config = uvicorn.Config(
-        Guard(app, policy),
+    server = uvicorn.Server(server_config(Guard(app, policy), settings))
+    server.run(sockets=[listening])
+    held.close()
+    if not server.started:
+        raise UsageError("the service did not start; the reason is above")
+
+
+def server_config(app: ASGIApp, settings: ServiceSettings, root_path: str = "") -> uvicorn.Config:
+    """How the service speaks HTTP. ``root_path`` is the path it is mounted at."""
+    return uvicorn.Config(
+        app,
+        root_path=root_path,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[form for text in settings.trusted_proxies for form in _forms(text)],
         ws="websockets-sansio",
         ws_max_size=_FRAME,
         ws_per_message_deflate=False,  # pictures do not get smaller, and every open socket would hold its own dictionary
@@ -61,11 +75,14 @@ def serve(settings: ServiceSettings) -> None:
         timeout_graceful_shutdown=3,
         timeout_keep_alive=75,
     )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listening])
-    held.close()
-    if not server.started:
-        raise UsageError("the service did not start; the reason is above")
+
+
+def _forms(text: str) -> tuple[str, ...]:
+    """A network, and for one of IPv4 also how a socket for both families names it."""
+    found = ipaddress.ip_network(text)
+    if found.version == 6:
+        return (text,)
+    return text, f"::ffff:{found.network_address}/{96 + found.prefixlen}"
 
 
 def _listen(settings: ServiceSettings) -> socket.socket:

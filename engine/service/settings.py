@@ -62,6 +62,8 @@ class ServiceSettings:
     """Devices beyond ``device``, a worker for each."""
     token_file: Path | None = None
     allow_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed."""
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     patience: Patience = field(default_factory=Patience)
     retention: Retention = field(default_factory=Retention)

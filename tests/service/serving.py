@@ -13,12 +13,16 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.types import ASGIApp
 
+from engine.service.serve import server_config
+from engine.service.settings import ServiceSettings
+
 
 @contextmanager
-def served(app: ASGIApp, *, root_path: str = "") -> Iterator[str]:
+def served(app: ASGIApp, *, root_path: str = "", settings: ServiceSettings | None = None) -> Iterator[str]:
     """The address of ``app``, for as long as the block lasts."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", ws="websockets-sansio", root_path=root_path, lifespan="off")
+    config = server_config(app, settings or ServiceSettings(), root_path)
+    config.lifespan = "off"
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -21,6 +21,7 @@ host = "0.0.0.0"
 port = 0
 token_file = "t"
 allow_origin = ["https://a.example", "http://127.0.0.1:3000"]
+trusted_proxy = ["127.0.0.1", "10.0.0.0/24"]
 log_format = "json"
 log_level = "debug"
 [places]
@@ -73,6 +74,7 @@ READ = ServiceSettings(
     devices=("cuda:2", "cuda:3"),
     token_file=Path("t"),
     allow_origins=("https://a.example", "http://127.0.0.1:3000"),
+    trusted_proxies=("127.0.0.1/32", "10.0.0.0/24"),
     limits=ServiceLimits(body=1, pixels=2, nodes=3, queue=4, sockets=5),
     patience=Patience(node=1.5, grace=0.0, lease=3.0, shutdown=4.0),
     retention=Retention(count=0, days=0.5),
@@ -108,7 +110,8 @@ def test_the_environment_sets_everything() -> None:
     """Lists of folders are parted as the system parts them, devices and origins by commas."""
     said = {
         "host": "0.0.0.0", "port": "0", "token_file": "t", "allow_origin": "https://a.example, http://127.0.0.1:3000",
-        "log_format": "json", "log_level": "debug", "models": f"m{os.pathsep}n", "input": "i", "output": "o", "temp": "/t",
+        "trusted_proxy": "127.0.0.1,10.0.0.0/24", "log_format": "json",
+        "log_level": "debug", "models": f"m{os.pathsep}n", "input": "i", "output": "o", "temp": "/t",
         "state": "s", "extra_model_paths": "e.yaml", "custom_nodes": "c", "installed_packs": "yes", "device": "cuda:1",
         "devices": "cuda:2,cuda:3", "dtype": "float16", "vram_budget": "80%", "noise_device": "cpu",
         "checkpoint_seconds": "5", "max_body": "1", "max_pixels": "2", "max_nodes": "3", "max_queue": "4",
@@ -173,6 +176,8 @@ def test_the_environment_may_name_the_file(file: Path, tmp_path: Path) -> None:
         ('[service]\nlog_format = "xml"', r'expected one of text, json, found "xml"'),
         ('[service]\nallow_origin = ["*"]', r"service\.allow_origin: expected origins such as https://example\.com"),
         ('[service]\nallow_origin = ["null"]', r"expected origins such as"),
+        ('[service]\ntrusted_proxy = ["*"]', r"service\.trusted_proxy: expected addresses such as 10\.0\.0\.2"),
+        ('[service]\ntrusted_proxy = ["10.0.0.2/8"]', r"or networks such as 10\.0\.0\.0/24"),
         ('[places]\nmodels = "m"', r'places\.models: expected a list, \["m"\], found "m"'),
         ("[places]\nmodels = [1]", r"places\.models: expected a path, found \[1\]"),
         ("[places]\ninstalled_packs = 1", r"expected true or false, found 1"),
