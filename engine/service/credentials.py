@@ -27,6 +27,8 @@ SHORTEST_TOKEN: Final = 16
 _COOKIE: Final = re.compile(r"v1\.([0-9a-f]{32})\.([0-9a-f]{64})", re.ASCII)
 _TOKEN: Final = re.compile(rb"[!-~]+")
 _CODE_SECONDS: Final = 15 * 60.0
+_MOST_SESSIONS: Final = 4
+"""That one request may show: a browser holds one, or two where another path of the host has its own."""
 _MOST_CODES: Final = 1000
 _MOST_ADDRESSES: Final = 4096
 
@@ -137,7 +139,7 @@ class Credentials:
             elif name == b"cookie":
                 pairs = (pair.strip().partition("=") for pair in value.decode("latin-1").split(";"))
                 sessions += [text for key, _, text in pairs if key == COOKIE]
-        return cls(tuple(tokens), tuple(sessions))
+        return cls(tuple(tokens), tuple(sessions[:_MOST_SESSIONS]))
 
     def fit(self, token: bytes) -> bool:
         """Whether one of them is right."""

@@ -143,7 +143,7 @@ class Guard:
         pieces = scope["query_string"].decode("latin-1").split("&")
         named = [piece.partition("=") for piece in pieces]
         codes = [unquote_plus(value) for name, _, value in named if unquote_plus(name) == "token"]
-        if not any(self._policy.codes.redeem(code) for code in codes):
+        if len(codes) != 1 or not self._policy.codes.redeem(codes[0]):
             return None
         rest = "&".join(quote(p, safe=_QUERY) for p in pieces if unquote_plus(p.partition("=")[0]) != "token")
         return _let_in(token, scope, scope["path"], rest)

@@ -307,6 +307,14 @@ def test_guessing_is_limited(locked: Guard, policy: Policy) -> None:
     assert ask(locked, headers={**right, "Origin": "http://evil.example"}).status == 403
 
 
+def test_sessions_and_codes_are_not_guessed_by_the_dozen(locked: Guard, policy: Policy) -> None:
+    """Of the cookies of ours the first few are looked at, of several codes none."""
+    good, bad = f"mezzotint_session={new_session(TOKEN.encode())}", "mezzotint_session=x"
+    assert ask(locked, headers=[("Cookie", "; ".join([bad] * 3)), ("Cookie", good)]).status == 200
+    assert ask(locked, headers=[("Cookie", "; ".join([bad] * 4)), ("Cookie", good)]).status == 401
+    assert ask(locked, path=f"/x?token=wrong&token={policy.codes.issue()}").status == 401
+
+
 def test_attempts_are_forgotten() -> None:
     """After the time is up an address may try again; a network of IPv6 is one address, each IPv4 one its own; memory is bounded."""
     now = 0.0
