@@ -193,7 +193,7 @@ class Attempts:
 
     def is_spent(self, address: str) -> bool:
         """Whether no more tokens are to be compared for this address now."""
-        times = self._wrong.get(_network(address))
+        times = self._wrong.get(network_of(address))
         if times is None:
             return False
         while times and times[0] <= self.clock() - self.seconds:
@@ -202,14 +202,15 @@ class Attempts:
 
     def count(self, address: str) -> None:
         """A wrong token came from ``address``."""
-        key = _network(address)
+        key = network_of(address)
         self._wrong.setdefault(key, deque(maxlen=self.most)).append(self.clock())
         self._wrong.move_to_end(key)
         while len(self._wrong) > _MOST_ADDRESSES:
             self._wrong.popitem(last=False)
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """What counts as one address: an IPv6 network of 64 bits, any other address as itself."""
     if ":" not in address:
         return address
     try:

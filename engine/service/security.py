@@ -29,6 +29,7 @@ from engine.service.policy import (
     is_foreign,
     too_large,
 )
+from engine.service.sockets import Sockets, admitting
 
 __all__ = ["Guard", "Policy", "decide"]
 
@@ -51,14 +52,14 @@ _OURS: Final = b"access-control-"
 class Guard:
     """ASGI middleware that keeps a ``Policy``. What it lets in carries ``scope["state"]["authenticated"]``.
 
-    ``linger`` is for how many seconds the rest of a body that was refused is still read, and thrown away.
+    ``linger`` is for how many seconds a login is waited for, and the rest of a body that was refused is still read and thrown away.
     """
 
     def __init__(self, app: ASGIApp, policy: Policy, *, linger: float = 5.0) -> None:
         self._app = app
         self._policy = policy
         self._linger = linger
-        self._open = 0
+        self._sockets = Sockets(policy.sockets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -93,17 +94,19 @@ class Guard:
     # websockets
 
     async def _socket(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(decision, Allow) and self._open >= self._policy.sockets:
-            decision = Refuse(503, f"expected at most {self._policy.sockets} open websockets, found as many")
+        address, is_known = _address(scope), decision == Allow(True)
+        full = self._sockets.full(address, is_known=is_known) if isinstance(decision, Allow) else None
+        if full is not None:
+            decision = Refuse(503, full)
         if not isinstance(decision, Allow):
             await receive()
             await _deny(decision, scope, receive, send)
             return
-        self._open += 1
+        place = self._sockets.enter(address, is_known=is_known)
         try:
-            await self._app(_marked(scope, decision), receive, send)
+            await self._app(_marked(scope, decision), receive, admitting(place, scope, send))
         finally:
-            self._open -= 1
+            place.leave()
 
     # requests
 
@@ -158,7 +161,7 @@ class Guard:
             return _refusal(
                 Refuse(405, f"expected GET or POST, found {asked.method}"), scope, {"Allow": "GET, HEAD, POST"}
             )
-        body = await _form(scope, receive)
+        body = await _form(scope, receive, self._linger)
         if body is None:
             return _refusal(Refuse(413, f"expected a form of at most {LARGEST_FORM} bytes, found more"), scope)
         address = _address(scope)
@@ -183,15 +186,16 @@ def _is_ours(decision: Decision) -> bool:
     return isinstance(decision, Allow) or (isinstance(decision, Refuse) and decision.lacks_token)
 
 
-async def _form(scope: Scope, receive: Receive) -> bytes | None:
-    """The body of a small form; None if it is not small."""
+async def _form(scope: Scope, receive: Receive, seconds: float) -> bytes | None:
+    """The body of a small form, what came of it in time; None if it is not small."""
     body = b""
     try:
-        async for part in Request(scope, receive).stream():
-            body += part
-            if len(body) > LARGEST_FORM:
-                return None
-    except ClientDisconnect:
+        async with asyncio.timeout(seconds):
+            async for part in Request(scope, receive).stream():
+                body += part
+                if len(body) > LARGEST_FORM:
+                    return None
+    except (ClientDisconnect, TimeoutError):
         return b""
     return body
 

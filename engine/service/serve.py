@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import ipaddress
 import logging
+import resource
 import socket
 import sys
 from typing import Final
@@ -15,6 +17,7 @@ from starlette.types import ASGIApp
 from engine.errors import UsageError
 from engine.jobs.locks import seize
 from engine.service.app import create_app
+from engine.service.connections import HttpConnection, SocketConnection
 from engine.service.logs import LogRing, setup_logging
 from engine.service.policy import Policy
 from engine.service.security import Guard
@@ -22,6 +25,11 @@ from engine.service.settings import ServiceSettings
 
 _FRAME: Final = 110 * 2**20
 """Bytes of a websocket message: an upload, and what is around it."""
+
+_FILES: Final = 65_536
+"""Open files to ask the system for, connections among them."""
+_OWN_FILES: Final = 256
+"""Of these, for all but connections."""
 
 _SWITCH: Final = 0.0005
 """Seconds after which a thread that computes lets another have its turn: the one that stores jobs waits for one after each statement."""
@@ -51,7 +59,9 @@ def serve(settings: ServiceSettings) -> None:
     _tell_where(settings, policy, host, port)
     sys.setswitchinterval(_SWITCH)
     gc.freeze()  # what is there now stays: it need not be looked through again and again
-    server = uvicorn.Server(server_config(Guard(app, policy), settings))
+    config = server_config(Guard(app, policy), settings)
+    config.limit_concurrency = _most_connections()
+    server = uvicorn.Server(config)
     server.run(sockets=[listening])
     held.close()
     if not server.started:
@@ -65,7 +75,8 @@ def server_config(app: ASGIApp, settings: ServiceSettings, root_path: str = "") 
         root_path=root_path,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=[form for text in settings.trusted_proxies for form in _forms(text)],
-        ws="websockets-sansio",
+        http=HttpConnection,
+        ws=SocketConnection,
         ws_max_size=_FRAME,
         ws_per_message_deflate=False,  # pictures do not get smaller, and every open socket would hold its own dictionary
         lifespan="on",
@@ -75,6 +86,17 @@ def server_config(app: ASGIApp, settings: ServiceSettings, root_path: str = "") 
         timeout_graceful_shutdown=3,
         timeout_keep_alive=75,
     )
+
+
+def _most_connections() -> int:
+    """As many as there may be open files, raised to what the system lets us have, less those that the service itself needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit that they do not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return max(_FILES if soft == resource.RLIM_INFINITY else soft, 2 * _OWN_FILES) - _OWN_FILES
 
 
 def _forms(text: str) -> tuple[str, ...]:

@@ -18,11 +18,14 @@ from engine.service.settings import ServiceSettings
 
 
 @contextmanager
-def served(app: ASGIApp, *, root_path: str = "", settings: ServiceSettings | None = None) -> Iterator[str]:
+def served(
+    app: ASGIApp, *, root_path: str = "", settings: ServiceSettings | None = None, connections: int | None = None
+) -> Iterator[str]:
     """The address of ``app``, for as long as the block lasts."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = server_config(app, settings or ServiceSettings(), root_path)
     config.lifespan = "off"
+    config.limit_concurrency = connections
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from engine.errors import UsageError
 from engine.places import Places
 from engine.service.credentials import Attempts, Codes, is_session, new_session
 from engine.service.security import Guard, Policy
 from engine.service.settings import ServiceSettings
-from tests.service.guarded import OWN, TOKEN, Answer, app, ask, shake, status_of
+from tests.service.guarded import OWN, TOKEN, Answer, app, ask, scope_of, shake, status_of
 
 # the token
 
@@ -332,3 +334,21 @@ def test_attempts_are_forgotten() -> None:
     for number in range(5000):
         attempts.count(str(number))
     assert len(attempts._wrong) == 4096
+
+
+async def test_a_login_is_not_waited_for(policy: Policy) -> None:
+    """A form that does not end is answered like an empty one, so that strangers keep nothing busy."""
+    incoming: list[Message] = [{"type": "http.request", "body": f"token={TOKEN}".encode(), "more_body": True}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if not incoming:
+            await asyncio.Event().wait()
+        return incoming.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    guard = Guard(app(), policy, linger=0.05)
+    await asyncio.wait_for(guard(scope_of("http", "/login", [], method="POST"), receive, send), 20)
+    assert sent[0]["status"] == 401
