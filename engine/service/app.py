@@ -29,7 +29,7 @@ from engine.jobs.store import Store
 from engine.packs.spec_cache import SpecCache, cache_key
 from engine.registry import Registry
 from engine.run.outputs import OutputFolder
-from engine.service import editor, native, operations, stream
+from engine.service import api_page, editor, native, operations, stream
 from engine.service.bodies import unfit
 from engine.service.comfy import models, past, prompts, sockets, system, uploads, users, view
 from engine.service.comfy.hub import Hub
@@ -62,7 +62,7 @@ def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAP
     app = FastAPI(
         title="Mezzotint",
         version="1",
-        docs_url="/v1/docs",
+        docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         lifespan=partial(_lifespan, desk),
@@ -71,7 +71,7 @@ def create_app(settings: ServiceSettings, ring: LogRing | None = None) -> FastAP
     app.add_exception_handler(RequestValidationError, unfit)
     app.include_router(native.router())
     app.router.routes.extend(stream.routes())
-    for module in (operations, prompts, past, sockets, view, uploads, users, models, system):
+    for module in (api_page, operations, prompts, past, sockets, view, uploads, users, models, system):
         app.router.routes.extend(module.routes())
     app.router.routes.extend(extra_routes(lambda: pack_folders(desk.work.packs.sources) if desk.work else {}))
     app.router.routes.append(_pack_routes(desk))

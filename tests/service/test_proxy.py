@@ -11,10 +11,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from engine.places import Places
 from engine.service.app import create_app
 from engine.service.security import Guard, Policy
 from engine.service.settings import ServiceSettings
+from tests.service.files_app import places_below
 from tests.service.guarded import TOKEN, app
 from tests.service.serving import served
 
@@ -25,7 +25,7 @@ FORWARDED = {"Host": "studio.example", "X-Forwarded-For": "203.0.113.9", "X-Forw
 def settings_at(folder: Path, *trusted: str) -> ServiceSettings:
     """Those of a service on loopback whose proxy is asked for as ``PUBLIC``."""
     (folder / "token").write_text(TOKEN)
-    places = Places(models=(folder,), **{name: folder / name for name in ("input", "output", "temp", "state")})
+    places = places_below(folder)
     return ServiceSettings(places=places, token_file=folder / "token", allow_origins=(PUBLIC,), trusted_proxies=trusted)
 
 
