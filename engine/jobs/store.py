@@ -130,6 +130,17 @@ class Store:
 
         return self._change(change)
 
+    def check(self) -> Future[None]:
+        """Done when the store can be read and written. Something is written only where the last change could not be."""
+
+        def change(db: sqlite3.Connection) -> tuple[None, None]:
+            db.execute("SELECT value FROM counters").fetchall()
+            if self._writer.has_failed:
+                db.execute("INSERT INTO counters VALUES ('check', 1) ON CONFLICT DO UPDATE SET value = value + 1")
+            return None, None
+
+        return self._change(change)
+
     # changes of those who work
 
     def lease(self, job: str, worker: str, pid: int, now: float, expires: float) -> Future[int | None]:

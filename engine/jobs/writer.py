@@ -38,6 +38,8 @@ class WriterThread:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._queue: SimpleQueue[_Change | None] = SimpleQueue()
+        self.has_failed = False
+        """Whether the last commit could not be written. For this object's thread, and so for changes."""
         self._thread = threading.Thread(target=self._run, name="mezzotint-store", daemon=True)
         self._thread.start()
 
@@ -79,6 +81,7 @@ class WriterThread:
                 self._commit(batch)
 
     def _commit(self, batch: list[_Change]) -> None:
+        before = self._connection.total_changes
         try:
             forced = any(change.is_forced for change in batch)
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if forced else 'NORMAL'}")
@@ -86,7 +89,10 @@ class WriterThread:
             for change in batch:
                 self._make(change)
             self._connection.execute("COMMIT")
+            # one that changed nothing says nothing of the disk
+            self.has_failed = self.has_failed and self._connection.total_changes == before
         except Exception as error:
+            self.has_failed = True
             _log.exception("the job store could not be written")
             with contextlib.suppress(sqlite3.Error):  # it may have been rolled back already, or be out of reach
                 self._connection.execute("ROLLBACK")

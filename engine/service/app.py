@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import IO, Any, Final
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
-from engine.errors import MezzotintError, UsageError
+from engine.errors import UsageError
 from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.feed import Feed
 from engine.jobs.lane import Lane
@@ -44,6 +45,8 @@ from engine.service.settings import ServiceSettings
 _WORKERS_END: Final = 15.0
 """Seconds in which workers of a service that died have to be gone."""
 _PRUNE_EVERY: Final = 600.0
+_THREADS: Final = 32
+"""For what would keep the loop waiting."""
 _DAY: Final = 86_400.0
 
 _log = logging.getLogger(__name__)
@@ -90,6 +93,8 @@ def _pack_routes(desk: Desk) -> PackRoutes:
 @contextlib.asynccontextmanager
 async def _lifespan(desk: Desk, app: FastAPI) -> AsyncIterator[None]:
     settings, state = desk.settings, desk.places.state
+    # the usual pool has a few threads more than there are cores: some slow checks of workflows would stall all that asks the disk
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="mezzotint"))
     feed: Feed
     store = Store(state / "jobs.sqlite", on_chunk=lambda chunk: feed.publish(chunk))
     feed = Feed(lambda after, job: store.events(after, job), store.last_event())
@@ -203,6 +208,6 @@ async def _prune(store: Store, settings: ServiceSettings) -> None:
         before = time.time() - settings.retention.days * _DAY
         try:
             await asyncio.wrap_future(store.prune(count=settings.retention.count, before=before))
-        except MezzotintError as error:  # they are still there the next time
+        except Exception as error:  # whatever it is, they are still there the next time
             _log.warning("old jobs could not be deleted: %s", error)
         await asyncio.sleep(_PRUNE_EVERY)

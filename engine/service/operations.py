@@ -14,6 +14,8 @@ from engine.jobs.records import Chunk
 from engine.service.comfy.routing import as_json
 from engine.service.desk import Work, desk_of, work_of
 
+_PATIENCE = 2.0
+"""Seconds for the store to answer."""
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -27,9 +29,9 @@ async def _healthz(request: Request) -> Response:
     if work is None:
         return as_json({"status": "starting"}, 503)
     try:
-        await asyncio.wait_for(asyncio.to_thread(work.store.last_event), 2)
+        await asyncio.wait_for(asyncio.wrap_future(work.store.check()), _PATIENCE)
     except Exception as error:  # whatever it is, no job can be kept
-        return as_json({"status": "the job store does not answer", "error": type(error).__name__}, 503)
+        return as_json({"status": "the job store cannot be written", "error": type(error).__name__}, 503)
     return as_json({"status": "ok"})
 
 

@@ -20,7 +20,7 @@ from engine.jobs.feed import Feed
 from engine.jobs.records import JobState, Submission
 from engine.jobs.store import Ending, Store
 from engine.run.outputs import OutputFolder
-from engine.service import native
+from engine.service import native, operations
 from engine.service.bodies import unfit
 from engine.service.comfy import past, prompts, users
 from engine.service.comfy.hub import Hub
@@ -82,7 +82,7 @@ async def jobs_at(folder: Path) -> AsyncIterator[Jobs]:
     app.state.desk = desk
     app.add_exception_handler(RequestValidationError, unfit)
     app.include_router(native.router())
-    for module in (prompts, past, users):
+    for module in (operations, prompts, past, users):
         app.router.routes.extend(module.routes())
     # as a server does it, which tells a client of a fault instead of raising it here
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

@@ -238,7 +238,9 @@ def test_a_proxys_name_is_ours(proxied: Guard, host: str) -> None:
     assert shake(proxied, headers={**PUBLIC, "Host": host}) == "True"
 
 
-@pytest.mark.parametrize("host", ["studio.example:8188", "x.studio.example", "studio.example.evil.example", "evil.example"])
+@pytest.mark.parametrize(
+    "host", ["studio.example:8188", "x.studio.example", "studio.example.evil.example", "evil.example"]
+)
 def test_no_other_name_is(proxied: Guard, host: str) -> None:
     """Another port or another name is refused as ever."""
     assert ask(proxied, headers={"Host": host}).status == 403
