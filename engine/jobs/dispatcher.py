@@ -114,9 +114,8 @@ class Dispatcher:
 
     async def _submit(self, submission: Submission, queue_limit: int | None) -> Submitted:
         submitted = await asyncio.wrap_future(self.store.submit(submission, time.time(), queue_limit=queue_limit))
-        self._enqueue(
-            submitted.job
-        )  # also one that was there: whoever asked for it first may have been cut off before this
+        # also one that was there: whoever asked for it first may have been cut off before this
+        self._enqueue(submitted.job)
         return submitted
 
     async def _resume(self, job: str) -> bool:

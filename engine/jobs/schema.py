@@ -9,7 +9,14 @@ from engine.errors import ResourceError
 
 VERSION: Final = 2
 
-_TABLES: Final = """
+_PROGRESS: Final = """
+-- nodes that a job has finished at least once: a worker that finishes no other makes no progress
+CREATE TABLE progress (
+    job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, node TEXT NOT NULL, PRIMARY KEY (job, node)
+) STRICT, WITHOUT ROWID;
+"""
+
+_TABLES: Final = f"""
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
     state TEXT NOT NULL,
@@ -23,7 +30,7 @@ CREATE TABLE jobs (
     started REAL,
     finished REAL,
     attempts INTEGER NOT NULL DEFAULT 0,
-    outputs TEXT NOT NULL DEFAULT '{}',
+    outputs TEXT NOT NULL DEFAULT '{{}}',
     errors TEXT NOT NULL DEFAULT '[]',
     last_event INTEGER NOT NULL DEFAULT 0,
     hidden INTEGER NOT NULL DEFAULT 0   -- taken out of ComfyUI's history by a client, and out of nothing else
@@ -71,23 +78,13 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (job, node, place)
 ) STRICT, WITHOUT ROWID;
 
--- nodes that a job has finished at least once: a worker that finishes no other makes no progress
-CREATE TABLE progress (
-    job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, node TEXT NOT NULL, PRIMARY KEY (job, node)
-) STRICT, WITHOUT ROWID;
-
+{_PROGRESS}
 -- numbers that only grow: event, token, number
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 INSERT INTO counters VALUES ('event', 0), ('token', 0), ('number', 0);
 """
 
-_UPGRADES: Final = {
-    1: """
-CREATE TABLE progress (
-    job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, node TEXT NOT NULL, PRIMARY KEY (job, node)
-) STRICT, WITHOUT ROWID;
-"""
-}
+_UPGRADES: Final = {1: _PROGRESS}
 """What brings a store of a version to the next."""
 
 

@@ -9,14 +9,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from engine.service.sockets import WIDEN
+from engine.service.sockets import FIRST_MESSAGE, WIDEN
 
 LARGEST_HEAD: Final = 64 * 2**10
 """Bytes of a request's line and headers."""
 HEAD_SECONDS: Final = 20.0
 """Within which they have to come, from the first byte on; of a new connection from its beginning."""
-FIRST_MESSAGE: Final = 4096
-"""Bytes of what a websocket may say before it is let in."""
 
 
 class HttpConnection(HttpToolsProtocol):

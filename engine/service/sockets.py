@@ -15,6 +15,8 @@ STRANGERS: Final = 32
 """Websockets that have still to show their token, in all."""
 ALIKE: Final = 8
 """Of these, from one address; an IPv6 network of 64 bits counts as one."""
+FIRST_MESSAGE: Final = 4096
+"""Bytes of what a websocket may say before it is let in."""
 WIDEN: Final = "mezzotint.widen"
 """The extension of a websocket's scope that lets it send messages as long as any may be: ``call``, a function without arguments."""
 

@@ -20,14 +20,13 @@ from engine.jobs.feed import Watcher
 from engine.service import intake
 from engine.service.comfy.routing import is_unicode
 from engine.service.desk import Desk, Work, desk_of, work_of
+from engine.service.sockets import FIRST_MESSAGE
 from engine.service.wire import BEAT, VERSION, BadFrame, pack, unpack
 
 _SUBSCRIPTIONS: Final = 64
 """Of one socket."""
 _CALLS: Final = 16
 """Questions of one socket that are seen to at the same time."""
-_FIRST: Final = 4096
-"""Bytes of the message that lets a client in, at most."""
 _POLICY: Final = 1008
 """The websocket code for a client that is not let in."""
 
@@ -54,7 +53,7 @@ async def _authenticated(websocket: WebSocket, desk: Desk) -> bool:
         return True
     try:
         data = await asyncio.wait_for(_receive(websocket), timeout=10)
-        if len(data) > _FIRST:  # of a stranger, nothing is read that may take up more than it is worth
+        if len(data) > FIRST_MESSAGE:  # of a stranger, nothing is read that may take up more than it is worth
             return False
         frame = unpack(data)
     except (BadFrame, TimeoutError):

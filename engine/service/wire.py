@@ -1,4 +1,4 @@
-"""Frames of the native websocket: msgpack maps. Both ends use this.
+"""Frames of the native websocket: msgpack maps. Both ends use this. An ``id`` is a number, or a text of at most 64 characters.
 
 To the service: ``{"op": "auth", "token"}``, ``{"op": "subscribe", "id", "job"?, "after"?, "previews"?}``,
 ``{"op": "unsubscribe", "id"}``, ``{"op": "call", "id", "method", "params"}``.

@@ -16,9 +16,9 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from engine.service.connections import FIRST_MESSAGE, LARGEST_HEAD, HttpConnection
+from engine.service.connections import LARGEST_HEAD, HttpConnection
 from engine.service.security import Guard, Policy
-from engine.service.sockets import ALIKE, STRANGERS
+from engine.service.sockets import ALIKE, FIRST_MESSAGE, STRANGERS
 from tests.service.guarded import TOKEN, echo, scope_of
 from tests.service.serving import served
 

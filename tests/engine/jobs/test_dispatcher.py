@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +86,15 @@ class Bench:
             yield
             other.execute("ROLLBACK")
 
+    async def cut_off(self, asked: Coroutine[Any, Any, object]) -> None:
+        """Ask, and be gone while it is on its way to the disk."""
+        with self.unwritable(refused_at_once=False):
+            asking = asyncio.create_task(asked)
+            await asyncio.sleep(0.05)
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asking
+
 
 @asynccontextmanager
 async def bench(tmp_path: Path, *workers: Scripted) -> AsyncIterator[Bench]:
@@ -111,12 +120,7 @@ def test_a_client_that_is_cut_off_has_its_job_run(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with bench(tmp_path, Scripted()) as at:
-            with at.unwritable(refused_at_once=False):
-                asking = asyncio.create_task(at.dispatcher.submit(replace(ASKED, idempotency_key="k")))
-                await asyncio.sleep(0.05)
-                asking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await asking
+            await at.cut_off(at.dispatcher.submit(replace(ASKED, idempotency_key="k")))
             assert (await at.ended("j")).state == "succeeded"
             again = await at.dispatcher.submit(replace(ASKED, job="other", idempotency_key="k"))
             assert (again.is_new, again.job.id) == (False, "j")
@@ -134,12 +138,7 @@ def test_a_resume_whose_caller_is_gone_is_done(tmp_path: Path) -> None:
             assert await at.dispatcher.pause("j")
             while at.dispatcher.running():
                 await asyncio.sleep(0.005)
-            with at.unwritable(refused_at_once=False):
-                asking = asyncio.create_task(at.dispatcher.resume("j"))
-                await asyncio.sleep(0.05)
-                asking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await asking
+            await at.cut_off(at.dispatcher.resume("j"))
             assert (await at.ended("j")).state == "succeeded"
             assert worker.begun == ["j", "j"]
 
