@@ -22,6 +22,8 @@ from tests.service.process import ROOT, ServiceProcess
 
 LONG = os.environ.get("CHAOS") == "1"
 JOBS, KILLS = (50, 200) if LONG else (3, 10)
+LONGEST = 6.0 if LONG else 2.0
+"""Seconds between two kills: few jobs must not be done before the last of them, however fast the machine is."""
 STEPS = 24
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 
@@ -96,7 +98,7 @@ def _kill_again_and_again(service: ServiceProcess, client: SyncClient, draw: ran
     """Returns how often. A worker is killed only after progress: three in a row without any end a job, as they should."""
     kills, seen = 0, 0
     while kills < KILLS and not _is_idle(client):
-        time.sleep(draw.uniform(0.1, 6.0 if kills % 2 else 3.0))
+        time.sleep(draw.uniform(0.1, LONGEST if kills % 2 else LONGEST / 2))
         if draw.random() < 0.5:
             service.kill()
             service.start()
