@@ -8,6 +8,8 @@ from typing import Final
 from engine.errors import ResourceError
 
 VERSION: Final = 2
+_CACHE_KIB: Final = 512
+"""Of pages that a connection keeps: the system keeps them too, and by default each would grow to four times as much with the store."""
 
 _PROGRESS: Final = """
 -- nodes that a job has finished at least once: a worker that finishes no other makes no progress
@@ -96,6 +98,7 @@ def open_database(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("PRAGMA wal_autocheckpoint = 2000")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -117,4 +120,5 @@ def open_reader(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA busy_timeout = 10000")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return connection
