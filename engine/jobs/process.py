@@ -134,6 +134,7 @@ class WorkerProcess:
 
     def _ask(self, message: Mapping[str, Any], listener: Listener | None) -> tuple[int, Future[Any]]:
         future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # who no longer waits cannot cancel it: the answer would find it in no state to be set
         with self._lock:
             if self._buried:
                 raise WorkerDied(self._verdict or "it ended")
@@ -150,9 +151,15 @@ class WorkerProcess:
 
     def _write(self) -> None:
         """On a thread: a process that stands still reads nothing, and whoever tells it something must not wait for that."""
-        with contextlib.suppress(OSError):
-            while (message := self._outgoing.get()) is not None:
+        while (message := self._outgoing.get()) is not None:
+            try:
                 send(self._connection, message)
+            except OSError:
+                return
+            except Exception:
+                _log.exception("a worker cannot be sent a message: %s", message.get("op"))
+                self.kill("it could not be sent what it was asked")
+                return
 
     def _read(self) -> None:
         """On a thread: take what it says, until there is no more."""

@@ -19,6 +19,7 @@ from engine.errors import MezzotintError, ResourceError, UsageError
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.graph.validate import validate
 from engine.jobs.messages import WorkerSettings
+from engine.jobs.process import WorkerDied, WorkerProcess
 from engine.jobs.remote import RemoteExecutor
 from engine.registry import Registry
 from engine.run import events
@@ -467,3 +468,31 @@ def test_what_is_closed_starts_no_process(tmp_path: Path) -> None:
     executor.close()
     with pytest.raises(UsageError, match="closed"):
         executor.run_sync(Run(FINE))
+
+
+def test_who_no_longer_waits_keeps_nobody_from_being_told(places: WorkerSettings) -> None:
+    """Of two questions that stay open one is given up; the other is told of the end of the process all the same."""
+    process = WorkerProcess(places, lambda name, data: None)
+    process.ready.result(PATIENCE)
+    os.kill(process.pid, signal.SIGSTOP)
+    given_up, other = (process.ask("describe", "BP_Fine", {}) for _ in range(2))
+
+    async def give_up() -> None:
+        asyncio.wrap_future(given_up).cancel()
+
+    asyncio.run(give_up())
+    process.kill("that is enough")
+    with pytest.raises(WorkerDied, match="that is enough"):
+        other.result(PATIENCE)
+
+
+def test_what_cannot_be_sent_ends_the_process(places: WorkerSettings) -> None:
+    process = WorkerProcess(places, lambda name, data: None)
+    process.ready.result(PATIENCE)
+
+    class Odd(dict[str, int]):
+        def items(self) -> Any:
+            raise LookupError("never")
+
+    with pytest.raises(WorkerDied, match="could not be sent"):
+        process.ask("describe", "BP_Fine", Odd(a=1)).result(PATIENCE)
