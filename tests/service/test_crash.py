@@ -23,7 +23,7 @@ from tests.service.process import ROOT, ServiceProcess
 LONG = os.environ.get("CHAOS") == "1"
 JOBS, KILLS = (50, 200) if LONG else (3, 10)
 LONGEST = 6.0 if LONG else 2.0
-"""Seconds between two kills: few jobs must not be done before the last of them, however fast the machine is."""
+"""Seconds between two kills, at most: few jobs must not be done before the last of them."""
 STEPS = 24
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 
