@@ -36,6 +36,9 @@ T = TypeVar("T")
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 15.0
 """Seconds until a store that could not be written is tried again: twice as long each time."""
+_FIRST_REST: Final = 1.0
+_LONGEST_REST: Final = 30.0
+"""Seconds until a worker that did not come up is tried again: twice as long each time."""
 
 _log = logging.getLogger(__name__)
 
@@ -162,7 +165,9 @@ class Dispatcher:
         """Give every idle worker what is next, or make room for what is more urgent."""
         if self._ending.is_set():
             return
-        while idle := [lane for lane in self.lanes if lane.task is None]:
+        if self.queue:
+            self._prepare_lanes()
+        while idle := [lane for lane in self.lanes if lane.is_idle]:
             job = self.queue.take(idle[0].models, Counter(job.client for job in self.running()))
             if job is None:
                 return
@@ -175,10 +180,35 @@ class Dispatcher:
         """Stop what is less urgent than what waits: one for each that waits, and none for those that get a place without."""
         tasks = [lane.task for lane in self.lanes if lane.task is not None]
         freed = sum(task.reason is not None or task.is_settled for task in tasks)
+        freed += sum(lane.is_preparing and lane.trouble is None for lane in self.lanes)
         for task in sorted(tasks, key=lambda task: task.job.priority):
             if task.reason is None and not task.is_settled and self.queue.above(task.job.priority) > freed:
                 task.stop("preempt")
                 freed += 1
+
+    def _prepare_lanes(self) -> None:
+        for lane in self.lanes:
+            if lane.needs_process:
+                lane.is_preparing = True
+                self._spawn(self._prepare(lane))
+
+    async def _prepare(self, lane: Lane) -> None:
+        """Have a worker's process up. While that fails no job is given to it: none is to blame, and none would get further."""
+        rest = _FIRST_REST
+        while not self._ending.is_set():
+            try:
+                await lane.worker.prepare()
+                lane.trouble = None
+                break
+            except Exception as error:
+                if self._ending.is_set():
+                    break
+                lane.trouble = str(error)
+                _log.error("the worker %s is tried again in %g s: %s", lane.name, rest, error)
+            await self._unless_ending(rest)
+            rest = min(2 * rest, _LONGEST_REST)
+        lane.is_preparing = False
+        self._fill()
 
     async def _work(self, lane: Lane, task: Task) -> None:
         job = task.job.id
@@ -278,9 +308,13 @@ class Dispatcher:
                 if self._ending.is_set():
                     raise
                 _log.warning("the store is tried again in %g s: %s", pause, error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause)
+            await self._unless_ending(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _unless_ending(self, pause: float) -> None:
+        """Wait for ``pause`` seconds, or for the end of the service."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), pause)
 
     async def _renew(self) -> None:
         """Keep the leases of those who are at work."""

@@ -23,6 +23,9 @@ class Worker(Protocol):
     def living_pid(self) -> int | None:
         """Of its process, if there is one."""
 
+    async def prepare(self) -> None:
+        """Have the process up. Raises ``MezzotintError`` where it does not come up."""
+
     async def attempt(self, plain: Mapping[str, Any], on_event: OnEvent, cancel: CancelToken) -> RunResult:
         """Run a job that is a message. Raises ``WorkerLost`` where the process dies on the way."""
 
@@ -56,14 +59,27 @@ class Task:
 
 @dataclass(slots=True)
 class Lane:
-    """A worker and its place in the dispatcher."""
+    """A worker and its place in the dispatcher. A job waits in the queue, where it can be cancelled, until the process is up."""
 
     name: str
     """The device."""
     worker: Worker
     task: Task | None = None
+    is_preparing: bool = False
+    """Whether its process is being started, or is to be tried again in a while: it gets no job."""
+    trouble: str | None = None
+    """Why the process did not come up, the last time."""
     models: frozenset[str] = frozenset()
     """What the last job named: most likely its weights are still there."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could begin a job now."""
+        return self.task is None and not self.is_preparing and self.worker.living_pid is not None
+
+    @property
+    def needs_process(self) -> bool:
+        return self.task is None and not self.is_preparing and self.worker.living_pid is None
 
 
 def best_for(job: Job, idle: Sequence[Lane]) -> Lane:

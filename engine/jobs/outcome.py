@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from engine.errors import MezzotintError
 from engine.jobs.happenings import failure_of_all, failures_of
+from engine.jobs.process import NotStarted
 from engine.jobs.store import Ending
 from engine.jobs.underway import WorkerLost
 from engine.run.request import RunResult
@@ -44,6 +45,8 @@ def outcome_of(came: RunResult | MezzotintError, reason: StopReason | None, loss
         return Ending("cancelled", {})
     if reason is not None:  # it was to wait again anyhow
         return _return(reason)
+    if isinstance(came, NotStarted):
+        return Return("queued", str(came))
     if not isinstance(came, WorkerLost):
         return Ending("failed", {}, [failure_of_all(str(came))])
     if losses + 1 < ATTEMPTS:

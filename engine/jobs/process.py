@@ -54,11 +54,23 @@ class WorkerDied(MezzotintError):
     """The worker process ended before it had answered."""
 
 
+class NotStarted(ResourceError):
+    """No worker process comes up: for a reason of the machine's or the installation's, and of no job's."""
+
+
 class WorkerProcess:
     """A running worker. Its answers come on a thread of this object's."""
 
-    def __init__(self, settings: WorkerSettings, on_broadcast: Callable[[str, Any], None]) -> None:
-        """Starts the process; what it says first is in ``ready``. Raises ``ResourceError`` if it cannot be started."""
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        on_broadcast: Callable[[str, Any], None],
+        is_unwanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Starts the process; what it says first is in ``ready``. ``is_unwanted``: whether it need not come up any more.
+
+        Raises ``NotStarted`` if it cannot be started.
+        """
         self.ready: Future[dict[str, Any]] = Future()
         """The first message: what was loaded. Or ``WorkerDied``."""
         self.loading: str | None = None
@@ -66,8 +78,8 @@ class WorkerProcess:
         self.loading_since = time.monotonic()
         self.last_heard = time.monotonic()
         """When it last said anything; it does every second."""
-        self.asking: str | None = None
-        """The question that a pack's class was last asked and has not answered, in words."""
+        self._asking: dict[int, str] = {}
+        """By thread of the process: the question to a pack's class that is open there."""
         self._on_broadcast = on_broadcast
         self._numbers = itertools.count(1)
         self._pending: dict[int, Future[Any]] = {}
@@ -76,7 +88,7 @@ class WorkerProcess:
         self._outgoing: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()
         self._verdict: str | None = None
         self._buried = False
-        self._process, self._connection = _start(settings)
+        self._process, self._connection = _start(settings, is_unwanted)
         self._reader = threading.Thread(target=self._read, name="mezzotint-worker-reader", daemon=True)
         self._reader.start()
         self._sender = threading.Thread(target=self._write, name="mezzotint-worker-writer", daemon=True)
@@ -86,6 +98,11 @@ class WorkerProcess:
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def asking(self) -> str | None:
+        """The question that a pack's class was last asked and has not answered, in words."""
+        return next(reversed([*self._asking.values()]), None)
 
     @property
     def was_ended(self) -> bool:
@@ -198,7 +215,9 @@ class WorkerProcess:
             case "rested" if number in self._listeners:
                 self._listeners[number].on_rest(message["node"])
             case "asking":
-                self.asking = message["hook"]
+                self._asking.pop(message["thread"], None)
+                if message["hook"] is not None:
+                    self._asking[message["thread"]] = message["hook"]
             case "result":
                 self._settle(number, message["result"], None)
             case "answer":
@@ -255,17 +274,20 @@ def _how(code: int) -> str:
     return f"its process was ended by {name}{hints.get(name, '')}"
 
 
-def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]:
+def _start(settings: WorkerSettings, is_unwanted: Callable[[], bool]) -> tuple[subprocess.Popen[str], Connection]:
     key = secrets.token_bytes(32)
     with sockets.Listener(None, authkey=key) as listener:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the folder it happens to be started in
-            stdin=subprocess.PIPE,
-            stdout=2,  # what packs print is for people; standard output may be read by a program
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,  # to be ended with all that it has started
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the folder it is started in
+                stdin=subprocess.PIPE,
+                stdout=2,  # what packs print is for people; standard output may be read by a program
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # to be ended with all that it has started
+            )
+        except OSError as error:
+            raise NotStarted(f"a worker could not be started: {error}") from error
         assert process.stdin is not None
         try:
             started = {"address": listener.address, "key": key.hex(), "settings": settings.to_json()}
@@ -273,11 +295,11 @@ def _start(settings: WorkerSettings) -> tuple[subprocess.Popen[str], Connection]
             process.stdin.close()
         except OSError:
             pass  # it has ended already, which is found out below
-        return process, _accept(listener, process)
+        return process, _accept(listener, process, is_unwanted)
 
 
-def _accept(listener: sockets.Listener, process: subprocess.Popen[str]) -> Connection:
-    """The connection of ``process``; raises ``ResourceError`` if it ends without one."""
+def _accept(listener: sockets.Listener, process: subprocess.Popen[str], is_unwanted: Callable[[], bool]) -> Connection:
+    """The connection of ``process``; raises ``NotStarted`` if it ends without one."""
     accepted: SimpleQueue[Connection | Exception] = SimpleQueue()
 
     def wait() -> None:
@@ -293,14 +315,17 @@ def _accept(listener: sockets.Listener, process: subprocess.Popen[str]) -> Conne
             got = accepted.get(timeout=_POLL)
         except Empty:
             if process.poll() is not None:
-                raise ResourceError(f"a worker could not be started: {_how(process.returncode)}") from None
-            if time.monotonic() < deadline:
+                raise NotStarted(f"a worker could not be started: {_how(process.returncode)}") from None
+            if time.monotonic() < deadline and not is_unwanted():
                 continue
-            got = TimeoutError(f"no answer within {_TO_CONNECT:g} s")
+            got = TimeoutError(
+                "nobody waits for it any more" if is_unwanted() else f"no answer within {_TO_CONNECT:g} s"
+            )
         if not isinstance(got, Exception):
             return got
         _kill(process)
-        raise ResourceError(f"a worker could not be started: {got}")
+        process.wait()
+        raise NotStarted(f"a worker could not be started: {got}")
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -11,35 +11,30 @@ import asyncio
 import contextlib
 import json
 import logging
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from engine.errors import MezzotintError, ResourceError, UsageError
+from engine.errors import MezzotintError, UsageError
 from engine.jobs.gentle import Gentle
+from engine.jobs.keeper import Keeper
+from engine.jobs.loaded import Loaded
 from engine.jobs.messages import WorkerSettings, run_to_plain
-from engine.jobs.process import WorkerDied, WorkerProcess
+from engine.jobs.process import WorkerDied
 from engine.jobs.underway import Patience, Underway
 from engine.jobs.web_address import WebAddress
-from engine.packs.describe import from_plain, to_plain
-from engine.packs.report import LoadedPack, NotedRoute, PackFailure
+from engine.packs.pack_info import NoAnswer
 from engine.packs.spec_cache import CachedPacks
 from engine.run.cancel import CancelToken
 from engine.run.events import OnEvent
 from engine.run.executor import ignore, run_in_loop
 from engine.run.request import Run, RunResult
-from engine.spec import NodeSpec
 
 NODE_TIMEOUT: Final = 3600.0
 """Seconds without any sign of life after which a pack's node counts as hung."""
 
 _GRACE: Final = 10.0
 """Seconds a run has to stop when it is told to while a pack's node is at work; then its process is killed."""
-_START: Final = 600.0
-"""Seconds each pack has to load."""
-_POLL: Final = 0.2
 _ANSWER: Final = 60.0
 """Seconds a class has to say what its choices are, and the like."""
 
@@ -47,32 +42,6 @@ _HANDLING: Final = 10.0
 """Seconds that packs have to look at a workflow that is posted."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a worker has loaded."""
-
-    specs: tuple[NodeSpec, ...]
-    packs: tuple[LoadedPack, ...]
-    failures: tuple[PackFailure, ...]
-    routes: tuple[NotedRoute, ...] = ()
-    """HTTP routes of packs."""
-    prompt_handlers: int = 0
-    """How many functions of packs want to see each workflow that is posted."""
-    web: WebAddress | None = None
-    """Where the routes are answered."""
-
-    def to_cached(self, infos: Mapping[str, Mapping[str, Any]]) -> CachedPacks:
-        """As it can be kept on disk, with the ``object_info`` of each type."""
-        return CachedPacks(
-            specs=tuple(map(to_plain, self.specs)),
-            packs=self.packs,
-            failures=self.failures,
-            routes=self.routes,
-            prompt_handlers=self.prompt_handlers,
-            infos=infos,
-        )
 
 
 class RemoteExecutor:
@@ -89,14 +58,10 @@ class RemoteExecutor:
         on_broadcast: Callable[[str, Any], None] = lambda name, data: None,
     ) -> None:
         """``lease``: seconds without a sign of life after which the process is ended. ``ends_ours``: ``grace`` is for our own nodes too."""
-        self._settings = settings
         self._patience = Patience(node=node_timeout, grace=grace, lease=lease, own=grace if ends_ours else None)
-        self._on_broadcast = on_broadcast
-        self._lock = threading.Lock()
-        self._process: WorkerProcess | None = None
-        self._loaded: Loaded | None = None
-        self._is_closed = False
-        self.gently = Gentle(self._at_hand)
+        self._hooks = _Hooks(self)
+        self._keeper = Keeper(settings, on_broadcast, self._hooks)
+        self.gently = Gentle(lambda: self._keeper.at_hand)
         """Asks without starting a process, and without ending one that is at a run."""
 
     def __enter__(self) -> Self:
@@ -106,26 +71,39 @@ class RemoteExecutor:
         self.close()
 
     @property
+    def settings(self) -> WorkerSettings:
+        """What its process is started with, and which packs are left out by now."""
+        return self._keeper.settings
+
+    @property
     def loaded(self) -> Loaded:
-        """What the worker has; starts it if it is not there."""
-        return self._living()[1]
+        """What the worker has; starts it if it is not there. Raises as ``prepare``."""
+        return self._keeper.living()[1]
 
     @property
     def pid(self) -> int:
-        """Of the worker; starts it if it is not there."""
-        return self._living()[0].pid
+        """Of the worker; starts it if it is not there. Raises as ``prepare``."""
+        return self._keeper.living()[0].pid
+
+    @property
+    def living_pid(self) -> int | None:
+        """Of the worker, if there is one; starts nothing."""
+        process = self._keeper.at_hand
+        return None if process is None else process.pid
 
     @property
     def web(self) -> WebAddress | None:
         """Where the worker that is there answers the HTTP routes of packs; None where there is none. Starts nothing."""
-        loaded, process = self._loaded, self._at_hand()
-        return None if loaded is None or process is None else loaded.web
+        loaded = self._keeper.last_loaded
+        return None if loaded is None or self._keeper.at_hand is None else loaded.web
+
+    async def prepare(self) -> None:
+        """Have the worker ready for a run. Raises ``NotStarted`` where no process comes up, ``UsageError`` when this was closed."""
+        await asyncio.to_thread(self._keeper.living)
 
     def recall(self, cached: CachedPacks) -> Loaded:
         """What was loaded by an earlier process, before this one's worker is ready."""
-        hooks = _Hooks(self)
-        specs = tuple(from_plain(plain, hooks) for plain in cached.specs)
-        return Loaded(specs, cached.packs, cached.failures, cached.routes, cached.prompt_handlers)
+        return Loaded.from_cached(cached, self._hooks)
 
     def ask_gently(self, what: str, type_: str, arguments: Mapping[str, Any], timeout: float) -> Any:
         """Ask a node class something, and wait for up to ``timeout`` seconds; the worker is not started, nor a run of it disturbed.
@@ -136,7 +114,8 @@ class RemoteExecutor:
 
     def on_prompt(self, posted: Mapping[str, Any], timeout: float = _HANDLING) -> dict[str, Any]:
         """A posted workflow after the packs' prompt handlers, if there are any. One that fails or takes too long leaves it as it was."""
-        if self._loaded is None or not self._loaded.prompt_handlers:
+        loaded = self._keeper.last_loaded
+        if loaded is None or not loaded.prompt_handlers:
             return dict(posted)
         try:
             returned = self.gently.ask("on_prompt", "", {"posted": json.dumps(posted)}, timeout)
@@ -151,37 +130,19 @@ class RemoteExecutor:
 
         Waits for the runs under way. A worker that is not there, or that ends meanwhile, holds nothing.
         """
-        process = self._at_hand()
+        process = self._keeper.at_hand
         if process is None:
             return
         with contextlib.suppress(WorkerDied):
             await asyncio.wrap_future(process.free(unload_models=unload_models, free_memory=free_memory))
 
-    def _at_hand(self) -> WorkerProcess | None:
-        """The worker, if there is one that lives and has loaded its packs."""
-        process = self._process
-        return process if process is not None and process.is_alive else None
-
-    @property
-    def living_pid(self) -> int | None:
-        """Of the worker, if there is one; starts nothing."""
-        process = self._process
-        return process.pid if process is not None and process.is_alive else None
-
     def end(self) -> None:
         """As ``close``, but a worker that is at something is not waited for."""
-        process = self._process
-        if process is not None and process.is_busy:
-            process.kill("the service ended")
-        self.close()
+        self._keeper.close(at_once=True)
 
     def close(self) -> None:
         """Let the worker end."""
-        with self._lock:
-            self._is_closed = True
-            if self._process is not None:
-                self._process.close()
-                self._process = None
+        self._keeper.close()
 
     async def run(self, run: Run, on_event: OnEvent = ignore, cancel: CancelToken | None = None) -> RunResult:
         """As ``Executor.run``. A worker that dies fails the run, naming the node that was at work; the next run has a new worker.
@@ -220,76 +181,26 @@ class RemoteExecutor:
         is_last: bool,
         reports_loss: bool,
     ) -> RunResult:
-        process, loaded = await asyncio.to_thread(self._living)
+        process, loaded = await asyncio.to_thread(self._keeper.living)
         packs = {spec.type: spec.pack for spec in loaded.specs if spec.pack}
         underway = Underway(process, plain, on_event, cancel or CancelToken(), packs)
         return await underway.end(self._patience, is_last=is_last, reports_loss=reports_loss)
 
-    # the process
-
-    def _living(self) -> tuple[WorkerProcess, Loaded]:
-        """The worker, started anew if there is none. A pack that ends the process while it is imported is left out from then on."""
-        with self._lock:
-            if self._is_closed:
-                raise UsageError("the executor is closed")
-            while self._process is None or self._loaded is None or not self._process.is_alive:
-                self._process = None
-                process = WorkerProcess(self._settings, self._on_broadcast)
-                try:
-                    self._loaded = self._understand(_when_ready(process))
-                    self._process = process
-                except TimeoutError:
-                    process.kill("its packs took too long to load")
-                    self._leave_out(process.loading, f"its import did not come to an end within {_START:g} s")
-                except WorkerDied as error:
-                    self._leave_out(process.loading, f"its import failed: {error}")
-                except BaseException:
-                    process.kill("nobody waits for it any more")
-                    raise
-            return self._process, self._loaded
-
-    def _leave_out(self, pack: str | None, reason: str) -> None:
-        if pack is None or pack in self._settings.skip:
-            raise ResourceError(f"the worker did not start: {reason}")
-        _log.warning("pack %s is left out: %s", pack, reason)
-        self._settings = replace(self._settings, skip={**self._settings.skip, pack: reason})
-
-    def _understand(self, ready: Mapping[str, Any]) -> Loaded:
-        hooks = _Hooks(self)
-        return Loaded(
-            specs=tuple(from_plain(plain, hooks) for plain in ready["specs"]),
-            packs=tuple(LoadedPack(name, digest, tuple(nodes), web) for name, digest, nodes, web in ready["packs"]),
-            failures=tuple(PackFailure(pack, reason, node) for pack, reason, node in ready["failures"]),
-            routes=tuple(NotedRoute(*route) for route in ready["routes"]),
-            prompt_handlers=ready["prompt_handlers"],
-            web=None if ready["web"] is None else WebAddress.from_plain(ready["web"]),
-        )
-
     def ask(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
-        """Ask a node class something, and wait. Raises ``MezzotintError`` for whatever goes wrong there."""
-        try:
-            return self._ask_once(what, type_, arguments)
-        except WorkerDied:  # as for a run; who ends the process by answering does it again
-            return self._ask_once(what, type_, arguments)
+        """Ask a node class something, and wait; the worker is started if it is not there. It is ended for want of an answer only when it
+        is at no run.
 
-    def _ask_once(self, what: str, type_: str, arguments: Mapping[str, Any]) -> Any:
-        process = self._living()[0]
+        Raises ``NoAnswer`` where there is none in a minute, ``MezzotintError`` for whatever else goes wrong there.
+        """
+        was_busy = self._keeper.living()[0].is_busy
         try:
-            return process.ask(what, type_, arguments).result(_ANSWER)
-        except TimeoutError:
-            why = f"{type_} did not say its {what} within {_ANSWER:g} s"
-            process.kill(f"{why}, so its process was ended")
-            raise MezzotintError(why) from None
-
-
-def _when_ready(process: WorkerProcess) -> dict[str, Any]:
-    """What it says when everything is loaded. Raises ``TimeoutError`` when one pack takes too long, ``WorkerDied``."""
-    while True:
-        try:
-            return process.ready.result(_POLL)
-        except TimeoutError:
-            if time.monotonic() - process.loading_since > _START:
+            return self.gently.ask(what, type_, arguments, _ANSWER)
+        except NoAnswer as error:
+            # as for a run: it may have been gone before it was asked. Whoever ends the process by answering ends no run a second time
+            if was_busy or not isinstance(error.__cause__, WorkerDied):
                 raise
+        self._keeper.living()
+        return self.gently.ask(what, type_, arguments, _ANSWER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class Worker:
             loop=loop,
             cancel=self._cancel_job,
             at_work=self._tell_at_work,
-            asking=lambda hook: self._send({"op": "asking", "hook": hook}),
+            asking=lambda hook: self._send({"op": "asking", "thread": threading.get_ident(), "hook": hook}),
         )
         self._loader = loader = Loader(self._registry, host, lambda name: self._send({"op": "loading", "pack": name}))
         sources = find_packs(settings.pack_folders()) + (installed_packs() if settings.installed_packs else [])

@@ -387,6 +387,7 @@ async def system(desk: DeskOf, work: WorkOf) -> dict[str, Any]:
             "pid": lane.worker.living_pid,
             "job": lane.task.job.id if lane.task else None,
             "models": sorted(lane.models),
+            "trouble": lane.trouble,
         }
         for lane in work.dispatcher.lanes
     ]

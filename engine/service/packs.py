@@ -13,7 +13,8 @@ from typing import Any
 from engine.errors import MezzotintError
 from engine.fileref import Files
 from engine.graph.object_info import object_info
-from engine.jobs.remote import Loaded, RemoteExecutor
+from engine.jobs.loaded import Loaded
+from engine.jobs.remote import RemoteExecutor
 from engine.jobs.web_address import WebAddress
 from engine.packs.pack_info import PackInfo
 from engine.packs.report import NotedRoute

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from engine.jobs.lane import Lane, Task
-from engine.jobs.remote import Loaded, RemoteExecutor
+from engine.jobs.loaded import Loaded
+from engine.jobs.remote import RemoteExecutor
 from engine.service.comfy.refusals import NO_PROMPT
 from tests.service.jobs_app import Jobs, jobs_at
 from tests.service.running import harmless

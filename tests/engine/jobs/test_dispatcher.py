@@ -17,6 +17,7 @@ from engine.graph.graph import NodeId
 from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.feed import Feed
 from engine.jobs.lane import Lane
+from engine.jobs.process import NotStarted
 from engine.jobs.records import Job, Submission
 from engine.jobs.store import Store
 from engine.jobs.underway import WorkerLost
@@ -51,7 +52,15 @@ class Scripted:
     next: list[Attempt] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
     is_ended: bool = False
-    living_pid: int | None = None
+    living_pid: int | None = 1
+    refusals: int = 0
+    """How often its process does not come up."""
+
+    async def prepare(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise NotStarted("no memory")
+        self.living_pid = 1
 
     async def attempt(self, plain: Mapping[str, Any], on_event: OnEvent, cancel: CancelToken) -> RunResult:
         self.begun.append(plain["job"])
@@ -207,6 +216,47 @@ def test_what_fails_again_and_again_ends(tmp_path: Path, attempt: Attempt, says:
             await at.dispatcher.submit(replace(ASKED, job="k"))
             assert (await at.ended("k")).state == "succeeded"
             assert not await at.dispatcher.cancel("j")
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_does_not_come_up_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait, can be cancelled meanwhile, and run when it is there; what was wrong is told until then."""
+    monkeypatch.setattr("engine.jobs.dispatcher._FIRST_REST", 0.2)
+
+    async def main() -> None:
+        worker = Scripted(living_pid=None, refusals=2)
+        async with bench(tmp_path, worker) as at:
+            for name in ("j", "k", "l"):
+                await at.dispatcher.submit(replace(ASKED, job=name))
+            lane = at.dispatcher.lanes[0]
+            while lane.trouble is None:
+                await asyncio.sleep(0.005)
+            assert str(lane.trouble) == "no memory"
+            assert await at.dispatcher.cancel("k")
+            assert (await at.ended("k")).state == "cancelled"
+            assert [(await at.ended(name)).state for name in ("j", "l")] == ["succeeded"] * 2
+            assert (worker.refusals, worker.begun) == (0, ["j", "l"])
+            assert at.dispatcher.lanes[0].trouble is None
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_not_there_when_the_job_begins_costs_it_no_attempt(tmp_path: Path) -> None:
+    """It died while it had nothing to do, and no new one came up: more often than a job may lose workers."""
+
+    async def main() -> None:
+        worker = Scripted()
+
+        async def gone(job: str, on_event: OnEvent, cancel: CancelToken) -> RunResult:
+            worker.living_pid = None
+            raise NotStarted("no memory")
+
+        worker.next = [gone] * 5
+        async with bench(tmp_path, worker) as at:
+            await at.dispatcher.submit(ASKED)
+            job = await at.ended("j")
+            assert (job.state, job.attempts, len(worker.begun)) == ("succeeded", 0, 6)
 
     asyncio.run(main())
 

@@ -147,7 +147,7 @@ def test_models_leave_the_device(worker: RemoteExecutor) -> None:
 def test_a_worker_that_is_not_there_holds_nothing(worker: RemoteExecutor) -> None:
     """None is started for it."""
     free(worker, unload_models=True, free_memory=True)
-    assert worker._process is None
+    assert worker.living_pid is None
 
 
 async def test_a_worker_that_dies_has_given_all_back(worker: RemoteExecutor, folder: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
+from engine.errors import UsageError
 from engine.graph.api_format import read_api
 from engine.graph.graph import NodeId
+from engine.jobs.messages import WorkerSettings
 from engine.jobs.remote import RemoteExecutor
 from engine.run.request import Run
-from tests.engine.jobs.test_remote import TESTS, settings_of
+from tests.engine.jobs.test_remote import PATIENCE, TESTS, settings_of, wait_until_gone
 from tests.engine.run.toolbox import graph
 
 
@@ -142,6 +147,63 @@ def test_loading_packs_leaves_this_process_as_it_was(everything: RemoteExecutor)
         "    count = len(executor.loaded.specs)\n"
         "print(json.dumps([count, [m for m in ('custom_nodes', 'comfy', 'folder_paths', 'torch') if m in sys.modules]]))"
     )
-    settings = everything._settings.to_json()
+    settings = everything.settings.to_json()
     done = subprocess.run([sys.executable, "-c", script, settings], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [len(everything.loaded.specs), []]
+
+
+def _one_pack(root: Path, text: str) -> WorkerSettings:
+    """A pack of one file, with one node, that does ``text`` when it is imported."""
+    settings = settings_of(root)
+    (root / "packs/one.py").write_text(text + _NODE.format(type="One", text="1"))
+    return settings
+
+
+DIES_ONCE = """
+import os, pathlib, signal
+mark = pathlib.Path({mark!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_pack_whose_import_was_killed_once_is_loaded(tmp_path: Path) -> None:
+    """The machine may have been short of memory; only who dies again and again is left out."""
+    settings = _one_pack(tmp_path, DIES_ONCE.format(mark=str(tmp_path / "mark")))
+    with RemoteExecutor(settings) as executor:
+        assert [pack.name for pack in executor.loaded.packs] == ["one"]
+        assert executor.loaded.failures == ()
+
+
+HANGS = """
+import pathlib, time
+pathlib.Path({mark!r}).touch()
+time.sleep(600)
+"""
+
+
+def test_closing_does_not_wait_for_a_worker_that_starts(tmp_path: Path) -> None:
+    """Its import would take ten minutes: whoever waits for it is told, and no process is left."""
+    mark = tmp_path / "mark"
+    executor = RemoteExecutor(_one_pack(tmp_path, HANGS.format(mark=str(mark))))
+    told: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            _ = executor.loaded
+        except UsageError as error:
+            told.append(error)
+
+    before = set(psutil.Process().children())
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    while not mark.exists():
+        time.sleep(0.01)
+    (process,) = set(psutil.Process().children()) - before
+    executor.end()
+    thread.join(PATIENCE)
+    assert "closed" in str(told[0])
+    assert wait_until_gone(process.pid)
+    with pytest.raises(UsageError, match="closed"):
+        _ = executor.loaded

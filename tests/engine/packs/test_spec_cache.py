@@ -211,8 +211,13 @@ def test_choices_change_with_the_files(worker: RemoteExecutor, folder: Path) -> 
     assert list(info.refresh(["Asked_Files", "Asked_Slow"])) == ["Asked_Files", "Asked_Slow"]
 
 
-async def test_a_run_goes_on_while_a_class_does_not_answer(worker: RemoteExecutor, folder: Path) -> None:
-    """The others answer, the silent one is served as last known, the run comes to its end, and the late answer is used."""
+async def test_a_run_goes_on_while_a_class_does_not_answer(
+    worker: RemoteExecutor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others answer, the silent one is served as last known, the run comes to its end, and the late answer is used.
+
+    It goes on too when somebody waited for the answer for as long as one waits, and whoever checks a workflow does.
+    """
     import asyncio
 
     info = PackInfo(worker.gently)
@@ -231,6 +236,10 @@ async def test_a_run_goes_on_while_a_class_does_not_answer(worker: RemoteExecuto
     assert files_of(infos["Asked_Files"]) == ["at_work", "hold", "one", "slow"]
     with pytest.raises(NoAnswer, match=r"Asked_Slow did not answer describe within 0\.1 s"):
         await asyncio.to_thread(worker.ask_gently, "describe", "Asked_Slow", {}, 0.1)
+    monkeypatch.setattr("engine.jobs.gentle._HUNG", 0.1)
+    monkeypatch.setattr("engine.jobs.remote._ANSWER", 0.2)
+    with pytest.raises(NoAnswer, match=r"Asked_Slow did not answer describe within 0\.2 s"):
+        await asyncio.to_thread(worker.ask, "describe", "Asked_Slow", {})
     (folder / "slow").unlink()
     (folder / "hold").unlink()
     assert (await running).status == "succeeded"
