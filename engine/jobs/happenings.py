@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final, get_args
 
@@ -20,6 +21,9 @@ def _snake(name: str) -> str:
 _UNSTORED: Final = (events.NodePreview, events.JobQueued, events.JobFinished)
 """Pictures on the way are not kept; that a job waits or has ended is for whoever changes its state to say."""
 
+_FREE: Final = {"ui", "data"}
+"""What nodes may put anything into."""
+
 _SHAPES: Final = {
     kind: (_snake(kind.__name__), tuple(entry.name for entry in fields(kind) if entry.name != "job"))
     for kind in get_args(Event)
@@ -33,7 +37,19 @@ def happening(event: Event, now: float) -> Happening | None:
     if shape is None:
         return None
     name, names = shape
-    return now, name, {entry: getattr(event, entry) for entry in names}
+    data = {entry: getattr(event, entry) for entry in names}
+    for entry in _FREE & data.keys():
+        data[entry] = text_keys(data[entry])
+    return now, name, data
+
+
+def text_keys(value: Any) -> Any:
+    """What nodes say, with text for keys: packs also use numbers and tuples, which could be stored but not read or told again."""
+    if isinstance(value, Mapping):
+        return {name if isinstance(name, str) else str(name): text_keys(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [text_keys(item) for item in value]
+    return value
 
 
 _KINDS: Final = {name: kind for kind, (name, _) in _SHAPES.items()}

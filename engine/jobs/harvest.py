@@ -34,7 +34,8 @@ def harvest(job: str, outputs: Mapping[str, Mapping[str, Any]], roots: FileRoots
         try:
             digest.update_mmap(path)
             size = path.stat().st_size
-        except OSError:  # somebody took it away
+            f"{item['filename']}{item.get('subfolder')}".encode()  # a name that is no text cannot be told
+        except (OSError, ValueError):  # somebody took it away, or its name is one that no file has
             continue
         media = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         subfolder = item.get("subfolder") or ""
@@ -56,5 +57,5 @@ def _place(item: Mapping[str, str], roots: FileRoots) -> Path | None:
     subfolder = item.get("subfolder") or ""
     try:
         return roots.place(kind, f"{subfolder}/{item['filename']}" if subfolder else item["filename"])
-    except MezzotintError:
+    except (MezzotintError, ValueError):  # also a name that no file has
         return None

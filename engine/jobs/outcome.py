@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from engine.errors import MezzotintError
-from engine.jobs.happenings import failure_of_all, failures_of
+from engine.jobs.happenings import failure_of_all, failures_of, text_keys
 from engine.jobs.process import NotStarted
 from engine.jobs.store import Ending
 from engine.jobs.underway import WorkerLost
@@ -40,7 +40,7 @@ def outcome_of(came: RunResult | MezzotintError, reason: StopReason | None, loss
     if isinstance(came, RunResult):
         if came.status == "cancelled" and reason in _GIVEN_BACK:
             return _return(reason)
-        return Ending(came.status, {str(node): ui for node, ui in came.ui.items()}, failures_of(came))
+        return Ending(came.status, text_keys(came.ui), failures_of(came))
     if reason == "cancel":
         return Ending("cancelled", {})
     if reason is not None:  # it was to wait again anyhow

@@ -22,7 +22,7 @@ from engine.jobs.records import Job, Submission
 from engine.jobs.store import Store
 from engine.jobs.underway import WorkerLost
 from engine.run.cancel import CancelToken
-from engine.run.events import NodeFinished, OnEvent
+from engine.run.events import NodeFinished, NodeMessage, OnEvent
 from engine.run.outputs import OutputFolder
 from engine.run.request import RunResult
 
@@ -178,6 +178,28 @@ def test_a_store_that_cannot_be_written_for_a_while_loses_nothing(tmp_path: Path
             assert worker.begun == ["j", "k"]
             names = [event.name for chunk in at.store.events(0, "j") for event in chunk.events]
             assert names == ["job_queued", "job_leased", "node_finished", "job_finished"]
+
+    asyncio.run(main())
+
+
+def test_what_nodes_say_can_be_told_again(tmp_path: Path) -> None:
+    """Whatever packs use for keys and names; the job that said it has succeeded, and those who watch are told of it."""
+    files = [{"filename": "a\0b", "type": "output"}, {"filename": "\udcff", "type": "temp"}]
+    said: Any = {(1, 2): ["a"], 3: [{None: 1.5}, *files]}
+    told = {"(1, 2)": ["a"], "3": [{"None": 1.5}, *files]}
+
+    async def say(job: str, on_event: OnEvent, cancel: CancelToken) -> RunResult:
+        on_event(NodeMessage(job, NodeId("1"), NodeId("1"), "odd", said))
+        on_event(NodeFinished(job, NodeId("1"), NodeId("1"), 0.1, said))
+        return result(job, ui={NodeId("1"): said})
+
+    async def main() -> None:
+        async with bench(tmp_path, Scripted([say])) as at:
+            await at.dispatcher.submit(ASKED)
+            job = await at.ended("j")
+            assert (job.state, job.outputs) == ("succeeded", {"1": told})
+            data = {event.name: event.data for chunk in at.store.events(0, "j") for event in chunk.events}
+            assert data["node_message"]["data"] == data["node_finished"]["ui"] == told
 
     asyncio.run(main())
 
