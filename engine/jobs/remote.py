@@ -21,7 +21,7 @@ from engine.jobs.keeper import Keeper
 from engine.jobs.loaded import Loaded
 from engine.jobs.messages import WorkerSettings, run_to_plain
 from engine.jobs.process import WorkerDied
-from engine.jobs.underway import Patience, Underway
+from engine.jobs.underway import RunPatience, Underway
 from engine.jobs.web_address import WebAddress
 from engine.packs.pack_info import NoAnswer
 from engine.packs.spec_cache import CachedPacks
@@ -58,7 +58,7 @@ class RemoteExecutor:
         on_broadcast: Callable[[str, Any], None] = lambda name, data: None,
     ) -> None:
         """``lease``: seconds without a sign of life after which the process is ended. ``ends_ours``: ``grace`` is for our own nodes too."""
-        self._patience = Patience(node=node_timeout, grace=grace, lease=lease, own=grace if ends_ours else None)
+        self._patience = RunPatience(node=node_timeout, grace=grace, lease=lease, own=grace if ends_ours else None)
         self._hooks = _Hooks(self)
         self._keeper = Keeper(settings, on_broadcast, self._hooks)
         self.gently = Gentle(lambda: self._keeper.at_hand)

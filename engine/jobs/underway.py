@@ -14,7 +14,7 @@ from engine.errors import MezzotintError, NodeFailed, ResourceError
 from engine.graph.graph import NodeId
 from engine.jobs.messages import result_from_plain
 from engine.jobs.process import Listener, WorkerDied, WorkerProcess
-from engine.jobs.watch import Watch
+from engine.jobs.watch import Attention, Watch
 from engine.run import events
 from engine.run.cancel import CancelToken
 from engine.run.request import RunResult
@@ -23,7 +23,7 @@ _TICK: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RunPatience:
     """How long a worker may take, in seconds."""
 
     node: float
@@ -67,13 +67,14 @@ class Underway:
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(packs, time.monotonic())
+        self._attention = Attention(time.monotonic())
         self._woken = asyncio.Event()
         self._is_told = False
         """Whether it was told to stop."""
         self._since: float | None = None
         """Since when it is waited for with no more than patience."""
 
-    async def end(self, patience: Patience, *, is_last: bool = True, reports_loss: bool = True) -> RunResult:
+    async def end(self, patience: RunPatience, *, is_last: bool = True, reports_loss: bool = True) -> RunResult:
         """Have it run, and wait for what comes of it. Whatever happens to the process, there is an end.
 
         The loss of the process is told as a failure of the node that was at work, or without ``reports_loss`` raised as ``WorkerLost``.
@@ -137,16 +138,18 @@ class Underway:
             woken.cancel()
             self._woken.clear()
 
-    def _see_to_it(self, number: int, patience: Patience) -> None:
+    def _see_to_it(self, number: int, patience: RunPatience) -> None:
         """Tell it to stop if it has to, and end its process if it does not, or if it hangs."""
         now = time.monotonic()
+        self._attention.look(now)
+        awake = self._attention.since
         if self._cancel() and not self._is_told:
             self._is_told = True
             self._process.cancel(number)
         if self._cancel() and not self._cancel.is_patient and self._since is None:
             self._since = now
-        waited = 0.0 if self._since is None else now - self._since
-        if patience.lease is not None and now - self._process.last_heard > patience.lease:
+        waited = 0.0 if self._since is None else now - max(self._since, awake)
+        if patience.lease is not None and now - max(self._process.last_heard, awake) > patience.lease:
             self._process.kill(f"its process gave no sign of life for {patience.lease:g} s, so it was ended")
         elif patience.own is not None and waited > patience.own:
             self._process.kill(f"it did not stop within {patience.own:g} s of being told to, so its process was ended")
@@ -156,7 +159,7 @@ class Underway:
             )
         elif self._watch.is_idle and waited > patience.idle_grace:
             self._process.kill("it did not stop when it was told to, so its process was ended")
-        elif self._watch.is_silent(now, patience.node):
+        elif self._watch.is_silent(now, patience.node, awake):
             self._process.kill(
                 f"there was no sign of life for {patience.node:g} s, so its process was ended; "
                 "a node that takes longer may report its progress, or give it more time with --node-timeout"

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from engine.errors import NodeFailed
 from engine.graph.graph import NodeId
 from engine.run import events
+
+GAP: Final = 2.0
+"""Seconds between two looks after which who looks was not there itself."""
+
+
+@dataclass(slots=True)
+class Attention:
+    """Since when somebody looks without a gap: nobody's silence is held against them for when nobody listened.
+
+    A process that was stopped, or kept from the processor, finds all that it has to read only after it has found what time it is.
+    """
+
+    since: float
+    _looked: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._looked = self.since
+
+    def look(self, now: float) -> None:
+        if now - self._looked > GAP:
+            self.since = now
+        self._looked = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +97,12 @@ class Watch:
         """Whether anything was heard."""
         return self._last is not None
 
-    def is_silent(self, now: float, timeout: float) -> bool:
-        """Whether nothing was heard of the run for ``timeout`` seconds, and it is not our own nodes that take their time."""
-        late = now - (self.since if self._last is None else self._last) > timeout
+    def is_silent(self, now: float, timeout: float, listened: float = 0.0) -> bool:
+        """Whether nothing was heard of the run for ``timeout`` seconds, and it is not our own nodes that take their time.
+
+        ``listened``: since when anybody did.
+        """
+        late = now - max(self.since if self._last is None else self._last, listened) > timeout
         return late and (self.is_pack_at_work or not self._at_work)
 
     @property

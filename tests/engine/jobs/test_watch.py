@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.graph.graph import NodeId
-from engine.jobs.watch import Watch
+from engine.jobs.watch import Attention, Watch
 from engine.run import events
 
 A, B, C = map(NodeId, "abc")
@@ -49,3 +49,15 @@ def test_silence_counts_where_it_is_not_ours() -> None:
     assert (watch.is_silent(105, 10), watch.is_silent(111, 10)) == (False, True)
     watch.hear(events.NodeProgress("j", B, B, 1, 2), 112)
     assert not watch.is_silent(115, 10)
+
+
+def test_nobodys_silence_counts_for_when_nobody_listened() -> None:
+    """Who was stopped for a minute begins to wait anew."""
+    watch, attention = _watch(), Attention(0)
+    watch.begin(A, "Pack", A, 0)
+    for now in (0.25, 0.5, 60.0):
+        attention.look(now)
+    assert not watch.is_silent(60.0, 10, attention.since)
+    for tick in range(1, 50):
+        attention.look(60 + tick / 4)
+    assert watch.is_silent(72.0, 10, attention.since)
