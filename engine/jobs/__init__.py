@@ -11,6 +11,7 @@ process.py     the other end of one worker: started, talked to, known to be dead
 watch.py       what is known of a run from its events: who is at work, when it was last heard of. Pure
 underway.py    one run that a worker is at, and its end
 keeper.py      one worker process started when it is wanted, and anew when it died; loaded.py what it has loaded
+left_over.py   workers of a service that is gone; locks.py who may be at work where
 remote.py      an executor whose runs happen in a worker; gentle.py questions to it that disturb no run
 messages.py    what goes between the process that serves and one that works
 """

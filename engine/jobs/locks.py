@@ -18,13 +18,12 @@ except ImportError:  # Windows has its own kind, which Python does not offer for
 _POLL: Final = 0.05
 
 
-def hold(path: Path | None) -> IO[bytes] | None:
-    """A shared lock on ``path``, for as long as the file that is returned is open."""
-    if path is None:
-        return None
+def hold(path: Path) -> IO[bytes]:
+    """A shared lock on ``path``, for as long as the file that is returned is open. Processes that this one forks do not hold it."""
     file = path.open("ab")
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_SH)
+        os.register_at_fork(after_in_child=file.close)
     return file
 
 

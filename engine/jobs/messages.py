@@ -34,14 +34,14 @@ class WorkerSettings(Places):
     skip: Mapping[str, str] = field(default_factory=dict)
     """Packs that are not to be imported, and why."""
     device: DeviceSettings = field(default_factory=DeviceSettings)
-    lock: Path | None = None
-    """A file that the worker holds a shared lock on for as long as it lives."""
+    shared: Path | None = None
+    """The state folder of a service, where the worker says that it is at work. None: of a process that shares nothing."""
 
     @classmethod
-    def of(cls, places: Places, device: DeviceSettings | None = None, lock: Path | None = None) -> WorkerSettings:
+    def of(cls, places: Places, device: DeviceSettings | None = None, shared: Path | None = None) -> WorkerSettings:
         """The folders of this process, for another."""
         here = {entry.name: getattr(places, entry.name) for entry in fields(Places)}
-        return cls(**here, device=device or DeviceSettings(), lock=lock)
+        return cls(**here, device=device or DeviceSettings(), shared=shared)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -58,7 +58,7 @@ class WorkerSettings(Places):
             installed_packs=plain["installed_packs"],
             skip=plain["skip"],
             device=DeviceSettings(**plain["device"]),
-            lock=None if plain["lock"] is None else Path(plain["lock"]),
+            shared=None if plain["shared"] is None else Path(plain["shared"]),
         )
 
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from engine.errors import MezzotintError, ResourceError
 from engine.graph.graph import NodeId
+from engine.jobs.left_over import sign_out
 from engine.jobs.messages import WorkerSettings, event_from_plain, receive, send
 from engine.jobs.web_address import WebAddress
 from engine.run.events import Event
@@ -80,6 +81,7 @@ class WorkerProcess:
         """When it last said anything; it does every second."""
         self._asking: dict[int, str] = {}
         """By thread of the process: the question to a pack's class that is open there."""
+        self._shared = settings.shared
         self._on_broadcast = on_broadcast
         self._numbers = itertools.count(1)
         self._pending: dict[int, Future[Any]] = {}
@@ -173,10 +175,9 @@ class WorkerProcess:
                 send(self._connection, message)
             except OSError:
                 return
-            except Exception:
+            except Exception as error:  # of the packing: nothing was sent, and what is asked next may be better
                 _log.exception("a worker cannot be sent a message: %s", message.get("op"))
-                self.kill("it could not be sent what it was asked")
-                return
+                self._settle(message.get("id", 0), None, f"the worker cannot be sent this: {error}")
 
     def _read(self) -> None:
         """On a thread: take what it says, until there is no more."""
@@ -259,6 +260,7 @@ class WorkerProcess:
 
     def _clear_away(self) -> None:
         """Remove what a process leaves that had no time to."""
+        sign_out(self._shared, self.pid)
         if self.ready.done() and self.ready.exception() is None:
             web = self.ready.result().get("web")
             if web is not None:

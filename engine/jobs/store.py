@@ -306,10 +306,6 @@ class Store:
         """The files made last, the newest first."""
         return [OutputRecord(*row) for row in self._read("SELECT * FROM outputs ORDER BY rowid DESC LIMIT ?", (limit,))]
 
-    def pids(self) -> list[int]:
-        """Processes that held leases when this was last written."""
-        return [pid for (pid,) in self._read("SELECT DISTINCT pid FROM leases", ())]
-
     def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
         with self._reading:
             return self._reader.execute(query, values).fetchall()

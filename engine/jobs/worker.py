@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.compat.host import Host
 from engine.errors import MezzotintError
-from engine.jobs.locks import hold
+from engine.jobs.left_over import signed_in
 from engine.jobs.messages import (
     WorkerSettings,
     event_to_plain,
@@ -63,15 +63,14 @@ def main() -> None:
     settings = WorkerSettings.from_json(started["settings"])
     # Ctrl-C is for the process that started this one: it says what to cancel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    held = hold(settings.lock)
     code = 1
     try:
-        asyncio.run(Worker(connection, settings).serve())
+        with signed_in(settings.shared):
+            asyncio.run(Worker(connection, settings).serve())
         code = 0
     except BaseException:
         _log.exception("the worker ends")
     finally:
-        del held
         os._exit(code)
 
 

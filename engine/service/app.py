@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +21,7 @@ from engine.errors import UsageError
 from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.feed import Feed
 from engine.jobs.lane import Lane
-from engine.jobs.locks import seize
+from engine.jobs.left_over import end_workers
 from engine.jobs.messages import WorkerSettings
 from engine.jobs.remote import RemoteExecutor
 from engine.jobs.store import Store
@@ -42,8 +40,6 @@ from engine.service.pack_routes import PackRoutes
 from engine.service.packs import Packs, pack_sources
 from engine.service.settings import ServiceSettings
 
-_WORKERS_END: Final = 15.0
-"""Seconds in which workers of a service that died have to be gone."""
 _PRUNE_EVERY: Final = 600.0
 _THREADS: Final = 32
 """For what would keep the loop waiting."""
@@ -98,7 +94,7 @@ async def _lifespan(desk: Desk, app: FastAPI) -> AsyncIterator[None]:
     feed: Feed
     store = Store(state / "jobs.sqlite", on_chunk=lambda chunk: feed.publish(chunk))
     feed = Feed(lambda after, job: store.events(after, job), store.last_event())
-    await asyncio.to_thread(_end_workers, state, store.pids())
+    await asyncio.to_thread(end_workers, state)
     _empty_temp(desk.places.temp)
     work = _open_work(desk, store, feed)
     desk.work = work
@@ -128,7 +124,7 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
     workers, lanes = [], []
     for device in (settings.device.device, *settings.devices):
         worker = RemoteExecutor(
-            WorkerSettings.of(places, replace(settings.device, device=device), places.state / "workers.lock"),
+            WorkerSettings.of(places, replace(settings.device, device=device), places.state),
             node_timeout=settings.patience.node,
             grace=settings.patience.grace,
             lease=settings.patience.lease,
@@ -169,31 +165,6 @@ def _start_workers(desk: Desk, packs: Packs) -> None:
         packs.start(cache, key, is_known=is_known)
     except Exception:  # the next job tries again, and fails saying so
         _log.exception("the worker did not start")
-
-
-def _end_workers(state: Path, pids: list[int]) -> None:
-    """No worker of an earlier service may be at work beside ours: they end when it does, and are ended if not."""
-    lock: IO[bytes]
-    try:
-        lock = seize(state / "workers.lock", wait=2.0, otherwise="")
-    except Exception:
-        for pid in filter(_is_worker, pids):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        lock = seize(
-            state / "workers.lock",
-            wait=_WORKERS_END,
-            otherwise=f"workers of an earlier service (processes {pids}) do not end; end them, then start again",
-        )
-    lock.close()
-
-
-def _is_worker(pid: int) -> bool:
-    """Whether a process is one of our workers, and not another that was given the number since."""
-    try:
-        return b"engine.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _empty_temp(folder: Path) -> None:

@@ -51,6 +51,24 @@ def test_a_worker_that_hangs_past_its_lease_is_replaced(tmp_path: Path) -> None:
         service.close()
 
 
+def test_a_service_that_was_stopped_blames_no_worker(tmp_path: Path) -> None:
+    """It finds that no sign of life was read for longer than the lease, and it was not the worker that gave none."""
+    service = ServiceProcess(tmp_path, "--lease", "1")
+    try:
+        service.start()
+        with SyncClient(service.url) as client:
+            jobs = [client.submit(shown(f"stop {index}", 400))["id"] for index in range(12)]
+            client.wait(jobs[1])
+            worker = _worker(service)
+            os.kill(service.pid, signal.SIGSTOP)
+            time.sleep(2.5)
+            os.kill(service.pid, signal.SIGCONT)
+            assert [client.wait(job)["state"] for job in jobs] == ["succeeded"] * 12
+        assert _worker(service) == worker
+    finally:
+        service.close()
+
+
 def test_workers_end_with_their_service(tmp_path: Path) -> None:
     """Killed without a word, it leaves nobody behind."""
     service = ServiceProcess(tmp_path)
@@ -67,6 +85,29 @@ def test_workers_end_with_their_service(tmp_path: Path) -> None:
         assert not Path(f"/proc/{worker}").exists()
     finally:
         service.close()
+
+
+def test_a_worker_that_outlives_its_service_is_ended_by_the_next(tmp_path: Path) -> None:
+    """It hangs with no job at hand, so that nothing but its own word tells of it."""
+    service = ServiceProcess(tmp_path)
+    try:
+        service.start()
+        with SyncClient(service.url) as client:
+            client.wait(client.submit(shown("idle"))["id"])
+        hangs = _worker(service)
+        assert hangs is not None
+        os.kill(hangs, signal.SIGSTOP)
+        service.kill()
+        service.start()
+        assert not Path(f"/proc/{hangs}").exists() or _is_zombie(hangs)
+        with SyncClient(service.url) as client:
+            assert client.wait(client.submit(shown("next"))["id"])["state"] == "succeeded"
+    finally:
+        service.close()
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_state_folder_belongs_to_one_service(tmp_path: Path) -> None:

@@ -486,7 +486,7 @@ def test_who_no_longer_waits_keeps_nobody_from_being_told(places: WorkerSettings
         other.result(PATIENCE)
 
 
-def test_what_cannot_be_sent_ends_the_process(places: WorkerSettings) -> None:
+def test_what_cannot_be_sent_fails_alone(places: WorkerSettings) -> None:
     process = WorkerProcess(places, lambda name, data: None)
     process.ready.result(PATIENCE)
 
@@ -494,5 +494,9 @@ def test_what_cannot_be_sent_ends_the_process(places: WorkerSettings) -> None:
         def items(self) -> Any:
             raise LookupError("never")
 
-    with pytest.raises(WorkerDied, match="could not be sent"):
-        process.ask("describe", "BP_Fine", Odd(a=1)).result(PATIENCE)
+    try:
+        with pytest.raises(MezzotintError, match="cannot be sent this: never"):
+            process.ask("describe", "BP_Fine", Odd(a=1)).result(PATIENCE)
+        assert process.ask("describe", "BP_Fine", {}).result(PATIENCE) is not None
+    finally:
+        process.close()

@@ -106,7 +106,7 @@ def test_what_ran_waits_again_after_a_start(store: Store) -> None:
     assert store.pause("p", 2.0).result() == "queued"
     assert store.recover(5.0).result() == ["j"]
     assert [(job.id, job.attempts) for job in store.waiting()] == [("j", 0)]
-    assert store.pids() == []
+    assert store.lease("j", "cpu", 2, 6.0, 9.0).result() is not None
 
 
 def test_keys_conflicts_and_limits(store: Store) -> None:
