@@ -30,6 +30,7 @@ def _embeddings_in(text: str | None, clip: None) -> Iterable[tuple[str, str | No
     category="conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_embeddings_in,
+    version=2,
 )
 def clip_text_encode(ctx: NodeContext, text: Annotated[str, Multiline(dynamic_prompts=True)], clip: Clip) -> list[Any]:
     """A prompt as conditioning.
@@ -41,9 +42,20 @@ def clip_text_encode(ctx: NodeContext, text: Annotated[str, Multiline(dynamic_pr
         found = ctx.find_file("embeddings", name)
         return found.path if found else None
 
+    def find_tokenizer(name: str) -> Path | None:
+        found = ctx.find_file("tokenizers", f"{name}/tokenizer.json")
+        return found.path if found else None
+
     with ctx.models.lease(clip) as loaded:
-        layer = int(clip.setting("last_layer") or diffusion.text.LAST_LAYER)
-        return diffusion.text.encode(text, loaded, layer=layer, find_embedding=find, warn=ctx.warn)
+        layer = clip.setting("last_layer")
+        return diffusion.text.encode(
+            text,
+            loaded,
+            layer=None if layer is None else int(layer),
+            find_embedding=find,
+            find_tokenizer=find_tokenizer,
+            warn=ctx.warn,
+        )
 
 
 @node("CLIPSetLastLayer", title="CLIP Set Last Layer", category="conditioning", outputs=[Output("CLIP")])

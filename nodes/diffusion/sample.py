@@ -162,10 +162,14 @@ def sample_latent(
         return {**latent, "samples": samples}
     noise = _noise(settings, samples, latent.get("batch_index"))
     clean = denoiser.latent_format.into_model(samples.float()).to(denoiser.device)
-    entries = [resolve(side, clean, denoiser.schedule, inputs_of=inputs_of) for side in (positive, negative)]
+    mask = latent.get("noise_mask")
+    entries = [
+        resolve(side, clean, denoiser.schedule, inputs_of=inputs_of, noise_mask=mask, is_negative=side is negative)
+        for side in (positive, negative)
+    ]
     guider: Guider = CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
-    if latent.get("noise_mask") is not None:
-        guider = _inpainting(guider, denoiser, settings, latent["noise_mask"], clean, noise)
+    if mask is not None:
+        guider = _inpainting(guider, denoiser, settings, mask, clean, noise)
     state = resume or begin(
         denoiser,
         sampler,
