@@ -45,8 +45,11 @@ def _vae_estimate(vae_name: FileRef | None) -> Estimate:
 def checkpoint_loader_simple(
     ckpt_name: Annotated[FileRef, FileChoice("checkpoints")],
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
-    """The UNet, the text encoder and the VAE of a checkpoint file or diffusers folder."""
-    _require(ckpt_name, "unet", "clip", "vae")
+    """The UNet, the text encoder and the VAE of a checkpoint file or diffusers folder.
+
+    Some files hold no text encoder; only who uses it is told.
+    """
+    _require(ckpt_name, "unet")
     return _part(ckpt_name, "unet"), _part(ckpt_name, "clip"), _part(ckpt_name, "vae")
 
 

@@ -154,8 +154,12 @@ def sample_latent(
     """A LATENT value sampled: its ``samples`` [B,C,h,w] in VAE space, float32 on the CPU, the rest as it was.
 
     With ``resume``, a state that ``save`` or ``park`` was given in a run of the same arguments, the run goes on from there.
-    Raises InputError for unknown names, a latent of other channels than the model's, or latents that stop being finite.
+    Raises InputError for unknown names, text or a latent of another model, or latents that stop being finite.
     """
+    if (hearing := denoiser.hearing) is not None:
+        for name, side in (("positive", positive), ("negative", negative)):
+            for embedding, _ in side:
+                hearing.check(embedding, name)
     sampler, sigmas = planned(denoiser, settings)
     samples = denoiser.latent_format.widened(latent["samples"])
     if len(sigmas) == 0:

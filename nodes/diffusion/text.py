@@ -30,15 +30,15 @@ Token = int | Tensor
 Entry = list[Any]
 """One conditioning entry: ``[tensor [1, T, D], {"pooled_output": tensor [1, D]}]``."""
 
-FindTokenizer = Callable[[str], Path | None]
-"""Finds a tokenizer's file, or the folder it is in, by its model's name."""
+FindTokenizer = Callable[[], Path | None]
+"""Finds the file of T5's tokenizer."""
 
 _CHUNKS_AT_ONCE: Final = 16
 _T5_END: Final = 1
 _T5_LEAST: Final = 77
 
 
-def _no_file(name: str) -> Path | None:
+def _no_file(name: str = "") -> Path | None:
     return None
 
 
@@ -73,7 +73,7 @@ class Encoder:
 
 
 def encode(
-    text: str | Mapping[Tower, str],
+    text: str | Mapping[Tower, str | None],
     clip: LoadedModel,
     *,
     layer: int | None = None,
@@ -84,7 +84,7 @@ def encode(
     """The conditioning of a prompt.
 
     Args:
-        text: the prompt, as ``nodes.diffusion.prompts`` reads it, or one for each text encoder.
+        text: the prompt, as ``nodes.diffusion.prompts`` reads it, or one for each text encoder; None for one that is to say nothing.
         clip: leased text encoders.
         layer: see ``Encoder``.
         find_embedding: finds the file of ``embedding:name``.
@@ -99,14 +99,13 @@ def encode(
     """
     encoder = Encoder(clip, layer, find_embedding, find_tokenizer, warn)
     texts = {tower: text if isinstance(text, str) else text.get(tower, "") for tower in encoder.config.names}
-    chunks = {tower: _chunks(texts[tower], encoder, tower) for tower in encoder.config.names if tower != "t5"}
+    said = {tower: its for tower, its in texts.items() if its is not None}
+    chunks = {tower: _chunks(its, encoder, tower) for tower, its in said.items() if tower != "t5"}
     most = max(map(len, chunks.values()), default=0)
     encoded: dict[Tower, Encoded] = {
         tower: _encode_clip(_filled(its, most, encoder, tower), encoder, tower) for tower, its in chunks.items()
     }
-    if "t5" not in encoder.config.names:
-        return [_joined(encoder, encoded, None)]
-    return [_joined(encoder, encoded, _encode_t5(texts["t5"], encoder))]
+    return [_joined(encoder, encoded, _encode_t5(said["t5"], encoder) if "t5" in said else None)]
 
 
 Encoded = tuple[Tensor, Tensor]
@@ -122,7 +121,7 @@ def _joined(encoder: Encoder, encoded: Mapping[Tower, Encoded], t5: Tensor | Non
     beside = {tower: encoded.get(tower) for tower in ("l", "g")}
     widths: dict[str, int] = {"l": 768, "g": 1280}
     pooled = torch.cat([it[1] if it else torch.zeros(1, widths[tower]) for tower, it in beside.items()], -1)
-    tokens = max((it[0].shape[1] for it in beside.values() if it), default=0)
+    tokens = max((it[0].shape[1] for it in beside.values() if it), default=0 if t5 is not None else _T5_LEAST)
     clip = _beside([it[0] if it else torch.zeros(1, tokens, widths[tower]) for tower, it in beside.items()])
     width = t5.shape[-1] if t5 is not None else 2 * clip.shape[-1]
     padded = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
@@ -220,7 +219,8 @@ def _encode_t5(text: str, encoder: Encoder) -> Tensor | None:
     """States [1, tokens, width], float32 on the CPU; None, and a warning, where there is no tokenizer."""
     config = encoder.config["t5"]
     assert isinstance(config, T5Config)
-    path = encoder.find_tokenizer("t5")
+    own = Path(encoder.clip.ref.location, "tokenizer_3", "tokenizer.json")  # a diffusers folder brings it
+    path = own if own.is_file() else encoder.find_tokenizer()
     if path is None:
         encoder.warn(
             "expected T5's tokenizer.json in models/tokenizers/t5, found none; the prompt goes to CLIP's encoders alone "

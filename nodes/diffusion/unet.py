@@ -13,13 +13,14 @@ from torch.nn.functional import pad
 
 from engine.models import ModelRef, ModelStore
 from nodes.diffusion.conditioning import InputsOf
-from nodes.diffusion.configs import DiTConfig, Schedule
-from nodes.diffusion.denoiser import Denoiser, LatentFormat, Network
+from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
+from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.predictions import PredictionName, prediction
-from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg
+from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
+from nodes.diffusion.sources import open_source
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -40,7 +41,14 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         dtype=unet.dtype,
         device=unet.device,
         latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+        hearing=_hearing(unet),
     )
+
+
+def _hearing(unet: LoadedModel) -> Hearing:
+    config = unet.config
+    assert isinstance(config, UNetConfig | DiTConfig)
+    return Hearing(unet.facts.family.title, config.context_dim, takes_narrower=isinstance(config, DiTConfig))
 
 
 _PREDICTIONS: Final[Mapping[str, PredictionName]] = {"epsilon": "eps", "v_prediction": "v", "flow": "flow"}
@@ -99,13 +107,18 @@ def noise_device(settings: DeviceSettings) -> NoiseDevice:
 def previewer(model: ModelRef, store: ModelStore) -> Callable[[Tensor], bytes]:
     """Makes JPEG previews of ``model``'s latents (model space, [B,C,h,w]; the first is shown).
 
-    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings.
+    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings. A model
+    that came without one is shown in the usual colours of its family.
     """
     vae = replace(model, part="vae", patches=(), settings=())
 
     @cache
     def fitted() -> tuple[PreviewMap, LatentFormat]:
-        return _fit(vae, store)
+        description = open_source(model.location).description
+        if "vae" in description.parts:
+            return _fit(vae, store)
+        family = description.family
+        return usual(family), LatentFormat(scale=family.scale, shift=family.shift, channels=family.channels)
 
     def preview(denoised: Tensor) -> bytes:
         mapping, latent_format = fitted()

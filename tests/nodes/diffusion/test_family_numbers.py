@@ -144,8 +144,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sd3_appends_t5(files: dict[str, Path], store: LocalModelStore, tokenizer: Path) -> None:
     """Its tokens follow those of CLIP: the text, an end, and padding up to 77. Weights hold there too."""
     with store.lease(ref(files["sd3-t5"], "clip")) as clip:
-        found = encode(PROMPT, clip, find_tokenizer=lambda name: tokenizer)[0][0]
-        weighted = encode("a (red:1.5) circle", clip, find_tokenizer=lambda name: tokenizer)[0][0]
+        found = encode(PROMPT, clip, find_tokenizer=lambda: tokenizer)[0][0]
+        weighted = encode("a (red:1.5) circle", clip, find_tokenizer=lambda: tokenizer)[0][0]
         text: Any = clip.module.get_submodule("t5.text")
         with torch.inference_mode():
             expected = text(input_ids=torch.tensor([[3, 4, 5, 1, *[0] * 73]])).last_hidden_state
