@@ -165,8 +165,9 @@ class PromptServer:
 
     @property
     def client_id(self) -> str | None:
-        """Who watches the run of the call under way; it may be given back to ``send_sync``, which sends there anyway."""
-        return self.last_prompt_id
+        """Who watches the run of the call under way, or of the last one; None where that run was asked for by nobody who watches."""
+        context = current.get()
+        return host().client if context is None else context.client
 
     @client_id.setter
     def client_id(self, value: str | None) -> None:
@@ -197,14 +198,13 @@ class PromptServer:
             return None
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
-        """Send a message to whoever watches the run under way, or to all where none is."""
-        context = current.get()
+        """Send a message to the client called ``sid``, or to all that are connected."""
         if isinstance(event, int):
             self._send_binary(BinaryEventTypes(event), data)
-        elif context is not None:
-            context.send(event, data)
-        else:
-            host().broadcast(event, data)
+            return
+        context = current.get()
+        send = host().broadcast if context is None else context.send
+        send(event, data, None if sid is None else str(sid))
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         self.send_sync(event, data, sid)

@@ -83,7 +83,7 @@ class NodeBlocked:
 
 @dataclass(frozen=True, slots=True)
 class NodeMessage:
-    """A node's own message to whoever watches, as third-party packs send them to their scripts in a browser."""
+    """A node's own message, as third-party packs send them to their scripts in a browser."""
 
     job: str
     node: NodeId
@@ -91,6 +91,8 @@ class NodeMessage:
     name: str
     data: Any
     """What JSON can hold, or bytes."""
+    client: str | None = None
+    """The one it is for; None where it is for everybody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,8 @@ class ContextMaker:
         def warn(message: str) -> None:
             self.post(events.NodeWarning(self.run.job, node, shown, message))
 
-        def send(name: str, data: Any) -> None:
-            self.post(events.NodeMessage(self.run.job, node, shown, name, data))
+        def send(name: str, data: Any, client: str | None) -> None:
+            self.post(events.NodeMessage(self.run.job, node, shown, name, data, client))
 
         return NodeContext(
             job=self.run.job,
@@ -67,6 +67,7 @@ class ContextMaker:
             missing=missing,
             index=call,
             metadata=self.run.metadata,
+            client=self.run.client,
             send=send,
         )
 

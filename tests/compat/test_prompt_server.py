@@ -46,19 +46,35 @@ def test_routes_are_noted_with_their_pack(host: Host, tmp_path: Path) -> None:
     ]
 
 
-def test_messages_go_to_who_watches_the_run(host: Host, watched: Watched) -> None:
-    told: list[tuple[str, Any]] = []
-    host.broadcast = lambda name, data: told.append((name, data))
-    with calling(watched.context(metadata={"prompt": {"7": {}}, "workflow": {"id": 1}})):
+def test_messages_go_to_one_client_or_to_everybody(host: Host, watched: Watched) -> None:
+    """By the name a pack gives, within a call and outside of one; whose run was the last is known afterwards too."""
+    told: list[tuple[str, Any, str | None]] = []
+    host.broadcast = lambda name, data, client: told.append((name, data, client))
+    assert instance.client_id is None
+    with calling(watched.context()):
         instance.send_sync("a", {"x": 1}, instance.client_id)
+        instance.send_sync("b", None)
+        instance.send_sync("c", 1, sid=5)
         instance.send_progress_text("half", instance.last_node_id)
+        instance.send_progress_text("more", "7", "other")
+    assert watched.messages == [
+        ("a", {"x": 1}, "editor-1"),
+        ("b", None, None),
+        ("c", 1, "5"),
+        ("progress_text", {"node": "7", "text": "half"}, None),
+        ("progress_text", {"node": "7", "text": "more"}, "other"),
+    ]
+    instance.send_sync("d", None)
+    instance.send_sync("e", None, instance.client_id)
+    assert told == [("d", None, None), ("e", None, "editor-1")]
+
+
+def test_a_call_sees_its_run_alone(watched: Watched) -> None:
+    with calling(watched.context(metadata={"prompt": {"7": {}}, "workflow": {"id": 1}})):
         running = instance.prompt_queue.get_current_queue()[0]
-        assert (instance.client_id, instance.last_prompt_id) == ("job-1", "job-1")
-    instance.send_sync("b", None)
-    assert watched.messages == [("a", {"x": 1}), ("progress_text", {"node": "7", "text": "half"})]
-    assert told == [("b", None)]
+        assert instance.last_prompt_id == "job-1"
     assert running == [(0, "job-1", {"7": {}}, {"extra_pnginfo": {"workflow": {"id": 1}}}, [])]
-    assert (instance.client_id, instance.prompt_queue.get_tasks_remaining()) == (None, 0)
+    assert (instance.last_prompt_id, instance.prompt_queue.get_tasks_remaining()) == (None, 0)
 
 
 def test_a_picture_is_a_preview(watched: Watched) -> None:

@@ -13,7 +13,7 @@ from engine.jobs.feed import Feed, JobPreview
 from engine.jobs.records import Chunk, StoredEvent
 from engine.jobs.store import Store
 from engine.service.comfy.frames import message_frame, preview_frame, text_frame
-from engine.service.comfy.narrator import Message, Narrator, Preview
+from engine.service.comfy.narrator import Audience, Message, Narrator, Only, Preview
 
 _REMEMBERED: Final = 200
 """Ended jobs whose messages are at hand; those of others are made again from the store."""
@@ -106,9 +106,9 @@ class Hub:
     def __len__(self) -> int:
         return len(self._sockets)
 
-    def broadcast(self, name: str, data: Any) -> None:
-        """To everybody."""
-        self._send_all(text_frame(name, data))
+    def pass_on(self, message: Message) -> None:
+        """A message that belongs to no run."""
+        self._send(message, None)
 
     def send_to(self, sid: str, name: str, data: Any) -> None:
         """To one client, if it is there."""
@@ -180,8 +180,7 @@ class Hub:
     def _recall(self, job: str, before: int | None = None) -> Narrator:
         """The narrator of a job as its stored events leave it."""
         payload = self._store.payload(job)
-        client = payload.extra_data.get("client_id") if payload is not None else None
-        narrator = Narrator(job, payload.prompt if payload else {}, client if isinstance(client, str) else None)
+        narrator = Narrator(job, payload.prompt if payload else {}, payload.client if payload else None)
         events = [event for chunk in self._store.events(0, job, 1_000_000) for event in chunk.events]
         narrator.replay([event for event in events if before is None or event.seq < before])
         return narrator
@@ -192,22 +191,21 @@ class Hub:
         return {"status": {"exec_info": {"queue_remaining": self.remaining}}}
 
     def _send(self, message: Message, client: str | None) -> None:
-        if not self._sockets:
-            return
-        frame = message_frame(message)
-        if message.audience == "everyone":
-            self._send_all(frame)
-        elif client in self._sockets:
-            self._sockets[client].send(frame)
+        receivers = self._receivers(message.audience, client)
+        frame = message_frame(message) if receivers else ""
+        for socket in receivers:
+            socket.send(frame)
 
     def _send_all(self, frame: str | bytes) -> None:
         for socket in self._sockets.values():
             socket.send(frame)
 
     def _send_preview(self, preview: Preview, client: str | None) -> None:
-        if preview.audience == "everyone":
-            receivers = list(self._sockets.values())
-        else:
-            receivers = [self._sockets[client]] if client in self._sockets else []
-        for socket in receivers:
+        for socket in self._receivers(preview.audience, client):
             socket.send_preview(preview_frame(preview, socket.wants_metadata))
+
+    def _receivers(self, audience: Audience, submitter: str | None) -> list[Socket]:
+        if audience == "everyone":
+            return list(self._sockets.values())
+        named = audience.client if isinstance(audience, Only) else submitter
+        return [self._sockets[named]] if named in self._sockets else []

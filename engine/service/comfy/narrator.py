@@ -18,7 +18,15 @@ from typing import Any, Literal
 from engine.jobs.records import StoredEvent
 from engine.service.comfy.failures import class_type_of, error_data
 
-Audience = Literal["submitter", "everyone"]
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """One client, whoever asked for the run."""
+
+    client: str
+
+
+Audience = Literal["submitter", "everyone"] | Only
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,8 @@ class Narrator:
                 return self._complete(event)
             case "node_blocked":
                 return self._block(event)
-        return [Message(str(event.data["name"]), event.data["data"])]
+        client = event.data.get("client")  # what an earlier release has stored names none
+        return [Message(str(event.data["name"]), event.data["data"], "everyone" if client is None else Only(client))]
 
     def _begin(self, event: StoredEvent) -> list[Message]:
         messages = self._halt()
@@ -312,7 +321,7 @@ class Narrator:
 
     def _heard(self, messages: Iterable[Message]) -> list[Message]:
         """Without those for a submitter where there is none."""
-        return [message for message in messages if self.client is not None or message.audience == "everyone"]
+        return [message for message in messages if self.client is not None or message.audience != "submitter"]
 
 
 def with_unneeded(prompt: Mapping[str, Any], cached: Sequence[str]) -> list[str]:
