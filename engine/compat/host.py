@@ -44,8 +44,8 @@ class Host:
     registry: Registry
     """Core node types, and those of the packs loaded so far."""
     settings: DeviceSettings
-    broadcast: Callable[[str, Any, str | None], None] = lambda name, data, client: None
-    """Takes a message that a pack sends while none of its nodes runs, and the one client it is for, if there is one."""
+    broadcast: Callable[[str | int, Any, str | None], None] = lambda name, data, client: None
+    """Takes a message that a pack sends while none of its nodes runs, as ``NodeContext.send`` does otherwise."""
     client: str | None = None
     """Who watches the run that the last call of a node belonged to."""
     routes: list[Route] = field(default_factory=list)

@@ -24,8 +24,11 @@ from engine.run import events
 from engine.run.request import Limits, Run, RunResult
 from engine.run.settings import DeviceSettings
 
-OnBroadcast = Callable[[str, Any, str | None], None]
-"""Takes what a pack sends while none of its nodes runs: name, data, and the one client it is for, or None for everybody."""
+OnBroadcast = Callable[[str | int, Any, str | None], None]
+"""Takes what a pack sends while none of its nodes runs: name, data, and the one client it is for, or None for everybody.
+
+With a number for a name it is bytes.
+"""
 
 _EVENTS: Final = {kind.__name__: kind for kind in get_args(events.Event)}
 

@@ -257,7 +257,7 @@ class Worker:
             if job in (None, name):
                 self._cancels[number].cancel()
 
-    def _broadcast(self, name: str, data: Any, client: str | None) -> None:
+    def _broadcast(self, name: str | int, data: Any, client: str | None) -> None:
         self._send({"op": "broadcast", "name": name, "data": data, "client": client})
 
     def _tell_at_work(self, context: NodeContext, is_over: bool) -> None:

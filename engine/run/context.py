@@ -70,8 +70,10 @@ class NodeContext:
     """What this run's files carry: ``prompt`` (API JSON) and perhaps ``workflow``. It is no part of any key."""
     client: str | None
     """Who watches the run, if somebody said so."""
-    send: Callable[[str, Any, str | None], None]
-    """Send a message by name to one client; to everybody for None."""
+    send: Callable[[str | int, Any, str | None], None]
+    """Send a message by name to one client; to everybody for None. With a number for a name it is bytes."""
+    show: Callable[[bytes], None]
+    """Show whoever watches the run a picture, JPEG or PNG, that is a result and so is not missed, as one on the way may be."""
 
     @property
     def models(self) -> ModelStore:

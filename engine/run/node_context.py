@@ -49,8 +49,15 @@ class ContextMaker:
         def warn(message: str) -> None:
             self.post(events.NodeWarning(self.run.job, node, shown, message))
 
-        def send(name: str, data: Any, client: str | None) -> None:
-            self.post(events.NodeMessage(self.run.job, node, shown, name, data, client))
+        def send(name: str | int, data: Any, client: str | None) -> None:
+            if isinstance(name, int):
+                self.post(events.NodeBytes(self.run.job, node, shown, name, data, client))
+            else:
+                self.post(events.NodeMessage(self.run.job, node, shown, name, data, client))
+
+        def show(image: bytes) -> None:
+            if self.run.previews:
+                self.post(events.NodePreview(self.run.job, node, shown, image, is_result=True))
 
         return NodeContext(
             job=self.run.job,
@@ -69,6 +76,7 @@ class ContextMaker:
             metadata=self.run.metadata,
             client=self.run.client,
             send=send,
+            show=show,
         )
 
     def discard_checkpoints(self, node: NodeId) -> None:

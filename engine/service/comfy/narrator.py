@@ -29,6 +29,11 @@ class Only:
 Audience = Literal["submitter", "everyone"] | Only
 
 
+def audience_of(client: str | None) -> Audience:
+    """Whom a pack's message is for that names a client, or none."""
+    return "everyone" if client is None else Only(client)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A text message: ``{"type", "data"}``."""
@@ -36,6 +41,15 @@ class Message:
     type: str
     data: Any
     audience: Audience = "submitter"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A message of bytes, as a pack made them."""
+
+    kind: int
+    data: bytes
+    audience: Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +161,7 @@ class Narrator:
             case "node_blocked":
                 return self._block(event)
         client = event.data.get("client")  # what an earlier release has stored names none
-        return [Message(str(event.data["name"]), event.data["data"], "everyone" if client is None else Only(client))]
+        return [Message(str(event.data["name"]), event.data["data"], audience_of(client))]
 
     def _begin(self, event: StoredEvent) -> list[Message]:
         messages = self._halt()
