@@ -79,7 +79,12 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class SocketConnection(WebSocketsSansIOProtocol):
-    """A websocket that may say little until somebody calls the ``WIDEN`` of its scope."""
+    """A websocket that may say little until somebody calls the ``WIDEN`` of its scope, and that may take its time to read."""
+
+    _unsent = 0
+    """Bytes that the client had not taken yet when the last ping was sent, or was due to be answered."""
+    _has_taken = False
+    """Whether it has made room for more since then."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -92,3 +97,22 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
     def _widen(self) -> None:
         self.conn.max_message_size = self.config.ws_max_size
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._has_taken = True
+
+    def send_keepalive_ping(self) -> None:
+        self._has_taken, self._unsent = False, self.transport.get_write_buffer_size()
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        """A client that still reads what was sent before the ping is given more time; one that reads nothing of it is hung up on."""
+        unsent = self.transport.get_write_buffer_size()
+        if self._has_taken or unsent < self._unsent:
+            self._has_taken, self._unsent = False, unsent
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0.0, self.keepalive_timeout)
+            return
+        super().keepalive_timeout()
+        if unsent:
+            self.transport.abort()  # what it does not read would keep the connection open
