@@ -12,68 +12,46 @@ that a watcher sees every event once, whatever happens in between. ``SyncClient`
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import queue
 import threading
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from engine.jobs.records import Gap, StoredEvent
+from engine.link import Link, ServiceError, Unreachable
+from engine.subscription import Preview, Subscription, Watched
 
-from engine.errors import MezzotintError
-from engine.jobs.records import StoredEvent
-from engine.service.wire import pack, unpack
-from engine.subscription import Preview, Subscription
-
-__all__ = ["Client", "Preview", "ServiceError", "SyncClient", "Unreachable"]
+__all__ = ["Client", "Gap", "Preview", "ServiceError", "SyncClient", "Unreachable", "Watched"]
 
 T = TypeVar("T")
 Records = list[dict[str, Any]]
 
-_FIRST: Final = 0.1
-_LONGEST: Final = 5.0
-"""Seconds between two tries to connect; they double."""
-_SILENCE: Final = 45.0
-"""Seconds without a sign of life after which the connection counts as cut."""
-
-
-class ServiceError(MezzotintError):
-    """The service refused; ``type`` says what kind of refusal it is, ``problems`` what is wrong with a workflow."""
-
-    def __init__(self, type_: str, message: str, problems: Records) -> None:
-        self.type = type_
-        self.problems = problems
-        super().__init__(message)
-
-
-class Unreachable(MezzotintError):
-    """No service answers at the address."""
+_PART: Final = 2 * 2**20
+"""Bytes of a file in one answer: over a thin line too it arrives before the connection counts as cut."""
+_PATIENCE: Final = 30.0
 
 
 class Client:
     """Belongs to an event loop; to be used with ``async with``."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8188", *, token: str | None = None, patience: float = 30.0) -> None:
-        """``patience``: seconds for which it tries to connect, at first and whenever the connection was cut."""
-        self._address = url.rstrip("/").replace("http", "ws", 1) + "/v1/stream"
-        self._token = token
-        self._patience = patience
-        self._numbers = itertools.count(1)
-        self._socket: ClientConnection | None = None
-        self._connected = asyncio.Event()
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._subscriptions: dict[int, Subscription] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._failure: MezzotintError | None = None
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8188",
+        *,
+        token: str | None = None,
+        patience: float = _PATIENCE,
+        first_patience: float | None = None,
+    ) -> None:
+        """``patience``: seconds for which it tries to connect whenever it was cut; ``first_patience``: at first, if that is another."""
+        address = url.rstrip("/").replace("http", "ws", 1) + "/v1/stream"
+        first = patience if first_patience is None else first_patience
+        self._link = Link(address, token, first_patience=first, patience=patience)
 
     async def __aenter__(self) -> Self:
         """Raises ``Unreachable`` or ``ServiceError``."""
-        self._task = asyncio.create_task(self._stay_connected())
         try:
-            await self._ready()
+            await self._link.open()
         except BaseException:
             await self.close()
             raise
@@ -83,10 +61,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._link.close()
 
     # what can be asked
 
@@ -97,64 +72,66 @@ class Client:
         Sent again after a cut connection it is the same job. Raises ``ServiceError`` with all problems of a workflow that is wrong.
         """
         options.setdefault("idempotency_key", uuid.uuid4().hex)
-        job: dict[str, Any] = await self._call("submit", {"workflow": dict(workflow), **options})
+        job: dict[str, Any] = await self._link.call("submit", {"workflow": dict(workflow), **options})
         return job
 
     async def get(self, job: str) -> dict[str, Any]:
         """A job as it stands."""
-        found: dict[str, Any] = await self._call("get", {"job": job})
+        found: dict[str, Any] = await self._link.call("get", {"job": job})
         return found
 
     async def list(self, **asked: Any) -> Records:
         """Jobs, the newest first. Asked for by states, labels, client, limit, offset."""
-        found: Records = await self._call("list", asked)
+        found: Records = await self._link.call("list", asked)
         return found
 
     async def cancel(self, job: str) -> bool:
-        return bool(await self._call("cancel", {"job": job}))
+        return bool(await self._link.call("cancel", {"job": job}))
 
     async def pause(self, job: str) -> bool:
-        return bool(await self._call("pause", {"job": job}))
+        return bool(await self._link.call("pause", {"job": job}))
 
     async def resume(self, job: str) -> bool:
-        return bool(await self._call("resume", {"job": job}))
+        return bool(await self._link.call("resume", {"job": job}))
 
     async def outputs(self, job: str) -> Records:
         """The files a job left, with the digests of their contents."""
-        found: Records = await self._call("outputs", {"job": job})
+        found: Records = await self._link.call("outputs", {"job": job})
         return found
 
     async def fetch(self, digest: str) -> bytes:
         """The bytes of an output."""
-        data: bytes = await self._call("fetch", {"digest": digest})
-        return data
+        data = bytearray()
+        while len(data) % _PART == 0:
+            part: bytes = await self._link.call("fetch", {"digest": digest, "start": len(data), "length": _PART})
+            if not part:
+                break
+            data += part
+        return bytes(data)
 
     async def upload(self, name: str, data: bytes, *, overwrite: bool = False) -> dict[str, str]:
         """Put a picture or other media into the service's input folder; returns its name there."""
-        stored: dict[str, str] = await self._call("upload", {"name": name, "data": data, "overwrite": overwrite})
+        stored: dict[str, str] = await self._link.call("upload", {"name": name, "data": data, "overwrite": overwrite})
         return stored
 
     async def events(
         self, job: str | None = None, *, after: int | None = 0, previews: bool = False
-    ) -> AsyncIterator[StoredEvent | Preview]:
-        """What happens, from a number on, in one job or in all; of one job until it has ended. ``after=None``: from now on."""
-        number = next(self._numbers)
-        subscription = Subscription(job, after, previews)
-        self._subscriptions[number] = subscription
+    ) -> AsyncIterator[Watched]:
+        """What happens, from a number on, in one job or in all; of one job until it has ended. ``after=None``: from now on.
+
+        A ``Gap`` says that some events after a number above 0 are missing, since their jobs were deleted. Raises ``ServiceError`` for a job
+        that there is not, or not any more.
+        """
+        following = Following(self._link, job, after, previews=previews)
         try:
-            if self._socket is not None:
-                with contextlib.suppress(WebSocketException):
-                    await self._socket.send(pack(subscription.request(number)))
-            while True:
-                event = await self._unless_failed(subscription.fetch())
+            while (event := await following.next()) is not None:
                 yield event
-                if job is not None and isinstance(event, StoredEvent) and event.name == "job_finished":
-                    return
         finally:
-            self._subscriptions.pop(number, None)
-            if self._socket is not None:
-                with contextlib.suppress(WebSocketException):
-                    await self._socket.send(pack({"op": "unsubscribe", "id": number}))
+            await following.close()
+
+    def follow(self, job: str | None, after: int | None, *, previews: bool) -> Following:
+        """``events`` for whoever takes them one by one, and closes it."""
+        return Following(self._link, job, after, previews=previews)
 
     async def wait(self, job: str) -> dict[str, Any]:
         """Until a job has ended: the job."""
@@ -162,129 +139,54 @@ class Client:
             pass
         return await self.get(job)
 
-    # the connection
 
-    async def _call(self, method: str, params: Mapping[str, Any]) -> Any:
-        """Ask until there is an answer: a question whose connection is cut is asked again."""
-        while True:
-            await self._ready()
-            socket, number = self._socket, next(self._numbers)
-            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            self._answers[number] = future
-            try:
-                assert socket is not None
-                await socket.send(pack({"op": "call", "id": number, "method": method, "params": params}))
-                return await self._unless_failed(future)
-            except (ConnectionError, WebSocketException):
-                await asyncio.sleep(0)
-            finally:
-                self._answers.pop(number, None)
+class Following:
+    """A subscription that is under way."""
 
-    async def _ready(self) -> None:
-        await self._unless_failed(self._connected.wait())
+    def __init__(self, link: Link, job: str | None, after: int | None, *, previews: bool) -> None:
+        self._link = link
+        self._job = job
+        self._subscription = Subscription(job, after, previews)
+        self._number: int | None = None
+        self._has_ended = False
 
-    async def _unless_failed(self, wanted: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
-        """What is waited for, or the error with which the connection was given up."""
-        assert self._task is not None, "use the client with async with"
-        future = asyncio.ensure_future(wanted)
-        try:
-            await asyncio.wait([future, self._task], return_when=asyncio.FIRST_COMPLETED)
-            if future.done():
-                return future.result()
-            raise self._failure or Unreachable("the client was closed")
-        finally:
-            future.cancel()
+    async def next(self) -> Watched | None:
+        """None when the job has ended."""
+        if self._has_ended:
+            return None
+        if self._number is None:
+            self._number = await self._link.subscribe(self._subscription)
+        self._number, event = await self._link.fetch(self._number, self._subscription)
+        self._has_ended = self._job is not None and isinstance(event, StoredEvent) and event.name == "job_finished"
+        return event
 
-    async def _stay_connected(self) -> None:
-        while self._failure is None:
-            try:
-                socket = await self._connect()
-            except MezzotintError as error:
-                self._failure = error
-                return
-            try:
-                await self._listen(socket)
-            except (WebSocketException, OSError, TimeoutError):
-                pass
-            finally:
-                self._socket = None
-                self._connected.clear()
-                for future in self._answers.values():
-                    if not future.done():
-                        future.set_exception(ConnectionError("the connection was cut"))
-                await socket.close()
-
-    async def _connect(self) -> ClientConnection:
-        """Try until it works. Raises ``Unreachable``, or ``ServiceError`` where the service does not let it in."""
-        deadline = asyncio.get_running_loop().time() + self._patience
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        wait = _FIRST
-        while True:
-            try:
-                return await connect(
-                    self._address, additional_headers=headers, max_size=None, compression=None, open_timeout=10
-                )
-            except InvalidStatus as error:
-                status = error.response.status_code
-                if status in (401, 403, 404):
-                    why = f"the service does not let this client in (status {status}); give a token, or another address"
-                    raise ServiceError("refused", why, []) from error
-                cause: Exception = error
-            except (OSError, TimeoutError, WebSocketException, EOFError) as error:
-                cause = error
-            if asyncio.get_running_loop().time() + wait > deadline:
-                raise Unreachable(
-                    f"no service answers at {self._address} ({cause}); start one with mezzotint serve"
-                ) from cause
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, _LONGEST)
-
-    async def _listen(self, socket: ClientConnection) -> None:
-        frame = unpack(_bytes(await asyncio.wait_for(socket.recv(), _SILENCE)))
-        if frame.get("op") != "hello":
-            raise OSError("no service of ours")
-        for number, subscription in self._subscriptions.items():
-            await socket.send(pack(subscription.request(number)))
-        self._socket = socket
-        self._connected.set()
-        while True:
-            self._take(unpack(_bytes(await asyncio.wait_for(socket.recv(), _SILENCE))))
-
-    def _take(self, frame: Mapping[str, Any]) -> None:
-        number = frame.get("id")
-        subscription = self._subscriptions.get(number) if isinstance(number, int) else None
-        match frame.get("op"):
-            case "subscribed" | "events" | "preview" if subscription is not None:
-                subscription.take(frame)
-            case "answer" if number in self._answers and not self._answers[number].done():
-                self._answers[number].set_result(frame["result"])
-            case "error":
-                error = ServiceError(str(frame.get("type")), str(frame.get("message")), frame.get("details") or [])
-                if number in self._answers and not self._answers[number].done():
-                    self._answers[number].set_exception(error)
-                elif subscription is not None:
-                    self._failure = error
-
-
-def _bytes(data: str | bytes) -> bytes:
-    return data if isinstance(data, bytes) else data.encode()
+    async def close(self) -> None:
+        if self._number is not None:
+            await self._link.unsubscribe(self._number)
 
 
 class SyncClient:
     """``Client`` for programs without an event loop; to be used with ``with``."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8188", *, token: str | None = None, patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8188",
+        *,
+        token: str | None = None,
+        patience: float = _PATIENCE,
+        first_patience: float | None = None,
+    ) -> None:
+        """As ``Client``."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mezzotint-client", daemon=True)
-        self._url, self._token, self._patience = url, token, patience
+        self._make = partial(Client, url, token=token, patience=patience, first_patience=first_patience)
         self._client: Client | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
 
         async def open_client() -> Client:
-            client = Client(self._url, token=self._token, patience=self._patience)
-            return await client.__aenter__()
+            return await self._make().__aenter__()
 
         try:
             self._client = self._wait(open_client())
@@ -310,7 +212,12 @@ class SyncClient:
         return self._client
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # where it is the wait that was broken off
+            raise
 
     def submit(self, workflow: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         return self._wait(self._open.submit(workflow, **options))
@@ -342,25 +249,12 @@ class SyncClient:
     def wait(self, job: str) -> dict[str, Any]:
         return self._wait(self._open.wait(job))
 
-    def events(
-        self, job: str | None = None, *, after: int | None = 0, previews: bool = False
-    ) -> Iterator[StoredEvent | Preview]:
+    def events(self, job: str | None = None, *, after: int | None = 0, previews: bool = False) -> Iterator[Watched]:
         """As ``Client.events``."""
-        arrived: queue.SimpleQueue[StoredEvent | Preview | BaseException | None] = queue.SimpleQueue()
-
-        async def pass_on() -> None:
-            try:
-                async for event in self._open.events(job, after=after, previews=previews):
-                    arrived.put(event)
-                arrived.put(None)
-            except MezzotintError as error:
-                arrived.put(error)
-
-        future = asyncio.run_coroutine_threadsafe(pass_on(), self._loop)
+        following = self._open.follow(job, after, previews=previews)
         try:
-            while (event := arrived.get()) is not None:
-                if isinstance(event, BaseException):
-                    raise event
+            while (event := self._wait(following.next())) is not None:
                 yield event
         finally:
-            future.cancel()
+            if not self._loop.is_closed():  # it may be given up after the client
+                self._wait(following.close())

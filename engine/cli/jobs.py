@@ -33,7 +33,7 @@ def connected(server: str) -> Iterator[SyncClient]:
     """A client of the service; the token comes from ``MEZZOTINT_TOKEN``."""
     from engine.client import SyncClient
 
-    with exit_codes(), SyncClient(server, token=os.environ.get("MEZZOTINT_TOKEN"), patience=3) as client:
+    with exit_codes(), SyncClient(server, token=os.environ.get("MEZZOTINT_TOKEN"), first_patience=3) as client:
         yield client
 
 
@@ -106,10 +106,12 @@ def watch_job(
     after: Annotated[int | None, typer.Option("--after", metavar="N", help="Only what came after this number.")] = None,
 ) -> None:
     """Print what happens, a line of JSON each: of one job from its beginning to its end, of all from now on."""
-    from engine.jobs.records import StoredEvent
+    from engine.jobs.records import Gap, StoredEvent
 
     with connected(server) as client:
         for event in client.events(job, after=after if after is not None else (0 if job else None)):
             if isinstance(event, StoredEvent):
                 line = {"seq": event.seq, "job": event.job, "time": event.time, "name": event.name, "data": event.data}
                 say(json_module.dumps(line, default=str), to=sys.stdout)
+            elif isinstance(event, Gap):
+                say(f"between {event.after} and {event.until} events are missing: their jobs were deleted")

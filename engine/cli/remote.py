@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
@@ -23,7 +23,8 @@ from engine.run.request import Run, RunResult
 
 
 class RemoteRunner:
-    """``engine.run.executor.Runner`` over a service. Files are written into the output folder here, by the names they have there."""
+    """``engine.run.executor.Runner`` over a service. Files are written into the output folder here, by the names they have there if
+    these are free."""
 
     def __init__(self, server: str, places: Places) -> None:
         self._server = server
@@ -39,7 +40,7 @@ class RemoteRunner:
         """Raises ``ServiceError`` for a workflow the service refuses, ``Unreachable`` where there is none."""
         ran: list[NodeId] = []
         cached: list[NodeId] = []
-        async with Client(self._server, token=os.environ.get("MEZZOTINT_TOKEN"), patience=3) as client:
+        async with Client(self._server, token=os.environ.get("MEZZOTINT_TOKEN"), first_patience=3) as client:
             job = await client.submit(
                 write_api(run.graph),
                 targets=None if run.targets is None else list(run.targets),
@@ -57,16 +58,27 @@ class RemoteRunner:
                         cached.append(event.node)
                     on_event(event)
             ended = await client.get(job["id"])
-            await self._bring(client, job["id"])
-        return _result(ended, ran, cached)
+            renamed = await self._bring(client, job["id"])
+        return _result(ended, renamed, ran, cached)
 
-    async def _bring(self, client: Client, job: str) -> None:
+    async def _bring(self, client: Client, job: str) -> dict[_Place, str]:
+        """Fetch the files of a job. Returns what those are called here whose names were taken."""
+        renamed: dict[_Place, str] = {}
         for found in await client.outputs(job):
             folder = self._places.output if found["kind"] == "output" else self._places.temp
             data = await client.fetch(found["digest"])
             path = folder / found["subfolder"] / found["filename"]
-            if path.resolve().is_relative_to(folder.resolve()):
-                replace_file(path, [data])
+            if not path.resolve().is_relative_to(folder.resolve()):
+                continue
+            if path.exists() and path.read_bytes() != data:
+                path = path.with_name(f"{path.stem}-{found['digest'][:8]}{path.suffix}")
+                renamed[found["kind"], found["subfolder"], found["filename"]] = path.name
+            replace_file(path, [data])
+        return renamed
+
+
+_Place = tuple[str, str, str]
+"""Kind, subfolder and name of a file."""
 
 
 @contextmanager
@@ -88,12 +100,23 @@ def _cancelling(client: Client, job: str, cancel: CancelToken | None) -> Iterato
         end()
 
 
-def _result(ended: dict[str, Any], ran: list[NodeId], cached: list[NodeId]) -> RunResult:
+def _here(item: Any, renamed: Mapping[_Place, str]) -> Any:
+    """What a node showed, by the name it has here where it is a file."""
+    if not isinstance(item, dict):
+        return item
+    name = renamed.get((item.get("type", ""), item.get("subfolder", ""), item.get("filename", "")))
+    return item if name is None else {**item, "filename": name}
+
+
+def _result(ended: dict[str, Any], renamed: Mapping[_Place, str], ran: list[NodeId], cached: list[NodeId]) -> RunResult:
     status: Literal["succeeded", "failed", "cancelled"] = ended["state"]
     return RunResult(
         job=ended["id"],
         status=status,
-        ui={NodeId(node): ui for node, ui in ended["outputs"].items()},
+        ui={
+            NodeId(node): {name: [_here(item, renamed) for item in items] for name, items in ui.items()}
+            for node, ui in ended["outputs"].items()
+        },
         failures=tuple(
             NodeFailed(
                 error["node"] or "-",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from engine.errors import MezzotintError
-from engine.jobs.records import Chunk, Job, JobState, OutputRecord, StoredEvent, Submission
+from engine.jobs.records import Chunk, Forgotten, Job, JobState, OutputRecord, StoredEvent, Submission
 from engine.jobs.rows import JOB_COLUMNS, job_of, pack_events, payload_text, plain_text
 
 Happening = tuple[float, str, Mapping[str, Any]]
@@ -142,6 +142,20 @@ def forget_progress(db: sqlite3.Connection, job: str) -> None:
     """The job has ended."""
     for table in ("checkpoints", "progress"):
         db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
+
+
+def forget(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> Forgotten | None:
+    """Delete jobs that have ended, and note up to which number events may be missing from now on."""
+    query = f"DELETE FROM jobs WHERE finished IS NOT NULL AND {where} RETURNING id, last_event"
+    deleted = dict(db.execute(query, values).fetchall())
+    if not deleted:
+        return None
+    last = max(deleted.values())
+    db.execute(
+        "INSERT INTO counters VALUES ('forgotten', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+        (last,),
+    )
+    return Forgotten(frozenset(deleted), last)
 
 
 def release(

@@ -314,7 +314,8 @@ class Dispatcher:
     async def _unless_ending(self, pause: float) -> None:
         """Wait for ``pause`` seconds, or for the end of the service."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._ending.wait()
 
     async def _renew(self) -> None:
         """Keep the leases of those who are at work."""

@@ -140,3 +140,20 @@ class Chunk:
     first: int
     last: int
     events: Sequence[StoredEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Jobs that were deleted, with all that happened in them."""
+
+    jobs: frozenset[str]
+    last: int
+    """The highest number of what was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Some events with numbers in ``after + 1 .. until`` are told no more: their jobs were deleted."""
+
+    after: int
+    until: int

@@ -1,6 +1,6 @@
 """Jobs on disk: what was asked for, who is at it, what happened, what came of it. Every change is one transaction.
 
-    store = Store(Path("state/jobs.sqlite"), on_chunk=feed.publish)
+    store = Store(Path("state/jobs.sqlite"), publish=feed.publish)
     submitted = store.submit(submission, time.time()).result()
 
 Writing happens on one thread and answers with futures; reading happens beside it and sees what is committed. Whoever holds a lease says
@@ -19,12 +19,13 @@ from typing import Any, Final
 
 from engine.jobs import changes
 from engine.jobs.changes import Happening
-from engine.jobs.records import ENDED, Chunk, Job, JobState, OutputRecord, Payload, Submission
+from engine.jobs.records import ENDED, Chunk, Forgotten, Job, JobState, OutputRecord, Payload, Submission
 from engine.jobs.rows import JOB_COLUMNS, chunk_of, job_of, payload_of, plain_text
 from engine.jobs.schema import open_database, open_reader
 from engine.jobs.writer import WriterThread
 
-OnChunk = Callable[[Chunk], None]
+Committed = Chunk | Forgotten
+_Made = tuple[Any, Committed | list[Chunk] | None]
 _PAGE: Final = 500
 
 
@@ -48,8 +49,8 @@ class Ending:
 class Store:
     """One SQLite file. Belongs to one service at a time."""
 
-    def __init__(self, path: Path, on_chunk: OnChunk = lambda chunk: None) -> None:
-        """``on_chunk`` is told of all events in their order, on the writing thread, once they are committed.
+    def __init__(self, path: Path, publish: Callable[[Committed], None] = lambda news: None) -> None:
+        """``publish`` is told of all events, and of what is deleted, in their order, on the writing thread, once they are committed.
 
         Raises ``ResourceError`` for a file that cannot be used.
         """
@@ -57,7 +58,7 @@ class Store:
         self._writer = WriterThread(open_database(str(path)))
         self._reader = open_reader(str(path))
         self._reading = threading.Lock()
-        self._on_chunk = on_chunk
+        self._publish = publish
 
     def close(self) -> None:
         self._writer.close()
@@ -115,18 +116,19 @@ class Store:
     def forget(self, job: str) -> Future[bool]:
         """Delete a job that has ended, and all that is known of it. Its files stay. Whether there was one."""
 
-        def change(db: sqlite3.Connection) -> tuple[bool, None]:
-            return db.execute("DELETE FROM jobs WHERE id = ? AND finished IS NOT NULL", (job,)).rowcount > 0, None
+        def change(db: sqlite3.Connection) -> tuple[bool, Forgotten | None]:
+            forgotten = changes.forget(db, "id = ?", (job,))
+            return forgotten is not None, forgotten
 
         return self._change(change)
 
     def prune(self, *, count: int, before: float) -> Future[int]:
         """Delete ended jobs beyond the ``count`` newest, and those that ended before a time. Returns how many."""
 
-        def change(db: sqlite3.Connection) -> tuple[int, None]:
+        def change(db: sqlite3.Connection) -> tuple[int, Forgotten | None]:
             kept = "SELECT id FROM jobs WHERE finished IS NOT NULL ORDER BY finished DESC LIMIT ?"
-            where = f"finished IS NOT NULL AND (finished < ? OR id NOT IN ({kept}))"
-            return db.execute(f"DELETE FROM jobs WHERE {where}", (before, count)).rowcount, None
+            forgotten = changes.forget(db, f"(finished < ? OR id NOT IN ({kept}))", (before, count))
+            return len(forgotten.jobs) if forgotten is not None else 0, forgotten
 
         return self._change(change)
 
@@ -282,6 +284,13 @@ class Store:
         """The highest number given so far."""
         return int(self._read("SELECT value FROM counters WHERE name = 'event'", ())[0][0])
 
+    def replay(self, after: int, job: str | None) -> tuple[list[Chunk], int]:
+        """A page of ``events``, and the highest number of one that was deleted with its job: up to there some may be missing."""
+        page = self.events(after, job)
+        # read after the page: nothing that was deleted before is missing without being told
+        rows = self._read("SELECT value FROM counters WHERE name = 'forgotten'", ())
+        return page, int(rows[0][0]) if rows else 0
+
     def events(self, after: int, job: str | None = None, limit: int = _PAGE) -> list[Chunk]:
         """Chunks with events after a number, in order, at most ``limit``; the first may begin before it."""
         if job is not None:
@@ -329,17 +338,15 @@ class Store:
 
         return self._change(change, is_forced=True)
 
-    def _change(
-        self, change: Callable[[sqlite3.Connection], tuple[Any, Chunk | list[Chunk] | None]], *, is_forced: bool = False
-    ) -> Future[Any]:
-        """``change`` gives its result and the events that came of it."""
+    def _change(self, change: Callable[[sqlite3.Connection], _Made], *, is_forced: bool = False) -> Future[Any]:
+        """``change`` gives its result and the news that came of it."""
 
         outer: Future[Any] = Future()
 
-        def publish(made: tuple[Any, Chunk | list[Chunk] | None]) -> None:
-            chunks = made[1]
-            for chunk in [chunks] if isinstance(chunks, Chunk) else chunks or ():
-                self._on_chunk(chunk)
+        def publish(made: _Made) -> None:
+            news = made[1]
+            for one in news if isinstance(news, list) else [] if news is None else [news]:
+                self._publish(one)
 
         def answer(inner: Future[tuple[Any, Any]]) -> None:
             if not outer.set_running_or_notify_cancel():

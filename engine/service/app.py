@@ -93,8 +93,8 @@ async def _lifespan(desk: Desk, app: FastAPI) -> AsyncIterator[None]:
     # the usual pool has a few threads more than there are cores: some slow checks of workflows would stall all that asks the disk
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="mezzotint"))
     feed: Feed
-    store = Store(state / "jobs.sqlite", on_chunk=lambda chunk: feed.publish(chunk))
-    feed = Feed(lambda after, job: store.events(after, job), store.last_event())
+    store = Store(state / "jobs.sqlite", publish=lambda news: feed.publish(news))
+    feed = Feed(store.replay, store.last_event())
     await asyncio.to_thread(end_workers, state)
     _empty_temp(desk.places.temp)
     work = _open_work(desk, store, feed)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,6 +18,9 @@ LARGEST_HEAD: Final = 64 * 2**10
 """Bytes of a request's line and headers."""
 HEAD_SECONDS: Final = 20.0
 """Within which they have to come, from the first byte on; of a new connection from its beginning."""
+
+_OUTQ: Final = termios.TIOCOUTQ if sys.platform == "linux" else None
+"""What Linux is asked how much of what was sent is not acknowledged."""
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -79,16 +85,45 @@ class HttpConnection(HttpToolsProtocol):
 
 
 class SocketConnection(WebSocketsSansIOProtocol):
-    """A websocket that may say little until somebody calls the ``WIDEN`` of its scope, and that may take its time to read."""
+    """A websocket that may say little until somebody calls the ``WIDEN`` of its scope, and that is dropped when its client stands still.
 
-    _unsent = 0
-    """Bytes that the client had not taken yet when the last ping was sent, or was due to be answered."""
-    _has_taken = False
-    """Whether it has made room for more since then."""
+    A client is asked for a sign of life every 20 seconds. One that is sent, or sends, something long over a thin line cannot answer before
+    that is through, and so every byte counts. One that reads nothing is cut off, with whatever waits to be sent to it.
+    """
+
+    _moves = 0
+    """How often something was received, or a message was sent."""
+    _seen = (0, 0)
+    """The moves, and the bytes that the client had still to take, when it was last looked at."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.conn.max_message_size = FIRST_MESSAGE
+
+    def data_received(self, data: bytes) -> None:
+        self._moves += 1
+        super().data_received(data)
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        self._moves += 1
+
+    def send_keepalive_ping(self) -> None:
+        super().send_keepalive_ping()
+        self._is_moving()
+
+    def keepalive_timeout(self) -> None:
+        if self._is_moving() and not self.transport.is_closing():
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
+            return
+        super().keepalive_timeout()
+        self.transport.abort()  # closing waits until all is sent, which it never is to one that reads nothing
+
+    def _is_moving(self) -> bool:
+        """Whether the client sent or took anything since this was last asked; or could not be heard, since we do not read."""
+        before = self._seen
+        self._seen = self._moves, self.transport.get_write_buffer_size() + _on_the_way(self.transport)
+        return self.read_paused or self._seen[0] > before[0] or self._seen[1] < before[1]
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -98,21 +133,10 @@ class SocketConnection(WebSocketsSansIOProtocol):
     def _widen(self) -> None:
         self.conn.max_message_size = self.config.ws_max_size
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._has_taken = True
 
-    def send_keepalive_ping(self) -> None:
-        self._has_taken, self._unsent = False, self.transport.get_write_buffer_size()
-        super().send_keepalive_ping()
-
-    def keepalive_timeout(self) -> None:
-        """A client that still reads what was sent before the ping is given more time; one that reads nothing of it is hung up on."""
-        unsent = self.transport.get_write_buffer_size()
-        if self._has_taken or unsent < self._unsent:
-            self._has_taken, self._unsent = False, unsent
-            self.pong_timer = self.loop.call_later(self.ping_timeout or 0.0, self.keepalive_timeout)
-            return
-        super().keepalive_timeout()
-        if unsent:
-            self.transport.abort()  # what it does not read would keep the connection open
+def _on_the_way(transport: asyncio.Transport) -> int:
+    """Bytes that the system has taken and the client has not; 0 where the system does not tell."""
+    opened = transport.get_extra_info("socket")
+    if _OUTQ is None or opened is None or opened.fileno() < 0:
+        return 0
+    return int.from_bytes(fcntl.ioctl(opened.fileno(), _OUTQ, bytes(4)), sys.byteorder)

@@ -30,7 +30,8 @@ async def _healthz(request: Request) -> Response:
     if work is None:
         return as_json({"status": "starting"}, 503)
     try:
-        await asyncio.wait_for(asyncio.wrap_future(work.store.check()), _PATIENCE)
+        async with asyncio.timeout(_PATIENCE):
+            await asyncio.wrap_future(work.store.check())
     except Exception as error:  # whatever it is, no job can be kept
         return as_json({"status": "the job store cannot be written", "error": type(error).__name__}, 503)
     return as_json({"status": "ok"})

@@ -22,9 +22,7 @@ from engine.service.logs import LogRing, setup_logging
 from engine.service.policy import Policy
 from engine.service.security import Guard
 from engine.service.settings import ServiceSettings
-
-_FRAME: Final = 110 * 2**20
-"""Bytes of a websocket message: an upload, and what is around it."""
+from engine.service.wire import LARGEST
 
 _FILES: Final = 65_536
 """Open files to ask the system for, connections among them."""
@@ -77,7 +75,7 @@ def server_config(app: ASGIApp, settings: ServiceSettings, root_path: str = "") 
         forwarded_allow_ips=[form for text in settings.trusted_proxies for form in _forms(text)],
         http=HttpConnection,
         ws=SocketConnection,
-        ws_max_size=_FRAME,
+        ws_max_size=LARGEST,
         ws_per_message_deflate=False,  # pictures do not get smaller, and every open socket would hold its own dictionary
         lifespan="on",
         log_config=None,

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import MezzotintError, UsageError, WorkflowError
-from engine.jobs.feed import Watcher
+from engine.jobs.feed import News, Watcher
 from engine.service import intake
+from engine.service.calls import call
 from engine.service.comfy.routing import is_unicode
 from engine.service.desk import Desk, Work, desk_of, work_of
 from engine.service.sockets import FIRST_MESSAGE
-from engine.service.wire import BEAT, VERSION, BadFrame, pack, unpack
+from engine.service.wire import BEAT, LARGEST, VERSION, BadFrame, pack, unpack_of_client
 
 _SUBSCRIPTIONS: Final = 64
 """Of one socket."""
@@ -29,6 +31,9 @@ _CALLS: Final = 16
 """Questions of one socket that are seen to at the same time."""
 _POLICY: Final = 1008
 """The websocket code for a client that is not let in."""
+
+_GONE: Final = (WebSocketDisconnect, RuntimeError, OSError)
+"""What sending raises when nobody is there any more."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,7 +45,7 @@ def routes() -> list[BaseRoute]:
 async def _serve(websocket: WebSocket) -> None:
     desk, work = desk_of(websocket), work_of(websocket)
     await websocket.accept()
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+    with contextlib.suppress(*_GONE):
         if not await _authenticated(websocket, desk):
             await websocket.close(_POLICY, "expected a token in the first message")
             return
@@ -52,10 +57,11 @@ async def _authenticated(websocket: WebSocket, desk: Desk) -> bool:
     if websocket.scope.get("state", {}).get("authenticated", True):
         return True
     try:
-        data = await asyncio.wait_for(_receive(websocket), timeout=10)
+        async with asyncio.timeout(10):
+            data = await _receive(websocket)
         if len(data) > FIRST_MESSAGE:  # of a stranger, nothing is read that may take up more than it is worth
             return False
-        frame = unpack(data)
+        frame = unpack_of_client(data)
     except (BadFrame, TimeoutError):
         return False
     address = websocket.client.host if websocket.client is not None else ""
@@ -85,7 +91,7 @@ class Connection:
         """Until it is gone."""
         beating = asyncio.create_task(self._beat())
         try:
-            await self._send({"op": "hello", "version": VERSION, "last": self._work.feed.last})
+            await self._send({"op": "hello", "version": VERSION, "last": self._work.feed.last, "largest": LARGEST})
             while True:
                 await self._take(await _receive(self._websocket))
         finally:
@@ -96,7 +102,7 @@ class Connection:
 
     async def _take(self, data: bytes) -> None:
         try:
-            frame = unpack(data)
+            frame = unpack_of_client(data)
         except BadFrame as error:
             await self._refuse(None, error)
             return
@@ -131,39 +137,45 @@ class Connection:
         job, after = frame.get("job"), frame.get("after", self._work.feed.last)
         if not (job is None or isinstance(job, str)) or type(after) is not int or not 0 <= after < 2**63:
             raise UsageError("expected job to be an id or null and after to be an event's number")
-        if job is not None and not (is_unicode(job) and await self._has(job)):
-            raise UsageError(f"there is no job {job[:80]!r}")
-        watcher = self._work.feed.watch(min(after, self._work.feed.last), job)
-        await self._send({"op": "subscribed", "id": number, "after": watcher.after})
-        task = asyncio.create_task(self._follow(number, watcher, wants_previews=frame.get("previews") is True))
+        watcher = self._work.feed.watch(min(after, self._work.feed.last), job, previews=frame.get("previews") is True)
+        try:
+            # looked for when it is watched already, so that its end is not missed
+            if job is not None and not (is_unicode(job) and await self._has(job)):
+                raise UsageError(f"there is no job {job[:80]!r}")
+            await self._send({"op": "subscribed", "id": number, "after": watcher.after})
+        except BaseException:
+            watcher.close()
+            raise
+        task = asyncio.create_task(self._follow(number, watcher))
         task.add_done_callback(lambda _: watcher.close())  # also where it is cancelled before it has begun
         self._subscriptions[number] = task
 
     async def _has(self, job: str) -> bool:
         return await asyncio.to_thread(self._work.store.get, job) is not None
 
-    async def _follow(self, number: Any, watcher: Watcher, *, wants_previews: bool) -> None:
-        try:
+    async def _follow(self, number: Any, watcher: Watcher) -> None:
+        """Until the reader is gone, or there is no more to tell."""
+        with contextlib.suppress(*_GONE):  # the reading side finds out too
             while True:
-                chunks, previews = await watcher.next()
-                for frame in self._work.event_frames.of(number, chunks):
-                    await self._send_packed(frame)
-                for preview in previews if wants_previews else ():
-                    await self._send(
-                        {
-                            "op": "preview",
-                            "id": number,
-                            "job": preview.job,
-                            "node": preview.node,
-                            "shown": preview.shown,
-                            "image": preview.image,
-                        }
-                    )
-        except (WebSocketDisconnect, RuntimeError, OSError):
-            pass  # the reading side finds out too
+                try:
+                    news = await watcher.next()
+                except Exception as error:  # whatever it is, who listens must not wait for ever
+                    self._subscriptions.pop(number, None)
+                    await self._refuse(number, _told(error, "the subscription"))
+                    return
+                await self._tell(number, news)
+
+    async def _tell(self, number: Any, news: News) -> None:
+        if news.gap is not None:
+            await self._send({"op": "gap", "id": number, **asdict(news.gap)})
+        for frame in self._work.event_frames.of(number, news.chunks):
+            await self._send_packed(frame)
+        for preview in news.previews:
+            shown = {"job": preview.job, "node": preview.node, "shown": preview.shown, "image": preview.image}
+            await self._send({"op": "preview", "id": number, **shown})
 
     async def _beat(self) -> None:
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+        with contextlib.suppress(*_GONE):
             while True:
                 await asyncio.sleep(BEAT)
                 await self._send({"op": "beat", "last": self._work.feed.last})
@@ -172,23 +184,13 @@ class Connection:
 
     async def _call(self, number: Any, frame: Mapping[str, Any]) -> None:
         method, params = frame.get("method"), frame.get("params")
-        try:
-            call = _METHODS.get(method) if isinstance(method, str) else None
-            if call is None or not isinstance(params, dict):
-                raise UsageError(f"expected a method among {', '.join(_METHODS)} and params, a map")
-            result = await call(self._desk, self._work, params)
+        with contextlib.suppress(*_GONE):
+            try:
+                result = await call(self._desk, self._work, method, params)
+            except Exception as error:  # whatever it is, who asked must not wait for ever
+                await self._refuse(number, _told(error, f"the call {str(method)[:40]!r}"))
+                return
             await self._send({"op": "answer", "id": number, "result": result})
-        except MezzotintError as error:
-            await self._refuse(number, error)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # params of other types than they should be
-            await self._refuse(number, UsageError(f"these params cannot be used: {type(error).__name__}: {error}"))
-        except (WebSocketDisconnect, RuntimeError, OSError):
-            pass
-        except Exception as error:  # whatever it is, who asked must not wait for ever
-            _log.exception("the call %r failed", method)
-            await self._refuse(
-                number, UsageError(f"the call failed ({type(error).__name__}); the service's log says why")
-            )
 
     async def _refuse(self, number: Any, error: MezzotintError) -> None:
         details = intake.problems_of(error) if isinstance(error, WorkflowError) else []
@@ -203,110 +205,15 @@ class Connection:
             await self._websocket.send_bytes(frame)
 
 
+def _told(error: Exception, what: str) -> MezzotintError:
+    """What the client is told of an error."""
+    if isinstance(error, MezzotintError):
+        return error
+    _log.error("%s failed", what, exc_info=error)
+    return UsageError(f"{what} failed ({type(error).__name__}); the service's log says why")
+
+
 def _fit_id(number: Any) -> Any:
     if number is None or isinstance(number, int | float) or (isinstance(number, str) and len(number) <= 64):
         return number
     raise UsageError("expected id to be a number or a text of at most 64 characters")
-
-
-def _job_id(params: Mapping[str, Any]) -> str:
-    job = params.get("job")
-    if not isinstance(job, str):
-        raise UsageError("expected job, the id of one")
-    return job
-
-
-def _optional_text(params: Mapping[str, Any], name: str) -> str | None:
-    text = params.get(name)
-    if text is not None and not (isinstance(text, str) and len(text) <= 256 and is_unicode(text)):
-        raise UsageError(f"expected {name} to be a text of at most 256 characters, or none")
-    return text
-
-
-def _whole(params: Mapping[str, Any], name: str, default: int) -> int:
-    number = params.get(name, default)
-    if type(number) is not int or not 0 <= number < 2**31:
-        raise UsageError(f"expected {name} to be a whole number from 0, found {str(number)[:40]!r}")
-    return number
-
-
-async def _submit(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    from engine.service.native import NewJob
-
-    key = _optional_text(params, "idempotency_key")
-    params.pop("idempotency_key", None)
-    body = NewJob.model_validate(params)
-    submitted = await intake.submit(desk, work, {**body.model_dump(), "idempotency_key": key})
-    return intake.job_to_plain(submitted.job)
-
-
-async def _get(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    job = await asyncio.to_thread(work.store.get, _job_id(params))
-    if job is None:
-        raise UsageError(f"there is no job {_job_id(params)[:80]!r}")
-    return intake.job_to_plain(job)
-
-
-async def _list(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    limit, offset = min(_whole(params, "limit", 100), intake.MOST), _whole(params, "offset", 0)
-    client = _optional_text(params, "client")
-    states, labels = [str(state) for state in params.get("states") or ()], dict(params.get("labels") or {})
-    found = await asyncio.to_thread(
-        lambda: work.store.find(
-            states=states,  # type: ignore[arg-type]  # an unknown state finds nothing
-            labels={str(name): str(value) for name, value in labels.items()},
-            client=client,
-            limit=limit,
-            offset=offset,
-        )
-    )
-    return [intake.job_to_plain(job) for job in found]
-
-
-async def _cancel(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    return await work.dispatcher.cancel(_job_id(params))
-
-
-async def _pause(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    return await work.dispatcher.pause(_job_id(params))
-
-
-async def _resume(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    return await work.dispatcher.resume(_job_id(params))
-
-
-async def _outputs(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    return [intake.output_to_plain(found) for found in await asyncio.to_thread(work.store.outputs, _job_id(params))]
-
-
-async def _fetch(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    """The bytes of an output, by the digest of its content."""
-    path = await asyncio.to_thread(intake.output_path, desk, work, str(params.get("digest")))
-    if path is None:
-        raise UsageError("there is no file with this content any more")
-    return await asyncio.to_thread(path[0].read_bytes)
-
-
-async def _upload(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    from engine.service.comfy.uploads import store_input
-
-    name, data = params.get("name"), params.get("data")
-    if not isinstance(name, str) or not isinstance(data, bytes):
-        raise UsageError("expected name, a text, and data, bytes")
-    overwrite = params.get("overwrite") is True
-    return await asyncio.to_thread(
-        lambda: dict(store_input(desk.files.roots, desk.settings.limits, name, data, overwrite=overwrite))
-    )
-
-
-_METHODS: Final[Mapping[str, Callable[[Desk, Work, dict[str, Any]], Awaitable[Any]]]] = {
-    "submit": _submit,
-    "get": _get,
-    "list": _list,
-    "cancel": _cancel,
-    "pause": _pause,
-    "resume": _resume,
-    "outputs": _outputs,
-    "fetch": _fetch,
-    "upload": _upload,
-}

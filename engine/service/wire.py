@@ -2,15 +2,17 @@
 
 To the service: ``{"op": "auth", "token"}``, ``{"op": "subscribe", "id", "job"?, "after"?, "previews"?}``,
 ``{"op": "unsubscribe", "id"}``, ``{"op": "call", "id", "method", "params"}``.
-From it: ``{"op": "hello", "version", "last"}``, ``{"op": "subscribed", "id", "after"}``, ``{"op": "events", "id", "events"}`` with
-``[number, job, time, name, data]`` each, ``{"op": "preview", "id", "job", "node", "shown", "image"}``,
-``{"op": "answer", "id", "result"}``, ``{"op": "error", "id", "type", "message", "details"}``, ``{"op": "beat", "last"}``.
+From it: ``{"op": "hello", "version", "last", "largest"}`` with the bytes of the largest frame it takes, ``{"op": "subscribed", "id",
+"after"}``, ``{"op": "events", "id", "events"}`` with ``[number, job, time, name, data]`` each, ``{"op": "gap", "id", "after", "until"}``
+where some events between these numbers were deleted with their jobs, ``{"op": "preview", "id", "job", "node", "shown", "image"}``,
+``{"op": "answer", "id", "result"}``, ``{"op": "error", "id", "type", "message", "details"}``, which is the end of the call or the
+subscription with this id, ``{"op": "beat", "last"}``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +24,10 @@ from engine.jobs.records import Chunk, StoredEvent
 VERSION: Final = 1
 BEAT: Final = 15.0
 """Seconds between two signs of life."""
+LARGEST: Final = 110 * 2**20
+"""Bytes of a frame for the service: an upload, and what is around it."""
+_ITEMS: Final = 1_000_000
+"""In all lists and maps of a frame for the service."""
 AT_ONCE: Final = 500
 """Events in one frame at most."""
 _KEPT: Final = 64
@@ -39,10 +45,30 @@ def pack(frame: Any) -> bytes:
 
 def unpack(data: bytes) -> dict[str, Any]:
     """Raises ``BadFrame`` for anything but one msgpack map with texts for keys."""
+    return _unpack(data, {})
+
+
+def unpack_of_client(data: bytes, most: int = _ITEMS) -> dict[str, Any]:
+    """As ``unpack``, for at most so many items in all lists and maps: a byte on the way may take up a hundred here."""
+    count = 0
+
+    def counted(items: Any) -> Any:
+        nonlocal count
+        count += 1 + len(items)
+        if count > most:
+            raise ValueError(f"more than {most} items")
+        return items
+
+    return _unpack(data, {"object_hook": counted, "list_hook": counted, "max_array_len": most, "max_map_len": most})
+
+
+def _unpack(data: bytes, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        frame = msgpack.unpackb(data, unicode_errors="surrogatepass")
+        frame = msgpack.unpackb(data, unicode_errors="surrogatepass", **options)
     except Exception as error:  # msgpack raises many kinds
-        raise BadFrame(f"expected a msgpack map, found bytes that are none ({type(error).__name__})") from error
+        raise BadFrame(
+            f"expected a msgpack map, found bytes that are none ({type(error).__name__}: {error})"
+        ) from error
     if not isinstance(frame, dict):
         raise BadFrame(f"expected a msgpack map, found {type(frame).__name__}")
     return frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -143,8 +144,13 @@ def test_safetensors_come_back_with_their_metadata(tmp_path: Path) -> None:
 
 
 class _Evil:
+    """Unpickles into a call that makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (eval, ("1/0",))
+        return (os.mkdir, (str(self._mark),))
 
 
 def test_a_pickle_gives_tensors_and_runs_nothing(tmp_path: Path) -> None:
@@ -153,9 +159,10 @@ def test_a_pickle_gives_tensors_and_runs_nothing(tmp_path: Path) -> None:
     assert utils.load_torch_file(path, safe_load=False)["x"].tolist() == [1.0]
     torch.save({"params": {"y": torch.ones(1)}}, path)
     assert list(utils.load_torch_file(path)) == ["y"]
-    path.write_bytes(pickle.dumps(_Evil()))
+    path.write_bytes(pickle.dumps(_Evil(tmp_path / "code ran")))
     with pytest.raises(ModelFileError, match="more than tensors"):
         utils.load_torch_file(path, safe_load=False)
+    assert not (tmp_path / "code ran").exists()
 
 
 def test_state_dicts_are_renamed_and_counted() -> None:

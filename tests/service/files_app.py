@@ -36,7 +36,7 @@ def make_desk(folder: Path, **limits: int) -> Desk:
     """A desk over folders that are there."""
     places = places_below(folder)
     for place in (places.input, places.output, places.temp, folder / "models" / "checkpoints"):
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
     settings = ServiceSettings(places=places, limits=ServiceLimits(**limits))
     return Desk(settings, Registry(), places.open_files())
 

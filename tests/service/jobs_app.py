@@ -72,8 +72,8 @@ async def jobs_at(folder: Path) -> AsyncIterator[Jobs]:
     desk.registry = REGISTRY
     places = desk.places
     feed: Feed
-    store = Store(places.state / "jobs.sqlite", on_chunk=lambda chunk: feed.publish(chunk))
-    feed = Feed(lambda after, job: store.events(after, job), store.last_event())
+    store = Store(places.state / "jobs.sqlite", publish=lambda news: feed.publish(news))
+    feed = Feed(store.replay, store.last_event())
     dispatcher = Dispatcher(store, feed, [], desk.files.roots, OutputFolder(places.output, places.temp))
     hub = Hub(store, feed, set())
     packs = Packs([], desk.registry, desk.web_directories)

@@ -19,13 +19,20 @@ from engine.service.settings import ServiceSettings
 
 @contextmanager
 def served(
-    app: ASGIApp, *, root_path: str = "", settings: ServiceSettings | None = None, connections: int | None = None
+    app: ASGIApp,
+    *,
+    root_path: str = "",
+    settings: ServiceSettings | None = None,
+    connections: int | None = None,
+    ping: float | None = None,
 ) -> Iterator[str]:
-    """The address of ``app``, for as long as the block lasts."""
+    """The address of ``app``, for as long as the block lasts. ``ping``: seconds between signs of life, and for each to come."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = server_config(app, settings or ServiceSettings(), root_path)
     config.lifespan = "off"
     config.limit_concurrency = connections
+    if ping is not None:
+        config.ws_ping_interval = config.ws_ping_timeout = ping
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -13,8 +13,14 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from engine import client as client_module
+from engine.cli.remote import RemoteRunner
 from engine.client import Client, ServiceError, SyncClient
+from engine.graph.api_format import read_api
+from engine.graph.graph import NodeId
 from engine.jobs.records import StoredEvent
+from engine.places import Places
+from engine.run.request import Run
 from engine.service.wire import pack, unpack
 from tests.service.process import ServiceProcess
 
@@ -150,8 +156,14 @@ def test_unknown_jobs_are_unknown(service: ServiceProcess) -> None:
     """Never "done"."""
     assert httpx.get(f"{service.url}/v1/jobs/nope").status_code == 404
     assert httpx.post(f"{service.url}/v1/jobs/nope/cancel").status_code == 404
-    with SyncClient(service.url) as client, pytest.raises(ServiceError, match="no job"):
-        client.get("nope")
+    with SyncClient(service.url) as client:
+        with pytest.raises(ServiceError, match="no job"):
+            client.get("nope")
+        with pytest.raises(ServiceError, match="no job"):
+            client.wait("nope")
+        with pytest.raises(ServiceError, match="no job"):
+            next(client.events("nope"))
+        assert client.wait(client.submit(shown("known"))["id"])["state"] == "succeeded"
 
 
 def test_a_waiting_job_is_held_and_cancelled(service: ServiceProcess) -> None:
@@ -189,3 +201,29 @@ def test_the_command_lists_shows_and_watches(service: ServiceProcess, tmp_path: 
     assert json.loads(command("show", job))["state"] == "succeeded"
     lines = [json.loads(line) for line in command("watch", job).splitlines()]
     assert lines[-1]["name"] == "job_finished"
+
+
+def test_a_runs_files_come_here_and_take_nobodys_place(
+    service: ServiceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``mezzotint run --server``: in parts, and beside a file of the same name with other contents."""
+    monkeypatch.setattr(client_module, "_PART", 100)
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "here"}},
+    }
+    places = Places(output=tmp_path / "out", temp=tmp_path / "temp")
+    runner = RemoteRunner(service.url, places)
+    first = asyncio.run(runner.run(Run(read_api(graph))))
+    (image,) = first.ui[NodeId("2")]["images"]
+    came = (places.output / image["filename"]).read_bytes()
+    assert len(came) > 100
+    assert came == (service.place / "output" / image["filename"]).read_bytes()
+
+    theirs = places.output / image["filename"].replace("00001", "00002")
+    theirs.write_bytes(b"a file of this machine")
+    again = asyncio.run(runner.run(Run(read_api(graph), use_cache=False)))
+    (image,) = again.ui[NodeId("2")]["images"]
+    assert theirs.read_bytes() == b"a file of this machine"
+    assert image["filename"].startswith("here_00002_-")
+    assert (places.output / image["filename"]).read_bytes() == came

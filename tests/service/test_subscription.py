@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import MezzotintError
 from engine.jobs.records import StoredEvent
 from engine.service.wire import event_from_wire
 from engine.subscription import Preview, Subscription
@@ -19,7 +20,10 @@ def frame(*numbers: int) -> dict[str, Any]:
 
 async def fetched(subscription: Subscription, count: int) -> list[int | bytes]:
     found = [await asyncio.wait_for(subscription.fetch(), 10) for _ in range(count)]
-    return [event.seq if isinstance(event, StoredEvent) else event.image for event in found]
+    return [
+        event.seq if isinstance(event, StoredEvent) else event.image if isinstance(event, Preview) else -event.until
+        for event in found
+    ]
 
 
 async def test_each_event_is_fetched_once() -> None:
@@ -68,3 +72,37 @@ async def test_from_now_on_is_decided_once() -> None:
     subscription.take({"op": "subscribed", "after": 12})
     subscription.take(frame(9, 10))
     assert await fetched(subscription, 1) == [10]
+
+
+async def test_one_who_is_behind_is_shown_no_pictures() -> None:
+    """They would take up what events need, and are old by then."""
+    subscription = Subscription(None, 0, True)
+    picture = {"op": "preview", "job": "j", "node": "1", "shown": "1", "image": b"jpeg"}
+    subscription.take(frame(*range(1, 100)))
+    subscription.take(picture)
+    subscription.take(picture)
+    assert await fetched(subscription, 100) == [*range(1, 100), b"jpeg"]
+    subscription.take(picture)
+    assert await fetched(subscription, 1) == [b"jpeg"]
+
+
+async def test_a_gap_is_told_once_and_in_its_place() -> None:
+    """Another connection tells of it again."""
+    subscription = Subscription(None, 5, False)
+    for _ in range(2):
+        subscription.take({"op": "gap", "after": 5, "until": 8})
+        subscription.take(frame(9))
+    assert await fetched(subscription, 2) == [-8, 9]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(subscription.fetch(), 0.01)
+
+
+async def test_what_arrived_is_fetched_before_the_end_is_told() -> None:
+    """And then the end, again and again."""
+    subscription = Subscription(None, 0, False)
+    subscription.take(frame(1, 2))
+    subscription.end(MezzotintError("it is over"))
+    assert await fetched(subscription, 2) == [1, 2]
+    for _ in range(2):
+        with pytest.raises(MezzotintError, match="it is over"):
+            await subscription.fetch()

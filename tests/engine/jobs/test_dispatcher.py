@@ -112,8 +112,8 @@ async def bench(tmp_path: Path, *workers: Scripted) -> AsyncIterator[Bench]:
     roots = FileRoots(*(tmp_path / name for name in ("input", "output", "temp")))
     path = tmp_path / "jobs.sqlite"
     feed: Feed
-    store = Store(path, lambda chunk: feed.publish(chunk))
-    feed = Feed(lambda after, job: store.events(after, job), 0)
+    store = Store(path, lambda news: feed.publish(news))
+    feed = Feed(store.replay, 0)
     lanes = [Lane(f"lane {index}", worker) for index, worker in enumerate(workers)]
     dispatcher = Dispatcher(store, feed, lanes, roots, OutputFolder(roots.output, roots.temp))
     await dispatcher.start()

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import ResourceError
 from engine.jobs.changes import Conflict, QueueFull
 from engine.jobs.records import Chunk, OutputRecord, Submission
-from engine.jobs.store import Ending, Store
+from engine.jobs.store import Committed, Ending, Store
 
 ASKED = Submission(
     job="j", prompt={"1": {"class_type": "X", "inputs": {}}}, targets=("1",), client="c", labels={"k": "v"}
@@ -21,12 +21,12 @@ ASKED = Submission(
 
 
 @pytest.fixture
-def chunks() -> list[Chunk]:
+def chunks() -> list[Committed]:
     return []
 
 
 @pytest.fixture
-def store(tmp_path: Path, chunks: list[Chunk]) -> Iterator[Store]:
+def store(tmp_path: Path, chunks: list[Committed]) -> Iterator[Store]:
     opened = Store(tmp_path / "jobs.sqlite", chunks.append)
     yield opened
     opened.close()

@@ -53,6 +53,14 @@ LIES: dict[str, tuple[dict[str, Any], bytes, str]] = {
 }
 
 
+def test_a_name_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Readers differ in which of the two they take."""
+    entry = json.dumps(F32)
+    path = write(tmp_path / "a.safetensors", f'{{"a": {entry}, "a": {entry}}}'.encode(), bytes(8))
+    with pytest.raises(ModelFileError, match="a name is given twice"):
+        read_header(path)
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_lying_header_is_refused(tmp_path: Path, lie: str) -> None:
     """A header that contradicts itself or the file is refused in one line that says where."""

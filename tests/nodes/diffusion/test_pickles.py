@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from nodes.diffusion.pickles import convert_pickle, read_pickle
 
 
 class Evil:
-    """Unpickles into a call."""
+    """Unpickles into a call that makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return print, ("code ran",)
+        return os.mkdir, (str(self._mark),)
 
 
 def test_checkpoint_is_converted_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -38,7 +42,7 @@ def test_checkpoint_is_converted_in_a_process_of_its_own(tmp_path: Path) -> None
 
 def test_refused_pickle_leaves_nothing(tmp_path: Path) -> None:
     """A pickle that would run code fails in one line, runs none, and leaves no file."""
-    torch.save({"x": Evil()}, tmp_path / "evil.ckpt")
+    torch.save({"x": torch.ones(2), "y": Evil(tmp_path / "code ran")}, tmp_path / "evil.ckpt")
     with pytest.raises(ModelFileError, match=r"evil\.ckpt") as caught:
         convert_pickle(tmp_path / "evil.ckpt")
     assert "\n" not in str(caught.value)
