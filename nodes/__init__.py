@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FAMILIES: Final = (
     "loaders",
+    "lora",
     "text",
     "sampling",
     "latent",

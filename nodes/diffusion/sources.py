@@ -95,6 +95,11 @@ class Source:
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
 
+    def shapes(self, part: Part) -> Shapes:
+        """Shape of every tensor of ``part`` by its name in the network, as stored: a linear layer may be a 1x1 convolution."""
+        stored = {name: info.shape for file in self._files[part] for name, info in file.header.tensors.items()}
+        return {name: stored[old] for name, old in self.part(part).names.items()}
+
     def weights(self, part: Part, wanted: Shapes) -> Weights:
         """The weights of ``part`` for a network that wants tensors of the shapes ``wanted``, complete and fitting."""
         source, files = self.part(part), self._files[part]
