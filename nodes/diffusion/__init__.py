@@ -12,6 +12,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from nodes.diffusion import devices as devices
     from nodes.diffusion import extract as extract
+    from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import latents as latents
     from nodes.diffusion import lora as lora
     from nodes.diffusion import patches as patches
@@ -31,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "devices",
         "extract",
-        "saving",
+        "hypernetworks",
         "latents",
         "lora",
         "patches",
@@ -39,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "prompts",
         "resume",
         "sample",
+        "saving",
         "schedules",
         "sources",
         "text",

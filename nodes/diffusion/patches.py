@@ -8,6 +8,7 @@ for, from the pristine mapped ones, and nothing of it stays in the file. Kinds o
   the original layout starts with, else ``strength``.
 - ``combine``: ``keep W + strength W'``.
 - ``scale``: W times the option whose name the tensor's module ends with.
+- ``hypernetwork``: no weight; layers before others, which stay with the network (``hypernetworks``).
 - ``round``: W as the dtype of the option ``dtype`` can say it.
 """
 
@@ -23,13 +24,15 @@ from torch import Tensor, nn
 
 from engine.errors import InputError
 from engine.models import ModelRef, Part, Patch
-from nodes.diffusion import networks
+from nodes.diffusion import hypernetworks, networks
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.layouts import original_names
 from nodes.diffusion.lora import Change, LoraFile, open_lora
 from nodes.diffusion.overlay import Overlaid
 from nodes.diffusion.sources import open_source
+
+HYPERNETWORK: Final = "hypernetwork"
 
 Step = Callable[[Tensor], Tensor]
 """Takes the running weight, float32 on the device, and gives the next one as a new tensor."""
@@ -77,6 +80,8 @@ def patcher(device: torch.device) -> Callable[[ModelRef, PartConfig, nn.Module, 
     """
 
     def patch(ref: ModelRef, config: PartConfig, module: nn.Module, pristine: Mapping[str, Tensor]) -> Patched:
+        for hyper in (patch for patch in ref.patches if patch.kind == HYPERNETWORK):
+            hypernetworks.install(module, hyper.location, hyper.strength)
         return patched(ref, config, networks.wanted_shapes(module), pristine, device)
 
     return patch
@@ -183,5 +188,6 @@ _KINDS: Final[Mapping[str, Callable[[Patch, Target], Mapping[str, Step]]]] = {
     "merge": _merge,
     "combine": _combine,
     "scale": _scale,
+    HYPERNETWORK: lambda patch, target: {},
     "round": _round,
 }
