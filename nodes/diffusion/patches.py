@@ -7,7 +7,7 @@ for, from the pristine mapped ones, and nothing of it stays in the file. Kinds o
 - ``merge``: ``r W + (1 - r) W'`` with the weights W' of ``model``; r is the option with the longest name that the tensor's name in
   the original layout starts with, else ``strength``.
 - ``combine``: ``keep W + strength W'``.
-- ``scale``: W times the option whose name the tensor's module ends with.
+- ``scale``: W times the first option whose name the tensor's module ends with; a ``*`` in it is anything.
 - ``hypernetwork``: no weight; layers before others, which stay with the network (``hypernetworks``).
 - ``round``: W as the dtype of the option ``dtype`` can say it.
 """
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial, reduce
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -26,8 +28,9 @@ from engine.errors import InputError
 from engine.models import ModelRef, Part, Patch
 from nodes.diffusion import hypernetworks, networks
 from nodes.diffusion.configs import PartConfig
-from nodes.diffusion.convert import Shapes
-from nodes.diffusion.layouts import original_names
+from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
+from nodes.diffusion.families import PART_NAMES
+from nodes.diffusion.layouts import TEXT_TOWER, original_names
 from nodes.diffusion.lora import Change, LoraFile, open_lora
 from nodes.diffusion.overlay import Overlaid
 from nodes.diffusion.sources import open_source
@@ -165,10 +168,35 @@ def _mixed(patch: Patch, target: Target, factors: Callable[[str], tuple[float, f
     return {name: partial(mix, name) for name in common if factors(name) != (1.0, 0.0)}
 
 
+def check_merge(one: ModelRef, other: ModelRef) -> list[str]:
+    """What of ``other`` cannot be merged into ``one``, as warnings.
+
+    Raises InputError when most of it cannot: they are no two models of one kind.
+    """
+    shapes, others = (_bare(open_source(ref.location).shapes(ref.part)) for ref in (one, other))
+    left = sorted(name for name, shape in shapes.items() if name not in others or not same_layer(others[name], shape))
+    what = f"{PART_NAMES[one.part]} of {Path(other.location).name}"
+    if 2 * len(left) > len(shapes):
+        raise InputError(
+            f"expected two models of one kind, found {len(left)} of {len(shapes)} tensors without their like in the {what}; "
+            "merge models of one family"
+        )
+    return (
+        [f"the {what} lacks {len(left)} tensors or has them in other shapes, which stay as they are: {some(left)}"]
+        if left
+        else []
+    )
+
+
+def _bare(shapes: Shapes) -> Shapes:
+    """Without what is of no use, and without the name that some files have before a text tower."""
+    return {name.removeprefix(TEXT_TOWER): shape for name, shape in shapes.items() if not is_ignorable(name)}
+
+
 def _scale(patch: Patch, target: Target) -> Mapping[str, Step]:
     def factor(name: str) -> float:
         module = name.rpartition(".")[0]
-        return next((float(value or 0) for end, value in patch.options if module.endswith(end)), 1.0)
+        return next((float(value or 0) for end, value in patch.options if fnmatchcase(module, f"*{end}")), 1.0)
 
     factors = {name: factor(name) for name in target.shapes}
     return {name: partial(_times, value) for name, value in factors.items() if value != 1}

@@ -36,6 +36,15 @@ class PreviewMap:
         return (colours.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
+WITHOUT_VAE: Final = PreviewMap(
+    torch.tensor([[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473]])
+    * (0.18215 / 2),
+    torch.full((3,), 0.5),
+)
+"""For a model that came without a VAE: the map that Kevin Turner published for Stable Diffusion 1 (2022, Hugging Face forum, "Decoding
+latents to RGB without upscaling")."""
+
+
 def fit(
     decode: Decode, channels: int, scale: float, *, device: torch.device | str = "cpu", size: int = 16
 ) -> PreviewMap:

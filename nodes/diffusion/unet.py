@@ -13,8 +13,9 @@ from engine.models import ModelRef, ModelStore
 from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.predictions import prediction
-from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg
+from nodes.diffusion.preview import WITHOUT_VAE, PreviewMap, fit, preview_jpeg
 from nodes.diffusion.schedules import stable_diffusion
+from nodes.diffusion.sources import open_source
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -62,12 +63,15 @@ def noise_device(settings: DeviceSettings) -> NoiseDevice:
 def previewer(model: ModelRef, store: ModelStore) -> Callable[[Tensor], bytes]:
     """Makes JPEG previews of ``model``'s latents (model space, [B,C,h,w]; the first is shown).
 
-    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings.
+    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings;
+    a model that came alone has a published one.
     """
     vae = replace(model, part="vae", patches=(), settings=())
 
     @cache
     def fitted() -> tuple[PreviewMap, LatentFormat]:
+        if "vae" not in open_source(model.location).description.parts:
+            return WITHOUT_VAE, LatentFormat()
         return _fit(vae, store)
 
     def preview(denoised: Tensor) -> bytes:
