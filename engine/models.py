@@ -6,7 +6,7 @@ model returns a new recipe; only a lease of a ``ModelStore`` turns one into weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NewType, Protocol
@@ -20,12 +20,33 @@ Setting = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A change to weights, applied at lease from pristine weights: a LoRA file with its strength, say."""
+    """A change to weights, applied at lease from pristine weights: a LoRA file with its strength, say.
+
+    A patch that needs no file has an empty ``source`` and ``location``.
+    """
 
     kind: str
     source: Digest
     strength: float
     location: str = field(compare=False)
+    options: tuple[tuple[str, Setting], ...] = ()
+    """What else the kind takes, in an order that may mean something."""
+    model: ModelRef | None = None
+    """The other model of a merge."""
+
+    def to_plain(self) -> list[Any]:
+        """Plain data for msgpack; ``from_plain`` reads it back."""
+        plain = [self.kind, self.source, self.strength, self.location]
+        if not self.options and self.model is None:
+            return plain
+        return [*plain, [list(pair) for pair in self.options], self.model and self.model.to_plain()]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[Any]) -> Patch:
+        kind, source, strength, location, *more = plain
+        options, model = more or ((), None)
+        pairs = tuple((name, value) for name, value in options)
+        return cls(kind, source, strength, location, pairs, model and ModelRef.from_plain(model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +70,25 @@ class ModelRef:
     def setting(self, name: str, default: Setting = None) -> Setting:
         return dict(self.settings).get(name, default)
 
+    def with_patches(self, *patches: Patch) -> ModelRef:
+        """The same recipe with more patches behind those it has."""
+        return replace(self, patches=(*self.patches, *patches))
+
+    def locations(self) -> Iterator[str]:
+        """Where the files were seen that the recipe is made of, those of other models in it included."""
+        yield self.location
+        for patch in self.patches:
+            yield patch.location
+            if patch.model is not None:
+                yield from patch.model.locations()
+
     def to_plain(self) -> dict[str, Any]:
         """Plain data for msgpack; ``from_plain`` reads it back."""
         return {
             "source": self.source,
             "part": self.part,
             "location": self.location,
-            "patches": [[p.kind, p.source, p.strength, p.location] for p in self.patches],
+            "patches": [patch.to_plain() for patch in self.patches],
             "settings": [list(pair) for pair in self.settings],
         }
 
@@ -65,7 +98,7 @@ class ModelRef:
             source=Digest(plain["source"]),
             part=plain["part"],
             location=plain["location"],
-            patches=tuple(Patch(*patch) for patch in plain["patches"]),
+            patches=tuple(map(Patch.from_plain, plain["patches"])),
             settings=tuple((name, value) for name, value in plain["settings"]),
         )
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 FAMILIES: Final = (
     "loaders",
+    "lora",
+    "hypernetworks",
+    "merging",
+    "saving",
+    "attention",
     "text",
     "sampling",
     "latent",

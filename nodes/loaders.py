@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
+from engine.errors import InputError
 from engine.fileref import FileRef
-from engine.models import ModelRef, Part
-from engine.spec import Estimate, FileChoice, Output, node
+from engine.models import Digest, ModelRef, Part, Patch
+from engine.run.context import NodeContext
+from engine.spec import Choices, Estimate, FileChoice, Optional, Output, node
 from nodes import diffusion
 
 
@@ -58,3 +60,100 @@ def vae_loader(vae_name: Annotated[FileRef, FileChoice("vae")]) -> ModelRef:
     """The VAE of a file of its own, or of a checkpoint."""
     _require(vae_name, "vae")
     return _part(vae_name, "vae")
+
+
+def _unet_estimate(unet_name: FileRef | None, weight_dtype: str | None) -> Estimate:
+    return Estimate(model_bytes=_size(unet_name.path) if unet_name else 0)
+
+
+_ROUNDED: Final = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
+
+
+@node(
+    "UNETLoader",
+    title="Load Diffusion Model",
+    category="advanced/loaders",
+    outputs=[Output("MODEL")],
+    estimate=_unet_estimate,
+)
+def unet_loader(
+    unet_name: Annotated[FileRef, FileChoice("diffusion_models")],
+    weight_dtype: Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
+) -> ModelRef:
+    """The UNet of a file of its own, or of a checkpoint. With fp8 its weights are rounded to 8 bits; they take no less memory."""
+    _require(unet_name, "unet")
+    model = _part(unet_name, "unet")
+    if weight_dtype == "default":
+        return model
+    return model.with_patches(Patch("round", Digest(""), 1.0, "", (("dtype", _ROUNDED[weight_dtype]),)))
+
+
+_CLIP_TYPES: Final = (
+    "stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2", "wan", "hidream",
+    "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image",
+)  # fmt: skip
+
+
+def _clip_estimate(clip_name: FileRef | None, type: str | None, device: str | None) -> Estimate:
+    return Estimate(model_bytes=_size(clip_name.path) if clip_name else 0)
+
+
+@node("CLIPLoader", title="Load CLIP", category="advanced/loaders", outputs=[Output("CLIP")], estimate=_clip_estimate)
+def clip_loader(
+    ctx: NodeContext,
+    clip_name: Annotated[FileRef, FileChoice("text_encoders")],
+    type: Annotated[str, Choices(_CLIP_TYPES)],
+    device: Annotated[Literal["default", "cpu"], Optional()] = "default",
+) -> ModelRef:
+    """The text encoder of a file of its own, or of a checkpoint."""
+    if type != "stable_diffusion":
+        raise InputError(
+            f"expected the type stable_diffusion, found {type}; this version encodes text for Stable Diffusion alone",
+            input="type",
+        )
+    if device == "cpu":
+        ctx.warn("the text encoder runs where all models do; the device cpu is left out of account")
+    _require(clip_name, "clip")
+    return _part(clip_name, "clip")
+
+
+@node(
+    "DiffusersLoader",
+    category="advanced/loaders/deprecated",
+    outputs=[Output("MODEL"), Output("CLIP"), Output("VAE")],
+)
+def diffusers_loader(
+    model_path: Annotated[FileRef, FileChoice("diffusers")],
+) -> tuple[ModelRef, ModelRef, ModelRef]:
+    """The UNet, the text encoder and the VAE of a diffusers folder."""
+    _require(model_path, "unet", "clip", "vae")
+    return _part(model_path, "unet"), _part(model_path, "clip"), _part(model_path, "vae")
+
+
+_CONFIGS: Final = (
+    "anything_v3.yaml", "v1-inference.yaml", "v1-inference_clip_skip_2.yaml", "v1-inference_clip_skip_2_fp16.yaml",
+    "v1-inference_fp16.yaml", "v1-inpainting-inference.yaml", "v2-inference-v.yaml", "v2-inference-v_fp32.yaml",
+    "v2-inference.yaml", "v2-inference_fp32.yaml", "v2-inpainting-inference.yaml",
+)  # fmt: skip
+"""The configurations that ComfyUI comes with; workflows name them."""
+
+
+@node(
+    "CheckpointLoader",
+    title="Load Checkpoint With Config (DEPRECATED)",
+    category="advanced/loaders",
+    outputs=[Output("MODEL"), Output("CLIP"), Output("VAE")],
+    deprecated=True,
+)
+def checkpoint_loader(
+    ctx: NodeContext,
+    config_name: Annotated[str, Choices(_CONFIGS)],
+    ckpt_name: Annotated[FileRef, FileChoice("checkpoints")],
+) -> tuple[ModelRef, ModelRef, ModelRef]:
+    """As CheckpointLoaderSimple: what a model is, is read off its file. Of the configuration nothing counts but its clip skip."""
+    ctx.warn(f"{config_name} is left out of account: what {ckpt_name.name} holds is read off its tensors")
+    _require(ckpt_name, "unet", "clip", "vae")
+    clip = _part(ckpt_name, "clip")
+    if "clip_skip_2" in config_name or config_name == "anything_v3.yaml":
+        clip = clip.with_settings(last_layer=-2)
+    return _part(ckpt_name, "unet"), clip, _part(ckpt_name, "vae")

@@ -9,7 +9,7 @@ digests and fingerprints are values by the time they come here (``engine.run.bin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NewType
@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from engine.fileref import FileRef
 from engine.graph.graph import Call, Link, NodeId
-from engine.models import ModelRef
+from engine.models import ModelRef, Patch, Setting
 from engine.run.topology import needs, topological
 from engine.spec import NodeSpec
 
@@ -210,5 +210,15 @@ def _deeper(depth: int) -> int:
 
 def _recipe(ref: ModelRef) -> list[Any]:
     """A model's recipe by content: where its files were seen does not count."""
-    patches = [[patch.kind, patch.source, canonical(patch.strength)] for patch in ref.patches]
-    return [ref.source, ref.part, patches, [[name, canonical(value)] for name, value in ref.settings]]
+    return [ref.source, ref.part, [_change(patch) for patch in ref.patches], _pairs(ref.settings)]
+
+
+def _change(patch: Patch) -> list[Any]:
+    change = [patch.kind, patch.source, canonical(patch.strength)]
+    if patch.options or patch.model is not None:
+        change += [_pairs(patch.options), patch.model and _recipe(patch.model)]
+    return change
+
+
+def _pairs(pairs: Iterable[tuple[str, Setting]]) -> list[Any]:
+    return [[name, canonical(value)] for name, value in pairs]

@@ -79,7 +79,7 @@ def locations(value: Any) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for item in _leaves(value):
         if isinstance(item, ModelRef):
-            found |= dict.fromkeys([item.location, *(patch.location for patch in item.patches)])
+            found |= dict.fromkeys(item.locations())
         elif isinstance(item, FileRef):
             found[str(item.path)] = None
     return tuple(path for path in found if os.path.isabs(path))

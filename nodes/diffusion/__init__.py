@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import devices as devices
+    from nodes.diffusion import extract as extract
+    from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import latents as latents
+    from nodes.diffusion import lora as lora
+    from nodes.diffusion import patches as patches
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
     from nodes.diffusion import sample as sample
+    from nodes.diffusion import saving as saving
     from nodes.diffusion import schedules as schedules
     from nodes.diffusion import sources as sources
     from nodes.diffusion import text as text
@@ -23,5 +29,22 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["latents", "pictures", "prompts", "resume", "sample", "schedules", "sources", "text", "unet", "vae"],
+    submodules=[
+        "devices",
+        "extract",
+        "hypernetworks",
+        "latents",
+        "lora",
+        "patches",
+        "pictures",
+        "prompts",
+        "resume",
+        "sample",
+        "saving",
+        "schedules",
+        "sources",
+        "text",
+        "unet",
+        "vae",
+    ],
 )

@@ -51,6 +51,19 @@ class Stored:
         return whole.chunk(self.pieces)[self.piece] if self.pieces > 1 else whole
 
 
+def as_stored(places: Iterable[tuple[Stored, torch.Tensor]]) -> torch.Tensor:
+    """What a file holds under one name, put together from all tensors of the network that are in it: the way back from ``Stored.of``."""
+    import torch
+
+    pieces = sorted(places, key=lambda place: place[0].piece)
+    stored, tensor = pieces[0]
+    if stored.pieces > 1:
+        return torch.cat([piece for _, piece in pieces])
+    if stored.transposed:
+        return tensor.t()
+    return tensor.roll(len(tensor) // 2, 0) if stored.swapped else tensor
+
+
 Names = Mapping[str, Stored]
 """Name in the built network -> where it is in the file."""
 

@@ -1,17 +1,18 @@
-"""Where the tensors of text encoders and diffusion transformers are in files of the original layouts.
+"""Where the tensors of a network are in files of the original layouts, and back.
 
-Each function gives ``Names``: name in the built network -> where it is in the file. The towers of text encoders are built by
-``nodes.diffusion.towers``, which has a module ``text`` and for some a ``projection`` below the name of each.
+``*_names`` read a file: name in the built network -> where it is in the file. The towers of text encoders are built by
+``nodes.diffusion.towers``, which has a module ``text`` and for some a ``projection`` below the name of each. ``original_places`` is the
+way back: merges by block, saved checkpoints and LoRAs speak of modules by the names of the original code. It reads the same tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from nodes.diffusion.checkpoints import Tensors
-from nodes.diffusion.configs import DiTConfig, Tower
-from nodes.diffusion.convert import Modules, Names, Stored, rename
+from nodes.diffusion.configs import DiTConfig, FamilyName, PartConfig, Tower, TowersConfig, UNetConfig
+from nodes.diffusion.convert import Modules, Names, Stored, rename, unet_modules, vae_modules
 
 _OPEN_CLIP: Final = {
     "token_embedding.weight": "text.embeddings.token_embedding.weight",
@@ -139,3 +140,93 @@ def _dit_block(stored: str, name: str, last: int) -> Iterator[tuple[str, Stored]
         # the text's side of the last block has no more than a scale and a shift, which diffusers has the other way round
         swapped = int(number) == last and module == "context_block.adaLN_modulation.1"
         yield f"{path}{_DIT_BLOCK.get(module, module)}.{leaf}", Stored(stored, swapped=swapped)
+
+
+def original_places(config: PartConfig, names: Iterable[str]) -> Names:
+    """Name in the network of ``config`` -> where the original layout has it, without what stands before all names of a UNet or a VAE."""
+    if isinstance(config, TowersConfig):
+        return {name: _tower_place(config, name) for name in names}
+    if isinstance(config, DiTConfig):
+        return {name: _dit_place(name, config.layers - 1) for name in names}
+    modules = unet_modules(config) if isinstance(config, UNetConfig) else vae_modules(config)
+    back = {new: old for old, new in modules.items()}
+    return {name: Stored(rename(name, back)) for name in names}
+
+
+def original_names(config: PartConfig, names: Iterable[str]) -> Mapping[str, str]:
+    """Name in the network of ``config`` -> name in the original layout, of those tensors that it has each by itself."""
+    return {
+        name: place.name
+        for name, place in original_places(config, names).items()
+        if place == Stored(place.name)  # neither a piece of another, nor turned round
+    }
+
+
+TOWER_PREFIXES: Final[Mapping[tuple[FamilyName, Tower], str]] = {
+    ("sd1", "l"): "cond_stage_model.transformer.",
+    ("sd2", "h"): "cond_stage_model.model.",
+    ("sdxl", "l"): "conditioner.embedders.0.transformer.",
+    ("sdxl", "g"): "conditioner.embedders.1.model.",
+    ("refiner", "g"): "conditioner.embedders.0.model.",
+    ("sd3", "l"): "text_encoders.clip_l.transformer.",
+    ("sd3", "g"): "text_encoders.clip_g.transformer.",
+    ("sd3", "t5"): "text_encoders.t5xxl.transformer.",
+}
+"""What stands before a text encoder's names in checkpoints. Those that end in ``model.`` are in the layout of open_clip."""
+
+
+def is_open_clip(prefix: str) -> bool:
+    return prefix.endswith(".model.")
+
+
+def _tower_place(config: TowersConfig, name: str) -> Stored:
+    tower, _, rest = name.partition(".")
+    prefix = TOWER_PREFIXES[config.kind, tower]  # type: ignore[index]  # the network's modules are called by the towers
+    if rest == "projection.weight":
+        return (
+            Stored(prefix + "text_projection", transposed=True)
+            if is_open_clip(prefix)
+            else Stored(prefix + "text_projection.weight")
+        )
+    inner = rest.removeprefix("text.")
+    if tower == "t5":
+        return Stored(prefix + "encoder." + inner)
+    return _open_clip_place(prefix, rest) if is_open_clip(prefix) else Stored(f"{prefix}text_model.{inner}")
+
+
+_OPEN_CLIP_BACK: Final = {new: old for old, new in _OPEN_CLIP.items()}
+_OPEN_CLIP_LAYER_BACK: Final = {new: old for old, new in _OPEN_CLIP_LAYER.items()}
+
+
+def _open_clip_place(prefix: str, rest: str) -> Stored:
+    if rest in _OPEN_CLIP_BACK:
+        return Stored(prefix + _OPEN_CLIP_BACK[rest])
+    number, _, inner = rest.removeprefix("text.encoder.layers.").partition(".")
+    block = f"{prefix}transformer.resblocks.{number}."
+    module, _, leaf = inner.rpartition(".")
+    part = module.removeprefix("self_attn.")
+    if part in _QKV:
+        return Stored(f"{block}attn.in_proj_{leaf}", _QKV.index(part), len(_QKV))
+    return Stored(block + rename(inner, _OPEN_CLIP_LAYER_BACK))
+
+
+_DIT_ENDS_BACK: Final = {new: old for old, new in _DIT_ENDS.items()}
+_DIT_BLOCK_BACK: Final = {new: old for old, new in _DIT_BLOCK.items()}
+_DIT_PIECES: Final = {part: (old, parts.index(part)) for old, parts in _DIT_QKV.items() for part in parts}
+
+
+def _dit_place(name: str, last: int) -> Stored:
+    if name == "pos_embed.pos_embed":
+        return Stored("pos_embed")
+    if name.startswith("norm_out.linear."):
+        return Stored("final_layer.adaLN_modulation.1." + name.rpartition(".")[2], swapped=True)
+    if not name.startswith("transformer_blocks."):
+        return Stored(rename(name, _DIT_ENDS_BACK))
+    number, _, rest = name.removeprefix("transformer_blocks.").partition(".")
+    module, _, leaf = rest.rpartition(".")
+    block = f"joint_blocks.{number}."
+    if module in _DIT_PIECES:
+        old, piece = _DIT_PIECES[module]
+        return Stored(f"{block}{old}.{leaf}", piece, 3)
+    old = _DIT_BLOCK_BACK.get(module, module)
+    return Stored(f"{block}{old}.{leaf}", swapped=int(number) == last and old == "context_block.adaLN_modulation.1")

@@ -6,6 +6,7 @@ of its own means that whatever goes wrong, memory included, goes wrong there. Th
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -53,18 +54,48 @@ def read_pickle(source: Path) -> dict[str, torch.Tensor]:
 
     Raises ModelFileError when it is broken, holds anything that is no plain data, or no tensors.
     """
+    return _read(source)[0]
+
+
+def _read(source: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a pickle, and what else a safetensors file should say of them."""
     import torch
 
     try:
         content = torch.load(source, map_location="cpu", weights_only=True, mmap=_is_zip(source))
     except Exception as error:  # torch raises a dozen types for a broken or a refused pickle
         raise ModelFileError(f"it is broken or holds more than tensors ({type(error).__name__})") from error
-    tensors = {name: value for name, value in _unwrapped(content).items() if isinstance(value, torch.Tensor)}
+    named, metadata = _hypernetwork(content) or (_unwrapped(content), {})
+    tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ModelFileError("it holds no tensors")
-    return {
+    whole = {
         name: tensor.detach().clone().contiguous() if _is_view(tensor) else tensor for name, tensor in tensors.items()
     }
+    return whole, metadata
+
+
+def _hypernetwork(content: Any) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """A hypernetwork flattened, as ``nodes.diffusion.hypernetworks`` reads it: its layers are two mappings below each number, and its
+    settings stand beside these."""
+    if not isinstance(content, Mapping):
+        return None
+    sides = {
+        f"{width}.{side}": layers
+        for width, pair in content.items()
+        if type(width) is int and isinstance(pair, list | tuple)
+        for side, layers in enumerate(pair)
+        if isinstance(layers, Mapping)
+    }
+    if not sides:
+        return None
+    named = {f"{side}.{name}": value for side, layers in sides.items() for name, value in layers.items()}
+    settings = {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
+    return named, {name: json.dumps(value) for name, value in settings.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _is_zip(source: Path) -> bool:
@@ -90,11 +121,12 @@ def _unwrapped(content: Any) -> Mapping[str, Any]:
 def _write(source: Path, target: Path) -> None:
     from safetensors.torch import save_file
 
-    tensors = _without_twins(read_pickle(source))
+    found, metadata = _read(source)
+    tensors = _without_twins(found)
     handle, partial = tempfile.mkstemp(suffix=".partial", dir=target.parent)
     os.close(handle)
     try:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        save_file(tensors, partial, metadata={**metadata, "format": "pt"})
         # temporary files are their owner's alone; whoever could read the old file can read this one
         shutil.copymode(source, partial)
         os.replace(partial, target)

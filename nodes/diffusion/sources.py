@@ -108,12 +108,22 @@ class Source:
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
 
+    def shapes(self, part: Part) -> Shapes:
+        """Shape of every tensor of ``part`` by its name in the network, as stored: a linear layer may be a 1x1 convolution."""
+        stored = self._stored_shapes(part)
+        return {name: place.shape(stored[place.name]) for name, place in self.part(part).names.items()}
+
+    def _stored_shapes(self, part: Part) -> Shapes:
+        return {
+            shelf.prefix + name: info.shape
+            for shelf in self._shelves[part]
+            for name, info in shelf.file.header.tensors.items()
+        }
+
     def weights(self, part: Part, wanted: Shapes) -> Weights:
         """The weights of ``part`` for a network that wants tensors of the shapes ``wanted``, complete and fitting."""
         source, shelves = self.part(part), self._shelves[part]
-        found = {
-            shelf.prefix + name: info.shape for shelf in shelves for name, info in shelf.file.header.tensors.items()
-        }
+        found = self._stored_shapes(part)
         what = f"{PART_NAMES[part]} of {self.path.name}"
         return Weights(bind(source.names, found, wanted, what), wanted, shelves)
 

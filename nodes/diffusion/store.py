@@ -14,7 +14,6 @@ Locks are taken in this order: a model's own (held for the whole lease), then th
 from __future__ import annotations
 
 import threading
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,10 +36,12 @@ from nodes.diffusion.devices import (
     free_memory,
     release_unused,
 )
-from nodes.diffusion.sources import Facts, Source, Weights, open_source
+from nodes.diffusion.overlay import Overlaid
+from nodes.diffusion.sources import Facts, Source, open_source
 
-Patcher = Callable[[Part, Weights, tuple[Patch, ...]], Mapping[str, torch.Tensor]]
-"""Gives, for a part's pristine weights, those tensors that the patches change, as new tensors."""
+Patcher = Callable[[ModelRef, PartConfig, nn.Module, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]]
+"""Gives, for a recipe, its configuration, its network and its pristine weights, those tensors that the patches change, as new tensors
+in any dtype. It may make them when they are asked for, and may leave hooks on the network."""
 
 State = Literal["stripped", "resident", "streamed"]
 
@@ -120,8 +121,11 @@ class _Model:
 
 def make_store(settings: DeviceSettings) -> LocalModelStore:
     """The store of this process. Raises UsageError when the settings name a device or an amount that is none."""
+    from nodes.diffusion.patches import patcher
+
     policy = device_policy(settings.device, precision(settings.dtype))
-    return LocalModelStore(policy, Budget(parse_budget(settings.vram_budget, free_memory(policy.device))))
+    budget = Budget(parse_budget(settings.vram_budget, free_memory(policy.device)))
+    return LocalModelStore(policy, budget, patcher(policy.device))
 
 
 class LocalModelStore:
@@ -230,7 +234,7 @@ class LocalModelStore:
         source = self._source(ref)
         module = networks.build(source.part(ref.part).config)
         pristine = source.weights(ref.part, networks.wanted_shapes(module))
-        weights = ChainMap(dict(self._patched(ref, pristine)), dict(pristine)) if ref.patches else pristine
+        weights = self._patched(ref, source.part(ref.part).config, module, pristine) if ref.patches else pristine
         networks.strip(module, key.dtype)
         self.counters.reads += 1
         size = networks.weight_bytes(module, key.dtype)
@@ -244,17 +248,20 @@ class LocalModelStore:
                 return known
         return open_source(ref.location)
 
-    def _patched(self, ref: ModelRef, pristine: Weights) -> Mapping[str, torch.Tensor]:
+    def _patched(
+        self, ref: ModelRef, config: PartConfig, module: nn.Module, pristine: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
+        """All weights, those that patches change made when they are asked for: what has gone from the device is made anew."""
         if self._patcher is None:
             kinds = ", ".join(sorted({patch.kind for patch in ref.patches}))
             raise InputError(f"expected a model without patches, found {kinds}; this store was made without a patcher")
-        return self._patcher(ref.part, pristine, ref.patches)
+        return Overlaid(self._patcher(ref, config, module, pristine), pristine)
 
     def _load(self, opened: _Opened, dtype: torch.dtype, state: State) -> None:
         if opened.state != "stripped":
             self._strip(opened, dtype)
         if state == "streamed":
-            offload.stream(opened.module, opened.weights, self.policy.device)
+            offload.stream(opened.module, _held(opened.weights, dtype), self.policy.device)
         else:
             self._upload(opened, dtype)
         opened.state = state
@@ -300,3 +307,10 @@ class LocalModelStore:
         idle = [model for model in self._models.values() if model.users == 0 and not model.on_device]
         for model in sorted(idle, key=lambda model: model.last_used)[:-_KEPT_MODELS]:
             del self._models[model.key]
+
+
+def _held(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+    """``weights`` for streaming, which asks for each of them in every step: what patches make is made once."""
+    if not isinstance(weights, Overlaid):
+        return weights
+    return Overlaid({name: weights.above[name].to(dtype).cpu() for name in weights.above}, weights.below)

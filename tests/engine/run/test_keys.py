@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,31 @@ def test_values_that_only_look_alike_have_different_keys() -> None:
     assert len({key_of(value) for value in values}) == len(values)
 
 
+def merged(location: str, other: str, ratio: float) -> ModelRef:
+    """A recipe with another one in it."""
+    inner = ModelRef(Digest(other), "unet", location, (Patch("lora", Digest("l"), 1.0, location),))
+    patch = Patch("merge", Digest(other), 1.0, location, (("input_blocks.", ratio),), inner)
+    return ModelRef(Digest("d"), "unet", location, (patch,))
+
+
+def test_everything_in_a_merged_recipe_counts() -> None:
+    """The other model, its patches, the options of the merge and their order."""
+    plain = merged("/m", "other", 0.5)
+    (patch,) = plain.patches
+    assert patch.model is not None
+    variants = [
+        plain,
+        merged("/m", "another", 0.5),
+        merged("/m", "other", 0.25),
+        replace(plain, patches=(replace(patch, model=replace(patch.model, patches=())),)),
+        replace(plain, patches=(replace(patch, options=(("a", 1), ("b", 1))),)),
+        replace(plain, patches=(replace(patch, options=(("b", 1), ("a", 1))),)),
+        replace(plain, patches=(replace(patch, options=()),)),
+        replace(plain, patches=(replace(patch, options=(), model=None),)),
+    ]
+    assert len({key_of(value) for value in variants}) == len(variants)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -133,6 +159,7 @@ def test_values_that_only_look_alike_have_different_keys() -> None:
             ModelRef(Digest("d"), "unet", "/here", (Patch("lora", Digest("l"), 0.5, "/x"),)),
             ModelRef(Digest("d"), "unet", "/there", (Patch("lora", Digest("l"), 0.5, "/y"),)),
         ),
+        (merged("/here", "other", 0.5), merged("/there", "other", 0.5)),
     ],
 )
 def test_what_does_not_count(one: Any, other: Any) -> None:

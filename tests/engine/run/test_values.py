@@ -60,6 +60,8 @@ def test_locations_are_those_of_models_their_patches_and_files() -> None:
     ref = ModelRef(Digest("d"), "unet", "/m.safetensors", (Patch("lora", Digest("l"), 1.0, "/l.safetensors"),))
     held = [ref, {"file": FileRef(Digest("f"), Path("/f.png"), "f.png")}, ModelRef(Digest("d"), "vae", "hub")]
     assert set(locations(held)) == {"/m.safetensors", "/l.safetensors", "/f.png"}
+    merged = ModelRef(Digest("n"), "unet", "/n", (Patch("merge", Digest("d"), 0.5, "/m.safetensors", model=ref),))
+    assert set(locations(merged)) == {"/n", "/m.safetensors", "/l.safetensors"}
 
 
 def back(encoded: Encoded) -> Any:
@@ -100,6 +102,12 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
         2**70,
         b"x" * LARGE,
         ModelRef(Digest("d"), "unet", "/m", (Patch("lora", Digest("l"), 0.5, "/l"),), (("clip_skip", -2),)),
+        ModelRef(
+            Digest("d"),
+            "clip",
+            "/m",
+            (Patch("merge", Digest("e"), 0.5, "/e", (("a", 1.0), ("b", None)), ModelRef(Digest("e"), "clip", "/e")),),
+        ),
         FileRef(Digest("f"), Path("/f.png"), "f.png"),
         OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs"),
         OutputFile(b"png", "a/b", ".png", numbered=False),

@@ -18,9 +18,8 @@ from engine.errors import InputError, MissingFile, ModelFileError, UsageError
 from engine.models import Digest, ModelRef, Part, Patch
 from engine.run.settings import DeviceSettings
 from nodes.diffusion.budget import Budget
-from nodes.diffusion.configs import VaeConfig
+from nodes.diffusion.configs import PartConfig, VaeConfig
 from nodes.diffusion.devices import device_policy
-from nodes.diffusion.sources import Weights
 from nodes.diffusion.store import LoadedModel, LocalModelStore, make_store
 from tests.nodes.diffusion.conftest import DEMO, MakeRef
 from tests.nodes.diffusion.test_families import TINY
@@ -225,10 +224,12 @@ def test_evict_all_spares_the_leased(store: LocalModelStore, demo: MakeRef) -> N
         assert [resident.key.part for resident in store.resident()] == ["clip"]
 
 
-def double_first(part: Part, weights: Weights, patches: tuple[Patch, ...]) -> Mapping[str, Tensor]:
+def double_first(
+    ref: ModelRef, config: PartConfig, module: nn.Module, weights: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
     """A patcher: the first convolution, times the sum of strengths."""
     name = "conv_in.weight"
-    return {name: weights[name].float() * sum(patch.strength for patch in patches)}
+    return {name: weights[name].float() * sum(patch.strength for patch in ref.patches)}
 
 
 def test_patches_are_made_from_pristine_weights(demo: MakeRef) -> None:

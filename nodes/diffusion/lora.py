@@ -1,0 +1,221 @@
+"""A LoRA file: what it changes, which model it was made for, and what of it goes into a model at hand.
+
+Only the header is read here, with checks of its own; the factors stay mapped until a weight is made. What a file's module matches is
+decided by name and shape, so that a LoRA for a larger model does not go half into a smaller one without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from engine.errors import InputError, MissingFile, ModelFileError
+from engine.models import ModelRef, Part
+from nodes.diffusion.checkpoints import Tensors, WeightFile
+from nodes.diffusion.configs import PartConfig, UNetConfig
+from nodes.diffusion.convert import Shapes
+from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
+from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Form, fits
+from nodes.diffusion.lora_keys import Group, grouped, is_text, spellings
+from nodes.diffusion.sources import open_source
+
+_LISTED: Final = 8
+
+_BY_WIDTH: Final[Mapping[int, str]] = {
+    768: "Stable Diffusion 1",
+    1024: "Stable Diffusion 2",
+    1280: "the SDXL refiner",
+    2048: "SDXL",
+}
+"""Width of the text that a UNet's cross attention reads -> family."""
+
+_BY_NAME: Final = (
+    ("joint_blocks", "Stable Diffusion 3"),
+    ("double_blocks", "FLUX"),
+    ("single_transformer_blocks", "FLUX"),
+    ("attn_add_k_proj", "Stable Diffusion 3"),
+    ("attn.add_k_proj", "Stable Diffusion 3"),
+    ("lora_te2_", "SDXL"),
+    ("text_encoder_2.", "SDXL"),
+)
+"""Parts of modules' names that only one family has, the more telling first."""
+
+_CROSS_READERS: Final = ("attn2_to_k", "attn2_to_v", "attn2.to_k", "attn2.to_v", "attn2.processor.to_k")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one module's keys do to one tensor of the network."""
+
+    form: Form
+    keys: Group
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A file's modules held against a network: changes by the tensor's name, in order, and the modules that found no place."""
+
+    changes: Mapping[str, tuple[Change, ...]]
+    matched: frozenset[str]
+
+
+class LoraFile:
+    """The LoRA at ``path``.
+
+    Raises ModelFileError when the file is broken, or is no LoRA: the message says what it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = WeightFile(path)
+        self.groups, self.others = grouped(self.file)
+        if not any(list(_forms(group)) for group in self.groups.values()):
+            raise ModelFileError(f"expected a LoRA in {path.name}, found {_what(path.name, self.file)}")
+
+    @property
+    def tensors(self) -> Tensors:
+        return self.file.header.tensors
+
+    @property
+    def context_width(self) -> int | None:
+        """Width of the text that the cross attention reads which the file changes; None when it changes none that tells."""
+        for spelled, group in self.groups.items():
+            role = next((role for role in ("down", "hada_w1_b", "diff") if role in group), None)
+            if spelled.endswith(_CROSS_READERS) and role and len(shape := self.tensors[group[role]].shape) > 1:
+                return shape[1]
+        return None
+
+    @property
+    def family(self) -> str | None:
+        """The family that the file looks made for, None when nothing tells."""
+        if (width := self.context_width) is not None:
+            return _BY_WIDTH.get(width, f"a UNet that reads texts {width} wide")
+        return next((family for mark, family in _BY_NAME if any(mark in spelled for spelled in self.groups)), None)
+
+    def factors(self, keys: Group, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of ``keys`` by role, float32 on ``device``."""
+        return {role: self.file[key].to(device).float() for role, key in keys.items()}
+
+    def match(self, config: PartConfig, shapes: Shapes) -> Match:
+        """What of the file goes into the network of ``config`` with tensors of ``shapes``."""
+        paths = spellings(config, shapes)
+        changes: dict[str, tuple[Change, ...]] = {}
+        matched: set[str] = set()
+        for spelled, group in self.groups.items():
+            found = dict(self._changes(group, paths[spelled], shapes)) if spelled in paths else {}
+            for name, more in found.items():
+                changes[name] = (*changes.get(name, ()), *more)
+                matched.add(spelled)
+        return Match(changes, frozenset(matched))
+
+    def _changes(self, group: Group, path: str, shapes: Shapes) -> Iterator[tuple[str, tuple[Change, ...]]]:
+        for leaf, forms in (("weight", WEIGHT_FORMS), ("bias", BIAS_FORMS)):
+            name = f"{path}.{leaf}"
+            chosen = tuple(Change(form, keys) for form, keys in _forms(group, forms))
+            if chosen and name in shapes and self._fit(chosen, shapes[name]):
+                yield name, chosen
+
+    def _fit(self, changes: Iterable[Change], shape: tuple[int, ...]) -> bool:
+        """Whether ``changes``, one after the other, leave a tensor of ``shape`` in its shape."""
+        weight: Tensor | None = torch.empty(shape, device="meta")
+        for change in changes:
+            if weight is not None:
+                weight = fits(change.form, self._outline(change.keys), weight)
+        return weight is not None and tuple(weight.shape) == shape
+
+    def _outline(self, keys: Group) -> dict[str, Tensor]:
+        """Tensors of the right shapes without numbers; the one whose numbers are a shape has them."""
+        return {
+            role: self.file[key] if role == "reshape_weight" else torch.empty(self.tensors[key].shape, device="meta")
+            for role, key in keys.items()
+        }
+
+
+def _forms(group: Group, forms: Iterable[Form] = (*WEIGHT_FORMS, *BIAS_FORMS)) -> Iterator[tuple[Form, Group]]:
+    """The forms that the roles of ``group`` make up, each with its keys."""
+    for form in forms:
+        if form.needs <= group.keys():
+            yield form, {role: key for role, key in group.items() if role in form.needs | form.may}
+
+
+def open_lora(location: str) -> LoraFile:
+    """The LoRA at ``location``; MissingFile when nothing is there."""
+    path = Path(location)
+    if not path.exists():
+        raise MissingFile(f"expected a LoRA at {path}, found nothing; it was moved or deleted since it was chosen")
+    return LoraFile(path)
+
+
+def _what(name: str, file: WeightFile) -> str:
+    """What a file that is no LoRA is, in words that complete "found ..."."""
+    tensors = file.header.tensors
+    try:
+        parts = describe(name, tensors, file.header.metadata).parts
+    except ModelFileError:
+        return foreign_family(tensors) or sample(tensors)
+    held = " and ".join(f"a {PART_NAMES[part]}" for part in parts)
+    alone: Mapping[Part, str] = {"vae": "vae", "clip": "text_encoders", "unet": "diffusion_models"}
+    folder = alone[next(iter(parts))] if len(parts) == 1 else "checkpoints"
+    return f"{held}; put it in models/{folder} and load it from there"
+
+
+def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
+    """Hold a LoRA against the recipes it is to go into.
+
+    Returns:
+        what to warn of: the modules that go into none of ``models``. Modules of a text encoder are not missed where there is none.
+
+    Raises:
+        InputError: the LoRA is made for another family, or nothing of it goes into a model.
+    """
+    matched: set[str] = set()
+    parts: set[Part] = set()
+    for ref in models:
+        source = open_source(ref.location)
+        config = source.part(ref.part).config
+        found = lora.match(config, source.shapes(ref.part)).matched
+        if ref.part != "clip":
+            _check_family(lora, config, found)
+        matched |= found
+        parts.add(ref.part)
+    if not matched:
+        raise InputError(
+            f"expected a LoRA for the {' and '.join(PART_NAMES[part] for part in sorted(parts))}, found {_described(lora)}: "
+            "none of its modules is in the model; choose a LoRA made for it",
+            input="lora_name",
+        )
+    left = [spelled for spelled in lora.groups if spelled not in matched and ("clip" in parts or not is_text(spelled))]
+    return [_left_out(lora, [*left, *lora.others])] if left or lora.others else []
+
+
+def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> None:
+    """A few layers of one family may fit another by name and shape; what the cross attention reads tells them apart."""
+    reads = config.context_dim if isinstance(config, UNetConfig) else None
+    other = lora.context_width is not None and reads is not None and lora.context_width != reads
+    if not other and (found or all(map(is_text, lora.groups))):
+        return
+    family = _BY_WIDTH.get(reads or 0, "the model at hand")
+    raise InputError(
+        f"expected a LoRA for {family}{f', whose UNet reads texts {reads} wide' if reads else ''}, found {_described(lora)}; "
+        "choose one made for this model, or load the model it was made for",
+        input="lora_name",
+    )
+
+
+def _described(lora: LoraFile) -> str:
+    made_for = f"made for {lora.family}" if lora.family else f"with modules such as {next(iter(lora.groups))}"
+    return f"{lora.path.name}, {made_for}"
+
+
+def _left_out(lora: LoraFile, spelled: list[str]) -> str:
+    """One line for all modules that are left out."""
+    more = f" and {len(spelled) - _LISTED} more" if len(spelled) > _LISTED else ""
+    return (
+        f"{len(spelled)} of {len(lora.groups) + len(lora.others)} modules of the LoRA {lora.path.name} fit nothing in the model and are "
+        f"left out: {', '.join(sorted(spelled)[:_LISTED])}{more}"
+    )
