@@ -13,14 +13,16 @@ from typing import Final
 
 import torch
 
-from engine.errors import MissingFile
+from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
-from nodes.diffusion.configs import Schedule, VaeConfig
+from nodes.diffusion.configs import FamilyName, Schedule, Tower, VaeConfig
 from nodes.diffusion.convert import Names, Shapes, bind
-from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, PartSource, describe
+from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
 from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folder_parts import Shelf, components, describe_folder, shelves_of
+from nodes.diffusion.text_parts import Found as FoundTower
+from nodes.diffusion.text_parts import find_tower, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,18 @@ class Weights(Mapping[str, torch.Tensor]):
 
 
 class Source:
-    """An opened checkpoint file or diffusers folder at ``path``.
+    """An opened checkpoint file or diffusers folder at ``path``, or text encoders in files of their own, there and at ``more``.
 
     Raises MissingFile or ModelFileError, saying what was expected and what was found.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *more: Path) -> None:
         self.path = path
-        if path.is_dir():
+        if more:
+            shelves = [Shelf(WeightFile(file), f"{index}/") for index, file in enumerate((path, *more))]
+            self._shelves: Mapping[Part, Sequence[Shelf]] = {"clip": shelves}
+            self.description = _joined(shelves)
+        elif path.is_dir():
             found = components(path)
             self._shelves = shelves_of(found)
             self.description = describe_folder(path, found)
@@ -128,9 +134,29 @@ class Source:
         return Weights(bind(source.names, found, wanted, what), wanted, shelves)
 
 
+def _joined(shelves: Sequence[Shelf]) -> Description:
+    """The text encoders of several files, together."""
+    found: dict[Tower, FoundTower] = {}
+    for shelf in shelves:
+        name, header = shelf.file.path.name, shelf.file.header
+        tower = find_tower(header.tensors, header.metadata)
+        if tower is None:
+            what = foreign_family(header.tensors) or sample(header.tensors)
+            raise ModelFileError(f"expected a text encoder alone in {name}, found {what}")
+        if tower[0] in found:
+            raise ModelFileError(
+                f"expected text encoders of different kinds, found a second {tower[0].upper()} in {name}"
+            )
+        config, names = tower[1]
+        found[tower[0]] = config, {key: replace(it, name=shelf.prefix + it.name) for key, it in names.items()}
+    kind: FamilyName = "sd3" if "t5" in found else "sdxl"
+    return Description({"clip": PartSource(*together(kind, found))}, family=FAMILIES[kind])
+
+
 def open_source(location: str) -> Source:
-    """The source at ``location``; MissingFile when nothing is there."""
-    path = Path(location)
-    if not path.exists():
-        raise MissingFile(f"expected a model at {path}, found nothing; it was moved or deleted since it was chosen")
-    return Source(path)
+    """The source at ``location``, see ``ModelRef``; MissingFile when nothing is there."""
+    paths = [Path(line) for line in location.splitlines()]
+    for path in paths:
+        if not path.exists():
+            raise MissingFile(f"expected a model at {path}, found nothing; it was moved or deleted since it was chosen")
+    return Source(*paths)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from engine.errors import InputError
 from nodes.diffusion import prompts
-from nodes.diffusion.configs import T5Config, TextConfig, Tower, TowersConfig
+from nodes.diffusion.configs import PartConfig, T5Config, TextConfig, Tower, TowersConfig
 from nodes.diffusion.embeddings import EmbeddingFinder, FindEmbedding, Warn
-from nodes.diffusion.family import FAMILIES, TowerRule
+from nodes.diffusion.family import FAMILIES, Family, TowerRule
 from nodes.diffusion.prompts import Weighted
 from nodes.diffusion.store import LoadedModel
 from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, t5_tokenizer, tokenize
@@ -32,6 +32,9 @@ Entry = list[Any]
 
 FindTokenizer = Callable[[], Path | None]
 """Finds the file of T5's tokenizer."""
+
+FAMILY_SETTING: Final = "family"
+"""The setting of a recipe for text encoders that names the family they are used for."""
 
 _CHUNKS_AT_ONCE: Final = 16
 _T5_END: Final = 1
@@ -64,9 +67,14 @@ class Encoder:
         assert isinstance(self.clip.config, TowersConfig)
         return self.clip.config
 
+    @property
+    def family(self) -> Family:
+        """Whose rules hold: a recipe may say that of encoders that several families have."""
+        said = self.clip.ref.setting(FAMILY_SETTING)
+        return next((family for name, family in FAMILIES.items() if name == said), FAMILIES[self.config.kind])
+
     def rule(self, tower: Tower) -> TowerRule:
-        rules = FAMILIES[self.config.kind].towers
-        return rules[tower]
+        return self.family.towers[tower]
 
     def finder(self, tower: Tower) -> EmbeddingFinder:
         return EmbeddingFinder(self.find_embedding, self.config[tower].width, self.warn, tower)
@@ -108,14 +116,27 @@ def encode(
     return [_joined(encoder, encoded, _encode_t5(said["t5"], encoder) if "t5" in said else None)]
 
 
+def check_towers(config: PartConfig, name: str) -> None:
+    """Raise InputError where ``config`` has text encoders that the family called ``name`` has no use for, or lacks one that it needs."""
+    assert isinstance(config, TowersConfig)
+    family = next(family for known, family in FAMILIES.items() if known == name)
+    wanted = set(family.towers)
+    if wanted.issuperset(config.names) and (name == "sd3" or wanted == set(config.names)):
+        return
+    raise InputError(
+        f"expected text encoders {', '.join(it.upper() for it in family.towers)} for {family.title}, "
+        f"found {', '.join(it.upper() for it in config.names)}; choose files that belong to the model",
+        input="type",
+    )
+
+
 Encoded = tuple[Tensor, Tensor]
 """States [1, tokens, width] and pooled state [1, width]."""
 
 
 def _joined(encoder: Encoder, encoded: Mapping[Tower, Encoded], t5: Tensor | None) -> Entry:
     """The states of all towers as the family wants them: beside each other, T5's after those of CLIP."""
-    kind = encoder.config.kind
-    if kind != "sd3":
+    if encoder.family.name != "sd3":
         states = _beside([it for it, _ in encoded.values()])
         return [states, {"pooled_output": [pooled for _, pooled in encoded.values()][-1]}]
     beside = {tower: encoded.get(tower) for tower in ("l", "g")}

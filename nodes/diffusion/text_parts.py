@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from nodes.diffusion.checkpoints import Tensors
 from nodes.diffusion.configs import FamilyName, T5Config, TextConfig, Tower, TowersConfig
-from nodes.diffusion.convert import Names, Stored
+from nodes.diffusion.convert import Names
+from nodes.diffusion.family import FAMILIES
 from nodes.diffusion.infer import Metadata, clip_config, open_clip_config, t5_config
 from nodes.diffusion.layouts import clip_names, open_clip_names, t5_names
 
@@ -33,9 +35,9 @@ def find_texts(tensors: Tensors, metadata: Metadata) -> tuple[TowersConfig, Name
             if _is_at(tensors, prefix)
         }
         if found and (kind == "sd3" or len(found) == len(places)):
-            return _together(kind, found)
+            return together(kind, found)
     alone = find_tower(tensors, metadata)
-    return None if alone is None else _together(ALONE[alone[0]], {alone[0]: alone[1]})
+    return None if alone is None else together(ALONE[alone[0]], {alone[0]: alone[1]})
 
 
 _CHECKPOINTS: Final[tuple[tuple[FamilyName, dict[Tower, tuple[str, ...]]], ...]] = (
@@ -90,8 +92,8 @@ def _at(tensors: Tensors, prefix: str, tower: Tower, metadata: Metadata) -> Foun
     return config, clip_names(tensors, prefix, tower)
 
 
-def _together(kind: FamilyName, found: dict[Tower, Found]) -> tuple[TowersConfig, Names]:
-    names: dict[str, Stored] = {}
-    for _, its in found.values():
-        names |= its
-    return TowersConfig(kind, tuple((tower, config) for tower, (config, _) in found.items())), names
+def together(kind: FamilyName, found: Mapping[Tower, Found]) -> tuple[TowersConfig, Names]:
+    """Text encoders as one network's, in the order of their family."""
+    order = [tower for tower in FAMILIES[kind].towers if tower in found]
+    names = {name: stored for tower in order for name, stored in found[tower][1].items()}
+    return TowersConfig(kind, tuple((tower, found[tower][0]) for tower in order)), names

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import nodes
 from benchmarks.random_models import SMALL
@@ -136,6 +137,47 @@ def test_the_refiner_ends_what_the_base_began(run: RunGraph, tmp_path: Path) -> 
     base_alone = picture(run(calls), tmp_path)
     assert both.shape == (96, 64, 3)
     assert (both != base_alone).any()
+
+
+def in_files_of_their_own(root: Path, name: str) -> None:
+    """The parts of a checkpoint as files for UNETLoader, DualCLIPLoader and VAELoader."""
+    tensors = load_file(root / "checkpoints" / f"{name}.safetensors")
+    for folder, file, prefix in (
+        ("diffusion_models", "unet", "model.diffusion_model."),
+        ("text_encoders", "clip_l", "conditioner.embedders.0.transformer."),
+        ("text_encoders", "clip_g", "conditioner.embedders.1.model."),
+        ("vae", "vae", "first_stage_model."),
+    ):
+        (root / folder).mkdir(exist_ok=True)
+        own = {key.removeprefix(prefix): it for key, it in tensors.items() if key.startswith(prefix)}
+        save_file(own, root / folder / f"{file}.safetensors")
+
+
+def test_parts_from_files_of_their_own_make_the_same_picture(run: RunGraph, checkpoints: Path, tmp_path: Path) -> None:
+    """A UNet alone, two text encoders in any order, a VAE alone."""
+    in_files_of_their_own(checkpoints, "sdxl")
+    calls = text_to_image("sdxl")
+    whole = picture(run(calls), tmp_path)
+    texts = {"clip_name1": "clip_g.safetensors", "clip_name2": "clip_l.safetensors", "type": "sdxl"}
+    calls["unet"] = {
+        "class_type": "UNETLoader", "inputs": {"unet_name": "unet.safetensors", "weight_dtype": "default"},
+    }  # fmt: skip
+    calls["clip"] = {"class_type": "DualCLIPLoader", "inputs": texts}
+    calls["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": "vae.safetensors"}}
+    calls["sampler"]["inputs"]["model"] = ["unet", 0]
+    calls["yes"]["inputs"]["clip"] = calls["no"]["inputs"]["clip"] = ["clip", 0]
+    calls["decode"]["inputs"]["vae"] = ["vae", 0]
+    assert (picture(run(calls), tmp_path) == whole).all()
+
+    calls["clip"]["inputs"]["clip_name2"] = "clip_g.safetensors"
+    (failure,) = run(calls).failures
+    assert failure.node == "clip"
+    assert "found a second G in clip_g.safetensors" in str(failure)
+    calls["clip"] = {
+        "class_type": "CLIPLoader", "inputs": {"clip_name": "clip_l.safetensors", "type": "stable_cascade"},
+    }  # fmt: skip
+    (failure,) = run(calls).failures
+    assert "expected a type among stable_diffusion, sdxl, sd3, found stable_cascade" in str(failure)
 
 
 def test_text_of_another_family_is_refused_before_sampling(run: RunGraph) -> None:
