@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -17,7 +17,7 @@ from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, latent_mask
 from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
-from nodes.diffusion.samplers import Sampler, State, make_sampler
+from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
 from nodes.diffusion.schedules import sampling_sigmas
 
 CHECK_EVERY: Final = 8
@@ -64,9 +64,7 @@ def sample(
     continued from, ``park`` the one at which the run was cancelled. Raises InputError when the latents are no longer finite."""
     with torch.no_grad():
         while not state.done:
-            x, sigma = sampler.query(state)
-            denoised = guider.guide(x, sigma)
-            before, state = state, sampler.advance(state, denoised)
+            before, (state, denoised) = state, _advanced(guider, sampler, state)
             if state.step > before.step:
                 _check(state)
                 if on_step is not None:
@@ -75,6 +73,16 @@ def sample(
             if save is not None:
                 save(state)
     return state
+
+
+def _advanced(guider: Guider, sampler: Sampler, state: State) -> tuple[State, Tensor]:
+    """The state after one evaluation, and the guided prediction."""
+    x, sigma = sampler.query(state)
+    seen = guider.look(x, sigma, state.memory, apart=isinstance(sampler, ApartSampler))
+    known = replace(state, memory=seen.memory)
+    if isinstance(sampler, ApartSampler):
+        return sampler.advance_apart(known, seen.denoised, seen.unconditional), seen.denoised
+    return sampler.advance(known, seen.denoised), seen.denoised
 
 
 @contextmanager
@@ -125,7 +133,7 @@ def planned(denoiser: Denoiser, settings: Settings) -> tuple[Sampler, Tensor]:
     }
     if settings.sampler.startswith(DIFFUSERS_PREFIX):
         return _planned_by_diffusers(denoiser, settings, rules)
-    sampler = make_sampler(settings.sampler, denoiser.law)
+    sampler = make_sampler(settings.sampler, denoiser.law, denoiser.schedule)
     sigmas = sampling_sigmas(denoiser.schedule, settings.sampler, settings.scheduler, settings.steps, **rules)
     return sampler, torch.from_numpy(sigmas)
 
@@ -175,7 +183,7 @@ def sample_latent(
         step_noise(settings.sampler, settings.seed, sigmas, denoiser.device, settings.noise_device),
     )
     ended = sample(guider, sampler, state, on_step=on_step, save=save, park=park)
-    result = denoiser.prediction.finished(ended.x, ended.sigmas[-1])
+    result = denoiser.prediction.finished(ended.x, sigmas[-1])
     return {**latent, "samples": denoiser.latent_format.from_model(result).float().cpu()}
 
 
