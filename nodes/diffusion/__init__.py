@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import custom as custom
     from nodes.diffusion import latents as latents
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
     from nodes.diffusion import sample as sample
     from nodes.diffusion import schedules as schedules
+    from nodes.diffusion import sequences as sequences
     from nodes.diffusion import sources as sources
     from nodes.diffusion import text as text
     from nodes.diffusion import unet as unet
@@ -23,5 +25,18 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["latents", "pictures", "prompts", "resume", "sample", "schedules", "sources", "text", "unet", "vae"],
+    submodules=[
+        "custom",
+        "sequences",
+        "latents",
+        "pictures",
+        "prompts",
+        "resume",
+        "sample",
+        "schedules",
+        "sources",
+        "text",
+        "unet",
+        "vae",
+    ],
 )

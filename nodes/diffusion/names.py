@@ -87,6 +87,9 @@ BROWNIAN: Final = frozenset(
 FRESH_INPAINT_NOISE: Final = frozenset({"ddim"})
 """Samplers that renoise the kept part of an inpainting with noise of their own instead of the initial noise."""
 
+RESIZING: Final = frozenset({"lcm_upscale"})
+"""Samplers that change the size of the latent."""
+
 DIFFUSERS_PREFIX: Final = "diffusers/"
 
 DIFFUSERS_SCALED: Final = (

@@ -14,7 +14,7 @@ from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.predictions import prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg
-from nodes.diffusion.schedules import stable_diffusion
+from nodes.diffusion.schedules import ModelSigmas, stable_diffusion
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -46,6 +46,12 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels),
     )
+
+
+def levels(model: ModelRef, store: ModelStore) -> ModelSigmas:
+    """The noise levels of a model."""
+    with store.lease(model) as loaded:
+        return denoiser(loaded).schedule
 
 
 def working_bytes(latent_shape: Sequence[int]) -> int:

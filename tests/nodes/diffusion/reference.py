@@ -489,7 +489,7 @@ def _adams(x: Tensor, known: dict[int, Tensor], sigmas: list[float], i: int, at:
     a, b = sigmas[i], sigmas[i + 1]
     rate = 1 + _tau(b) ** 2
     nodes = [-math.log(sigmas[k]) for k in at]
-    total = (b / a) ** rate * x
+    total: Tensor = (b / a) ** rate * x
     for j, k in enumerate(at):
 
         def integrand(lam: float, j: int = j) -> float:
