@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import custom as custom
     from nodes.diffusion import devices as devices
     from nodes.diffusion import extract as extract
     from nodes.diffusion import hypernetworks as hypernetworks
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import sample as sample
     from nodes.diffusion import saving as saving
     from nodes.diffusion import schedules as schedules
+    from nodes.diffusion import sequences as sequences
     from nodes.diffusion import sources as sources
     from nodes.diffusion import text as text
     from nodes.diffusion import unet as unet
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "custom",
+        "sequences",
         "devices",
         "extract",
         "hypernetworks",

@@ -226,6 +226,16 @@ def matched_sides(positive: Sequence[Entry], negative: Sequence[Entry]) -> tuple
     return match_areas(negative, positive), negative
 
 
+def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
+    """``matched_sides`` for any number of sides."""
+    found = [tuple(side) for side in sides]
+    for one in range(len(found)):
+        for other in range(len(found)):
+            if one != other:
+                found[other] = match_areas(found[one], found[other])
+    return tuple(found)
+
+
 def at_sigma(entries: Iterable[Entry], sigma: float, latent: Tensor) -> list[Entry]:
     """The entries that hold at ``sigma``. Default entries share what the others leave uncovered, if anything is."""
     active = [entry for entry in entries if entry.active(sigma)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError
+from nodes.diffusion.conditioning import InputsOf, no_inputs
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
@@ -93,6 +94,8 @@ class Denoiser:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     latent_format: LatentFormat = field(default_factory=LatentFormat)
     hearing: Hearing | None = None
+    inputs_of: InputsOf = no_inputs
+    """What else the network takes, for an entry of conditioning."""
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``

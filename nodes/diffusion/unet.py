@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.models import ModelRef, ModelStore
-from nodes.diffusion.conditioning import InputsOf
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
@@ -42,6 +41,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
         hearing=_hearing(unet),
+        inputs_of=partial(inputs_of, unet.config, facts.family),
     )
 
 
@@ -88,9 +88,10 @@ def _transformer(unet: LoadedModel, config: DiTConfig) -> Network:
     return network
 
 
-def inputs_for(unet: LoadedModel) -> InputsOf:
-    """What the leased model takes beside latent, time and text, entry by entry."""
-    return partial(inputs_of, unet.config, unet.facts.family)
+def levels(model: ModelRef, store: ModelStore) -> ModelSigmas:
+    """The noise levels of a model."""
+    with store.lease(model) as loaded:
+        return denoiser(loaded).schedule
 
 
 def working_bytes(latent_shape: Sequence[int]) -> int:
