@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FAMILIES: Final = (
     "loaders",
     "text",
+    "conditioning",
     "sampling",
     "latent",
     "vae",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import entries as entries
     from nodes.diffusion import latents as latents
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
@@ -23,5 +24,17 @@ if TYPE_CHECKING:
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["latents", "pictures", "prompts", "resume", "sample", "schedules", "sources", "text", "unet", "vae"],
+    submodules=[
+        "entries",
+        "latents",
+        "pictures",
+        "prompts",
+        "resume",
+        "sample",
+        "schedules",
+        "sources",
+        "text",
+        "unet",
+        "vae",
+    ],
 )
