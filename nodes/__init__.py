@@ -25,6 +25,7 @@ FAMILIES: Final = (
     "sampling",
     "latent",
     "vae",
+    "inpaint",
     "image",
     "image_files",
     "primitives",

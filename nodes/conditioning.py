@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from engine.errors import InputError
 from engine.run.context import NodeContext
 from engine.spec import Output, Range, node
 from nodes import diffusion
@@ -96,10 +95,8 @@ def conditioning_set_mask(
     set_cond_area: Literal["default", "mask bounds"],
 ) -> list[Any]:
     """The prompt holds as far as the mask says. With mask bounds the model sees the rectangle around the mask alone."""
-    if 0 in mask.shape:
-        raise InputError(f"expected a mask with pixels, found one of shape {list(mask.shape)}", input="mask")
     options = {
-        "mask": mask[None] if mask.ndim == 2 else mask,
+        "mask": diffusion.masks.checked(mask),
         "set_area_to_bounds": set_cond_area == "mask bounds",
         "mask_strength": strength,
     }

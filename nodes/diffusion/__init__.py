@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import differential as differential
     from nodes.diffusion import entries as entries
+    from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latents as latents
+    from nodes.diffusion import masks as masks
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "differential",
         "entries",
+        "inpaint",
         "latents",
+        "masks",
         "pictures",
         "prompts",
         "resume",

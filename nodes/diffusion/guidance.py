@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from nodes.diffusion.conditioning import Entry, Group, at_sigma, for_batch, groups, matched_sides, stretched
 from nodes.diffusion.denoiser import Denoiser, per_sample
+from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.predictions import Prediction
 
 
@@ -114,7 +115,8 @@ class InpaintGuider:
     """Keeps ``latent`` where ``mask`` is 0: the model sees it at the sample's noise level there, and the prediction is
     replaced by it.
 
-    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space.
+    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space. With ``change`` the mask is what that makes
+    of it at each noise level.
     """
 
     inner: Guider
@@ -122,8 +124,10 @@ class InpaintGuider:
     latent: Tensor
     noise: Tensor
     prediction: Prediction
+    change: ChangeMap | None = None
 
     def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+        mask = self.mask if self.change is None else self.change.at(self.mask, float(sigma[0]))
         kept = self.prediction.noised(self.latent, self.noise, per_sample(sigma, x))
-        denoised = self.inner.guide(x * self.mask + kept * (1 - self.mask), sigma)
-        return denoised * self.mask + self.latent * (1 - self.mask)
+        denoised = self.inner.guide(x * mask + kept * (1 - mask), sigma)
+        return denoised * mask + self.latent * (1 - mask)

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.errors import Cancelled, InputError
 from nodes.diffusion.conditioning import Conditioning, InputsOf, no_inputs, resolve
 from nodes.diffusion.denoiser import Denoiser
+from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, latent_mask
 from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
@@ -165,7 +166,7 @@ def sample_latent(
     entries = [resolve(side, clean, denoiser.schedule, inputs_of=inputs_of) for side in (positive, negative)]
     guider: Guider = CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
     if latent.get("noise_mask") is not None:
-        guider = _inpainting(guider, denoiser, settings, latent["noise_mask"], clean, noise)
+        guider = _inpainting(guider, denoiser, settings, sigmas, latent["noise_mask"], clean, noise)
     state = resume or begin(
         denoiser,
         sampler,
@@ -184,8 +185,16 @@ def _noise(settings: Settings, samples: Tensor, batch_index: list[int] | None) -
 
 
 def _inpainting(
-    inner: Guider, denoiser: Denoiser, settings: Settings, mask: Tensor, clean: Tensor, noise: Tensor
+    inner: Guider,
+    denoiser: Denoiser,
+    settings: Settings,
+    sigmas: Tensor,
+    mask: Tensor,
+    clean: Tensor,
+    noise: Tensor,
 ) -> Guider:
     if settings.sampler in FRESH_INPAINT_NOISE:
         noise = initial_noise(noise, (settings.seed + 1) % 2**64)
-    return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction)
+    strength = denoiser.differential
+    change = None if strength is None else ChangeMap.over(denoiser.schedule, sigmas, strength)
+    return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction, change)

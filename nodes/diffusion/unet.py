@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from torch import Tensor
 
 from engine.models import ModelRef, ModelStore
+from nodes.diffusion import differential
 from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.predictions import prediction
@@ -45,7 +46,14 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         dtype=unet.dtype,
         device=unet.device,
         latent_format=LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels),
+        differential=_strength(unet.ref),
     )
+
+
+def _strength(model: ModelRef) -> float | None:
+    """That of differential diffusion."""
+    strength = model.setting(differential.SETTING)
+    return None if strength is None else float(strength)
 
 
 def working_bytes(latent_shape: Sequence[int]) -> int:

@@ -109,6 +109,11 @@ def encode(pictures: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tenso
     return _in_pieces(pixels, run, vae, need, 1, config.downscale, warn)
 
 
+def downscale(vae: LoadedModel) -> int:
+    """Pixels along the side of one latent cell."""
+    return _config(vae).downscale
+
+
 def centre_crop(pictures: Tensor, multiple: int) -> Tensor:
     """[B, H, W, C] cropped to sides that are multiples of ``multiple``, as much on either side."""
     height, width = (side - side % multiple for side in pictures.shape[1:3])
