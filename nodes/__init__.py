@@ -24,6 +24,8 @@ FAMILIES: Final = (
     "conditioning",
     "sampling",
     "latent",
+    "latent_maths",
+    "latent_shape",
     "vae",
     "inpaint",
     "image",

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import compositing as compositing
     from nodes.diffusion import differential as differential
     from nodes.diffusion import entries as entries
     from nodes.diffusion import inpaint as inpaint
+    from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latents as latents
     from nodes.diffusion import masks as masks
     from nodes.diffusion import pictures as pictures
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "compositing",
         "differential",
         "entries",
         "inpaint",
+        "latent_maths",
         "latents",
         "masks",
         "pictures",
