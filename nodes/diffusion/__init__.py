@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import compositing as compositing
     from nodes.diffusion import custom as custom
     from nodes.diffusion import devices as devices
+    from nodes.diffusion import differential as differential
+    from nodes.diffusion import entries as entries
     from nodes.diffusion import extract as extract
     from nodes.diffusion import hypernetworks as hypernetworks
+    from nodes.diffusion import inpaint as inpaint
+    from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latents as latents
     from nodes.diffusion import lora as lora
+    from nodes.diffusion import masks as masks
     from nodes.diffusion import patches as patches
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
@@ -40,6 +46,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "latents",
         "lora",
         "patches",
+        "compositing",
+        "differential",
+        "entries",
+        "inpaint",
+        "latent_maths",
+        "masks",
         "pictures",
         "prompts",
         "resume",

@@ -24,6 +24,7 @@ from nodes.diffusion.conditioning import (
     stretched,
 )
 from nodes.diffusion.denoiser import Denoiser, per_sample
+from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.predictions import Prediction
 
 Memory = Mapping[str, Tensor]
@@ -162,7 +163,8 @@ class InpaintGuider:
     """Keeps ``latent`` where ``mask`` is 0: the model sees it at the sample's noise level there, and the prediction is
     replaced by it.
 
-    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space.
+    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space. With ``change`` the mask is what that makes
+    of it at each noise level.
     """
 
     inner: Guider
@@ -170,8 +172,10 @@ class InpaintGuider:
     latent: Tensor
     noise: Tensor
     prediction: Prediction
+    change: ChangeMap | None = None
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
+        mask = self.mask if self.change is None else self.change.at(self.mask, float(sigma[0]))
         kept = self.prediction.noised(self.latent, self.noise, per_sample(sigma, x))
-        seen = self.inner.look(x * self.mask + kept * (1 - self.mask), sigma, memory, apart=apart)
-        return seen._replace(denoised=seen.denoised * self.mask + self.latent * (1 - self.mask))
+        seen = self.inner.look(x * mask + kept * (1 - mask), sigma, memory, apart=apart)
+        return seen._replace(denoised=seen.denoised * mask + self.latent * (1 - mask))

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.errors import Cancelled, InputError
 from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.denoiser import Denoiser
+from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, entries_for, latent_mask
 from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, RESIZING
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
@@ -251,4 +252,6 @@ def _begun(denoiser: Denoiser, way: Walk, noise: Tensor, clean: Tensor) -> State
 def _inpainting(inner: Guider, denoiser: Denoiser, way: Walk, mask: Tensor, clean: Tensor, noise: Tensor) -> Guider:
     if way.name in FRESH_INPAINT_NOISE:
         noise = initial_noise(noise, (way.seed + 1) % 2**64)
-    return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction)
+    strength = denoiser.differential
+    change = None if strength is None else ChangeMap.over(denoiser.schedule, way.sigmas, strength)
+    return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction, change)
