@@ -25,6 +25,7 @@ FAMILIES: Final = (
     "merging",
     "saving",
     "attention",
+    "unet_options",
     "text",
     "conditioning",
     "sampling",

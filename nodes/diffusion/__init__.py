@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import latents as latents
     from nodes.diffusion import lora as lora
     from nodes.diffusion import masks as masks
+    from nodes.diffusion import options as options
     from nodes.diffusion import patches as patches
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
@@ -45,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hypernetworks",
         "latents",
         "lora",
+        "options",
         "patches",
         "compositing",
         "differential",
