@@ -26,6 +26,7 @@ FAMILIES: Final = (
     "saving",
     "attention",
     "unet_options",
+    "attention_guidance",
     "text",
     "conditioning",
     "sampling",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nodes.diffusion.alterations import Altered
 from nodes.diffusion.conditioning import (
     Conditioning,
     Entry,
@@ -25,6 +26,7 @@ from nodes.diffusion.conditioning import (
 )
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
+from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
 
 Memory = Mapping[str, Tensor]
@@ -94,6 +96,56 @@ def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[En
     return outputs
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One evaluation of guidance: what it asks the network for ``x`` at ``sigma``, and what further kinds of guidance ask then."""
+
+    denoiser: Denoiser
+    x: Tensor
+    sigma: Tensor
+    most: int | None = None
+    notes: Notes = field(default_factory=list)
+
+    @property
+    def level(self) -> float:
+        return float(self.sigma[0])
+
+    def predictions(self, entries: Sequence[Entry], negative: range) -> list[Tensor]:
+        """What the model predicts under each entry; those at ``negative`` are the side that guidance goes away from."""
+        schedule, kinds = self.denoiser.schedule, self.denoiser.perturbations
+        changes = [kind.on_negative(self.notes, self.level, schedule) for kind in kinds if len(negative)]
+        changed = self.denoiser.changed(*filter(None, changes))
+        if changed is self.denoiser:
+            return predictions(self.denoiser, self.x, self.sigma, entries, self.most)
+        found = dict(zip(negative, self._apart(changed, [entries[i] for i in negative]), strict=True))
+        others = [i for i in range(len(entries)) if i not in negative]
+        found.update(zip(others, self._apart(self.denoiser, [entries[i] for i in others]), strict=True))
+        return [found[i] for i in range(len(entries))]
+
+    def _apart(self, denoiser: Denoiser, entries: Sequence[Entry]) -> list[Tensor]:
+        return predictions(denoiser, self.x, self.sigma, entries, self.most)
+
+    def steered(
+        self,
+        result: Tensor,
+        positive: Sequence[Entry],
+        negative: Sequence[Entry],
+        toward: Tensor,
+        away: Tensor | None,
+    ) -> Tensor:
+        """``result``, guided from ``away`` to ``toward``, as further kinds of guidance change it, in their order."""
+        sides: Mapping[Side, Sequence[Entry]] = {"positive": positive, "negative": negative}
+
+        def again(side: Side, x: Tensor, changes: tuple[Altered, ...]) -> Tensor:
+            changed = self.denoiser.changed(*changes)
+            return averaged(x, sides[side], predictions(changed, x, self.sigma, sides[side], self.most))
+
+        look = Look(self.x, self.level, self.denoiser.schedule, toward, away, again, self.notes)
+        for perturbation in self.denoiser.perturbations:
+            result = perturbation.steered(result, look)
+        return result
+
+
 def averaged(x: Tensor, entries: Sequence[Entry], outputs: Sequence[Tensor]) -> Tensor:
     """``sum(w * out) / sum(w)``, cell by cell; 0 where nothing has weight. ``x`` gives the shape."""
     if len(entries) == 1 and entries[0].weight is None:
@@ -139,16 +191,20 @@ class CfgGuider:
         return cls(denoiser, *matched_sides(positive, negative), scale, most)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        level = float(sigma[0])
-        alone = math.isclose(self.scale, 1.0) and not (apart and self.negative)
-        positive = at_sigma(self.positive, level, x)
-        negative = [] if alone else at_sigma(self.negative, level, x)
-        outputs = predictions(self.denoiser, x, sigma, [*positive, *negative], self.most)
+        turn = Turn(self.denoiser, x, sigma, self.most)
+        wanted = apart or any(kind.needs_negative for kind in self.denoiser.perturbations)
+        alone = math.isclose(self.scale, 1.0) and not (wanted and self.negative)
+        positive = at_sigma(self.positive, turn.level, x)
+        negative = [] if alone else at_sigma(self.negative, turn.level, x)
+        entries = [*positive, *negative]
+        outputs = turn.predictions(entries, range(len(positive), len(entries)))
         toward = averaged(x, positive, outputs[: len(positive)])
         if alone:
-            return Guidance(toward, toward, memory)
+            steered = turn.steered(toward, positive, negative, toward, None)
+            return Guidance(steered, steered, memory)
         away = averaged(x, negative, outputs[len(positive) :])
-        return Guidance(guided(toward, away, self.scale), away, memory)
+        denoised = guided(toward, away, self.scale)
+        return Guidance(turn.steered(denoised, positive, negative, toward, away), away, memory)
 
 
 def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:

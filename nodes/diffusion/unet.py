@@ -17,7 +17,7 @@ from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
 from nodes.diffusion.noise import NoiseDevice
-from nodes.diffusion.options import alterations
+from nodes.diffusion.options import alterations, perturbations
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
@@ -46,6 +46,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         inputs_of=partial(inputs_of, unet.config, facts.family),
         differential=_strength(unet.ref),
         alterations=alterations(unet),
+        perturbations=perturbations(unet),
     )
 
 
