@@ -85,3 +85,12 @@ def patch_model_add_downscale(
         down=downscale_method,
         up=upscale_method,
     )
+
+
+@node("TorchCompileModel", category="_for_testing", outputs=[Output("MODEL")], experimental=True)
+def torch_compile_model(model: Model, backend: Literal["inductor", "cudagraphs"]) -> ModelRef:
+    """The model compiled: the first step of the first sampling takes minutes, those after it less time than usual.
+
+    Calls that another option changes, FreeU or perturbed attention say, are computed as usual.
+    """
+    return model.with_settings(**{diffusion.compiled.SETTING: backend})

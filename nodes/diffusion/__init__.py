@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
     from nodes.diffusion import custom as custom
     from nodes.diffusion import devices as devices
@@ -48,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lora",
         "options",
         "patches",
+        "compiled",
         "compositing",
         "differential",
         "entries",

@@ -103,6 +103,8 @@ class Denoiser:
     differential: float | None = None
     alterations: tuple[Altered, ...] = ()
     """What the network is changed by in every call."""
+    compiled: Network | None = None
+    """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
 
@@ -115,8 +117,9 @@ class Denoiser:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
         extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
+        network = self.network if self.compiled is None or self.alterations else self.compiled
         with self._altered(x, sigma):
-            out = self.network(
+            out = network(
                 self.prediction.model_input(x, level).to(self.dtype),
                 timestep.to(x.device, non_blocking=True),
                 context.to(self.dtype),

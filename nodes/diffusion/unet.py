@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from engine.models import ModelRef, ModelStore
 from nodes.diffusion import differential
+from nodes.diffusion.compiled import compiled
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
@@ -36,7 +37,8 @@ def denoiser(unet: LoadedModel) -> Denoiser:
     facts = unet.facts
     schedule = facts.schedule
     return Denoiser(
-        network=_transformer(unet, unet.config) if isinstance(unet.config, DiTConfig) else _unet(unet),
+        network=_network(unet, unet.module),
+        compiled=None if (faster := compiled(unet)) is None else _network(unet, faster),
         schedule=_sigmas(schedule),
         prediction=prediction(_PREDICTIONS[schedule.prediction]),
         dtype=unet.dtype,
@@ -71,21 +73,25 @@ def _sigmas(schedule: Schedule) -> ModelSigmas:
     )
 
 
-def _unet(unet: LoadedModel) -> Network:
+def _network(unet: LoadedModel, module: Callable[..., Any]) -> Network:
+    return _transformer(module, unet.config) if isinstance(unet.config, DiTConfig) else _unet(module)
+
+
+def _unet(module: Callable[..., Any]) -> Network:
     def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
         beside = inputs.pop(CONCAT, None)
         seen = x if beside is None else torch.cat([x, beside], 1)
-        out: Tensor = unet.module(seen, timestep, context, return_dict=False, **inputs)[0]
+        out: Tensor = module(seen, timestep, context, return_dict=False, **inputs)[0]
         return out
 
     return network
 
 
-def _transformer(unet: LoadedModel, config: DiTConfig) -> Network:
+def _transformer(module: Callable[..., Any], config: DiTConfig) -> Network:
     def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
         # without T5 the states of CLIP are all there is, and they may be narrower
         wide = pad(context, (0, config.context_dim - context.shape[-1]))
-        out: Tensor = unet.module(
+        out: Tensor = module(
             hidden_states=x, timestep=timestep, encoder_hidden_states=wide, return_dict=False, **inputs
         )[0]
         return out
