@@ -6,6 +6,7 @@ decided by name and shape, so that a LoRA for a larger model does not go half in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,17 @@ _BY_NAME: Final = (
 
 _CROSS_READERS: Final = ("attn2_to_k", "attn2_to_v", "attn2.to_k", "attn2.to_v", "attn2.processor.to_k")
 
+_INPUT_SIDES: Final = (
+    ("down",),
+    ("hada_w1_b",),
+    ("lokr_w1", "lokr_w2"),
+    ("lokr_w1", "lokr_w2_b"),
+    ("lokr_w1_b", "lokr_w2"),
+    ("lokr_w1_b", "lokr_w2_b"),
+    ("diff",),
+)
+"""Roles whose columns, multiplied, are the inputs of the layer they change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -84,18 +96,29 @@ class LoraFile:
     @property
     def context_width(self) -> int | None:
         """Width of the text that the cross attention reads which the file changes; None when it changes none that tells."""
-        for spelled, group in self.groups.items():
-            role = next((role for role in ("down", "hada_w1_b", "diff") if role in group), None)
-            if spelled.endswith(_CROSS_READERS) and role and len(shape := self.tensors[group[role]].shape) > 1:
-                return shape[1]
+        readers = (group for spelled, group in self.groups.items() if spelled.endswith(_CROSS_READERS))
+        return next((width for group in readers if (width := self._inputs(group)) is not None), None)
+
+    def _inputs(self, group: Group) -> int | None:
+        """How many inputs a linear layer has that ``group`` changes, where its factors tell."""
+        for roles in _INPUT_SIDES:
+            shapes = [self.tensors[group[role]].shape for role in roles if role in group]
+            if len(shapes) == len(roles) and all(len(shape) > 1 for shape in shapes):
+                return math.prod(shape[1] for shape in shapes)
         return None
+
+    @property
+    def marked_family(self) -> str | None:
+        """The family that names of modules tell, if any do."""
+        return next((family for mark, family in _BY_NAME if any(mark in spelled for spelled in self.groups)), None)
 
     @property
     def family(self) -> str | None:
         """The family that the file looks made for, None when nothing tells."""
         if (width := self.context_width) is not None:
             return _BY_WIDTH.get(width, f"a UNet that reads texts {width} wide")
-        return next((family for mark, family in _BY_NAME if any(mark in spelled for spelled in self.groups)), None)
+        stated = self.file.header.metadata.get("modelspec.architecture", "").partition("/")[0]
+        return self.marked_family or stated or None
 
     def factors(self, keys: Group, device: torch.device) -> dict[str, Tensor]:
         """The tensors of ``keys`` by role, float32 on ``device``."""
@@ -196,10 +219,14 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
 def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> None:
     """A few layers of one family may fit another by name and shape; what the cross attention reads tells them apart."""
     reads = config.context_dim if isinstance(config, UNetConfig) else None
-    other = lora.context_width is not None and reads is not None and lora.context_width != reads
+    known = _BY_WIDTH.get(reads or 0)
+    if reads is not None and lora.context_width is not None:
+        other = lora.context_width != reads
+    else:
+        other = known is not None and lora.marked_family not in (None, known)
     if not other and (found or all(map(is_text, lora.groups))):
         return
-    family = _BY_WIDTH.get(reads or 0, "the model at hand")
+    family = known or "the model at hand"
     raise InputError(
         f"expected a LoRA for {family}{f', whose UNet reads texts {reads} wide' if reads else ''}, found {_described(lora)}; "
         "choose one made for this model, or load the model it was made for",
