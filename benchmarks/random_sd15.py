@@ -45,6 +45,7 @@ class Sizes:
     latent: int = 4
     linear: bool = False
     """Whether the transformers' projections are linear layers, not 1x1 convolutions."""
+    quant_convs: bool = True
 
 
 def layer(name: str, *shape: int) -> Named:
@@ -70,17 +71,17 @@ def attention(name: str, width: int, context: int) -> Named:
     yield from layer(f"{name}.to_out.0", width, width)
 
 
-def transformer(name: str, width: int, context: int, linear: bool) -> Named:
+def transformer(name: str, width: int, context: int, linear: bool, depth: int = 1) -> Named:
     projection = (width, width) if linear else (width, width, 1, 1)
     yield from layer(f"{name}.norm", width)
     yield from layer(f"{name}.proj_in", *projection)
-    block = f"{name}.transformer_blocks.0"
-    yield from attention(f"{block}.attn1", width, width)
-    yield from layer(f"{block}.ff.net.0.proj", 8 * width, width)
-    yield from layer(f"{block}.ff.net.2", width, 4 * width)
-    yield from attention(f"{block}.attn2", width, context)
-    for number in (1, 2, 3):
-        yield from layer(f"{block}.norm{number}", width)
+    for block in (f"{name}.transformer_blocks.{number}" for number in range(depth)):
+        yield from attention(f"{block}.attn1", width, width)
+        yield from layer(f"{block}.ff.net.0.proj", 8 * width, width)
+        yield from layer(f"{block}.ff.net.2", width, 4 * width)
+        yield from attention(f"{block}.attn2", width, context)
+        for number in (1, 2, 3):
+            yield from layer(f"{block}.norm{number}", width)
     yield from layer(f"{name}.proj_out", *projection)
 
 
@@ -164,8 +165,9 @@ def vae(sizes: Sizes) -> Named:
             yield from layer(f"decoder.up.{level}.upsample.conv", after, after, 3, 3)
     yield from layer("decoder.norm_out", widths[0])
     yield from layer("decoder.conv_out", 3, widths[0], 3, 3)
-    yield from layer("quant_conv", 2 * sizes.latent, 2 * sizes.latent, 1, 1)
-    yield from layer("post_quant_conv", sizes.latent, sizes.latent, 1, 1)
+    if sizes.quant_convs:
+        yield from layer("quant_conv", 2 * sizes.latent, 2 * sizes.latent, 1, 1)
+        yield from layer("post_quant_conv", sizes.latent, sizes.latent, 1, 1)
 
 
 def text(sizes: Sizes) -> Named:
@@ -194,8 +196,12 @@ def checkpoint(sizes: Sizes) -> dict[str, Shape]:
 
 
 def write(path: Path, sizes: Sizes, dtype: FloatType, seed: int = 0) -> None:
-    """Write a checkpoint of random weights, scaled so that activations neither vanish nor overflow."""
-    shapes = checkpoint(sizes)
+    """Write a checkpoint of random weights."""
+    write_shapes(path, checkpoint(sizes), dtype, seed)
+
+
+def write_shapes(path: Path, shapes: Mapping[str, Shape], dtype: FloatType, seed: int = 0) -> None:
+    """Write a file of random weights, scaled so that activations neither vanish nor overflow."""
     item = np.dtype(dtype).itemsize
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0

@@ -110,7 +110,7 @@ class Client:
         return bytes(data)
 
     async def upload(self, name: str, data: bytes, *, overwrite: bool = False) -> dict[str, str]:
-        """Put a picture into the service's input folder; returns its name there."""
+        """Put a picture or other media into the service's input folder; returns its name there."""
         stored: dict[str, str] = await self._link.call("upload", {"name": name, "data": data, "overwrite": overwrite})
         return stored
 

@@ -34,12 +34,15 @@ SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "classifiers": ("classifiers",),
     "model_patches": ("model_patches",),
     "audio_encoders": ("audio_encoders",),
+    "tokenizers": ("tokenizers",),
 }
 """Folder key -> the folders below a models root that it is made of."""
 
 ALIASES: Final[Mapping[str, str]] = {"clip": "text_encoders", "unet": "diffusion_models"}
 
 DIFFUSERS_INDEX: Final = "model_index.json"
+T5_TOKENIZER: Final = "t5/tokenizer.json"
+"""Where the tokenizers have T5's, which no checkpoint holds."""
 
 EMBEDDING_SUFFIXES: Final = ("", ".safetensors", ".pt", ".bin")
 """What a prompt may leave out of an embedding's name, in the order in which it is tried."""
@@ -105,6 +108,8 @@ class ModelFolders:
                     return self._checked(candidate, name)
         if ALIASES.get(key, key) == "diffusers" and (snapshot := hub_folders(self.hub).get(name)) is not None:
             return snapshot
+        if name == T5_TOKENIZER and (found := _tokenizer_of_hub(self.hub)) is not None:
+            return found
         searched = ", ".join(map(str, folders))
         raise MissingFile(f"expected {name!r} in {searched}, found none; {nearest(name, self.list(key))}")
 
@@ -145,7 +150,13 @@ class ModelFolders:
 
 def suffixes_of(key: str) -> frozenset[str]:
     """What the names of the models of ``key`` end with."""
-    return frozenset({".yaml"}) if key == "configs" else MODEL_SUFFIXES
+    return {"configs": frozenset({".yaml"}), "tokenizers": frozenset({".json"})}.get(key, MODEL_SUFFIXES)
+
+
+def _tokenizer_of_hub(hub: Path | None) -> Path | None:
+    """T5's tokenizer out of a model in the Hugging Face cache that came with it."""
+    candidates = (folder / "tokenizer_3" / "tokenizer.json" for folder in hub_folders(hub).values())
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _model_trees(folder: Path) -> Iterator[str]:

@@ -53,7 +53,8 @@ class Patch:
 class ModelRef:
     """How to make one model.
 
-    Equality and hash are by content: ``location`` says where the file was seen and may differ between two equal recipes.
+    Equality and hash are by content: ``location`` says where the file was seen and may differ between two equal recipes. Of text encoders
+    from several files ``source`` names all contents and ``location`` all files, one a line.
     """
 
     source: Digest
@@ -76,7 +77,7 @@ class ModelRef:
 
     def locations(self) -> Iterator[str]:
         """Where the files were seen that the recipe is made of, those of other models in it included."""
-        yield self.location
+        yield from self.location.splitlines()
         for patch in self.patches:
             yield patch.location
             if patch.model is not None:

@@ -59,8 +59,8 @@ def folders_below(folder: Path, roots: Sequence[Path]) -> Iterator[Path]:
                 waiting.append((path, above | {real}))
 
 
-def walk(folder: Path, roots: Sequence[Path], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files below ``folder``; links are followed as far as they stay in ``roots`` and do not lead upwards."""
+def walk(folder: Path, roots: Sequence[Path] | None, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files below ``folder``; links are followed as far as they stay in ``roots``, where there are any, and do not lead upwards."""
     real = folder.resolve()
     if real in above:
         return
@@ -70,7 +70,7 @@ def walk(folder: Path, roots: Sequence[Path], above: frozenset[Path] = frozenset
         return  # a folder that is not there, or may not be read, holds no models
     for entry in entries:
         path = Path(entry.path)
-        if not _leads_on(entry) or (entry.is_symlink() and not is_inside(path, roots)):
+        if not _leads_on(entry) or (roots is not None and entry.is_symlink() and not is_inside(path, roots)):
             continue
         if entry.is_dir():
             yield from walk(path, roots, above | {real})

@@ -47,8 +47,11 @@ def _vae_estimate(vae_name: FileRef | None) -> Estimate:
 def checkpoint_loader_simple(
     ckpt_name: Annotated[FileRef, FileChoice("checkpoints")],
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
-    """The UNet, the text encoder and the VAE of a checkpoint file or diffusers folder."""
-    _require(ckpt_name, "unet", "clip", "vae")
+    """The UNet, the text encoder and the VAE of a checkpoint file or diffusers folder.
+
+    Some files hold no text encoder; only who uses it is told.
+    """
+    _require(ckpt_name, "unet")
     return _part(ckpt_name, "unet"), _part(ckpt_name, "clip"), _part(ckpt_name, "vae")
 
 
@@ -91,27 +94,59 @@ _CLIP_TYPES: Final = (
 )  # fmt: skip
 
 
-def _clip_estimate(clip_name: FileRef | None, type: str | None, device: str | None) -> Estimate:
-    return Estimate(model_bytes=_size(clip_name.path) if clip_name else 0)
+_FAMILIES: Final = {"stable_diffusion": None, "sdxl": "sdxl", "sd3": "sd3"}
+"""Type of a loader -> whose rules its text encoders follow; None is what they are usually used for."""
+
+_TextFile = Annotated[FileRef, FileChoice("text_encoders")]
+_Place = Annotated[Literal["default", "cpu"], Optional()]
 
 
-@node("CLIPLoader", title="Load CLIP", category="advanced/loaders", outputs=[Output("CLIP")], estimate=_clip_estimate)
-def clip_loader(
-    ctx: NodeContext,
-    clip_name: Annotated[FileRef, FileChoice("text_encoders")],
-    type: Annotated[str, Choices(_CLIP_TYPES)],
-    device: Annotated[Literal["default", "cpu"], Optional()] = "default",
-) -> ModelRef:
-    """The text encoder of a file of its own, or of a checkpoint."""
-    if type != "stable_diffusion":
-        raise InputError(
-            f"expected the type stable_diffusion, found {type}; this version encodes text for Stable Diffusion alone",
-            input="type",
-        )
+def _texts_estimate(**given: object) -> Estimate:
+    return Estimate(model_bytes=sum(_size(file.path) for file in given.values() if isinstance(file, FileRef)))
+
+
+def _texts(ctx: NodeContext, files: list[FileRef], type: str, device: str) -> ModelRef:
+    """The text encoders of ``files`` together."""
+    if type not in _FAMILIES:
+        known = ", ".join(_FAMILIES)
+        raise InputError(f"expected a type among {known}, found {type}, whose models are not known", input="type")
     if device == "cpu":
         ctx.warn("the text encoder runs where all models do; the device cpu is left out of account")
-    _require(clip_name, "clip")
-    return _part(clip_name, "clip")
+    location = "\n".join(str(file.path.resolve()) for file in files)
+    source = diffusion.sources.open_source(location).part("clip")
+    family = _FAMILIES[type]
+    if family is not None:
+        diffusion.text.check_towers(source.config, family)
+    ref = ModelRef(source=Digest("+".join(file.digest for file in files)), part="clip", location=location)
+    return ref if family is None else ref.with_settings(family=family)
+
+
+@node("CLIPLoader", title="Load CLIP", category="advanced/loaders", outputs=[Output("CLIP")], estimate=_texts_estimate)
+def clip_loader(
+    ctx: NodeContext, clip_name: _TextFile, type: Annotated[str, Choices(_CLIP_TYPES)], device: _Place = "default"
+) -> ModelRef:
+    """The text encoder of a file of its own, or of a checkpoint."""
+    return _texts(ctx, [clip_name], type, device)
+
+
+@node("DualCLIPLoader", category="advanced/loaders", outputs=[Output("CLIP")], estimate=_texts_estimate)
+def dual_clip_loader(
+    ctx: NodeContext,
+    clip_name1: _TextFile,
+    clip_name2: _TextFile,
+    type: Literal["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"],
+    device: _Place = "default",
+) -> ModelRef:
+    """Two text encoders, each of a file of its own, in any order: CLIP L and G for SDXL, two of L, G and T5 for Stable Diffusion 3."""
+    return _texts(ctx, [clip_name1, clip_name2], type, device)
+
+
+@node("TripleCLIPLoader", category="advanced/loaders", outputs=[Output("CLIP")], estimate=_texts_estimate)
+def triple_clip_loader(
+    ctx: NodeContext, clip_name1: _TextFile, clip_name2: _TextFile, clip_name3: _TextFile
+) -> ModelRef:
+    """CLIP L, CLIP G and T5 for Stable Diffusion 3, each of a file of its own, in any order."""
+    return _texts(ctx, [clip_name1, clip_name2, clip_name3], "sd3", "default")
 
 
 @node(
@@ -123,7 +158,7 @@ def diffusers_loader(
     model_path: Annotated[FileRef, FileChoice("diffusers")],
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
     """The UNet, the text encoder and the VAE of a diffusers folder."""
-    _require(model_path, "unet", "clip", "vae")
+    _require(model_path, "unet")
     return _part(model_path, "unet"), _part(model_path, "clip"), _part(model_path, "vae")
 
 
@@ -149,7 +184,7 @@ def checkpoint_loader(
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
     """As CheckpointLoaderSimple: what a model is, is read off its file. Of the configuration nothing counts but its clip skip."""
     ctx.warn(f"{config_name} is left out of account: what {ckpt_name.name} holds is read off its tensors")
-    _require(ckpt_name, "unet", "clip", "vae")
+    _require(ckpt_name, "unet")
     clip = _part(ckpt_name, "clip")
     if "clip_skip_2" in config_name or config_name == "anything_v3.yaml":
         clip = clip.with_settings(last_layer=-2)

@@ -88,7 +88,6 @@ def lora_save(
         for ref in refs
         for key, tensor in diffusion.extract.extract(
             diffusion.patches.contents(ref, device),
-            ref.part,
             rank=rank,
             lora_type=lora_type,
             biases=bias_diff,

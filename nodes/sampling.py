@@ -67,6 +67,7 @@ def _sample(
             positive,
             negative,
             latent,
+            inputs_of=diffusion.unet.inputs_for(loaded),
             on_step=on_step,
             resume=keeper.found,
             save=keeper.keep,

@@ -20,7 +20,7 @@ def _saved(data: bytes, prefix: str) -> Outputs:
 
 
 def _alone(ctx: NodeContext, ref: ModelRef) -> bytes:
-    return diffusion.saving.checkpoint([ref], diffusion.saving.LONE_PREFIXES, ctx.progress)
+    return diffusion.saving.checkpoint([ref], ctx.progress)
 
 
 @node("CheckpointSave", title="Save Checkpoint", category=_CATEGORY, output_node=True, lasting=False, hidden=_HIDDEN)
@@ -28,8 +28,7 @@ def checkpoint_save(
     ctx: NodeContext, model: Model, clip: Clip, vae: Vae, filename_prefix: str = "checkpoints/ComfyUI"
 ) -> Outputs:
     """Write a model, its text encoder and its VAE into one file in the output folder, with whatever patches they have."""
-    prefixes = diffusion.saving.CHECKPOINT_PREFIXES
-    return _saved(diffusion.saving.checkpoint([model, clip, vae], prefixes, ctx.progress), filename_prefix)
+    return _saved(diffusion.saving.checkpoint([model, clip, vae], ctx.progress), filename_prefix)
 
 
 @node("ModelSave", category=_CATEGORY, output_node=True, lasting=False, hidden=_HIDDEN)
@@ -40,8 +39,13 @@ def model_save(ctx: NodeContext, model: Model, filename_prefix: str = "diffusion
 
 @node("CLIPSave", category=_CATEGORY, output_node=True, lasting=False, hidden=_HIDDEN)
 def clip_save(ctx: NodeContext, clip: Clip, filename_prefix: str = "clip/ComfyUI") -> Outputs:
-    """Write a text encoder into the output folder, for CLIPLoader; its name gets _clip_l behind it."""
-    return _saved(_alone(ctx, clip), f"{filename_prefix}_clip_l")
+    """Write text encoders into the output folder, a file each, for CLIPLoader and DualCLIPLoader; names end in _clip_l and the like."""
+    files = diffusion.saving.text_encoders(clip, ctx.progress)
+    return Outputs(
+        files=tuple(
+            OutputFile(data, f"{filename_prefix}_{name}", "safetensors", ui="models") for name, data in files.items()
+        )
+    )
 
 
 @node("VAESave", category=_CATEGORY, output_node=True, lasting=False, hidden=_HIDDEN)

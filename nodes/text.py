@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from engine.model_folders import T5_TOKENIZER
 from engine.models import ModelRef
 from engine.run.context import NodeContext
 from engine.spec import Multiline, Output, Range, node
 from nodes import diffusion
-from nodes.sockets import Clip
+from nodes.sockets import Clip, Conditioning
+
+if TYPE_CHECKING:
+    from nodes.diffusion.configs import Tower
+
+Text = Annotated[str, Multiline(dynamic_prompts=True)]
+Side = Annotated[int, Range(0, 16384)]
+
+_TOKENIZER = ("tokenizers", T5_TOKENIZER)
 
 
-def _embeddings_in(text: str | None, clip: None) -> Iterable[tuple[str, str | None]]:
-    """The textual inversions a prompt names: their files are part of what it means. One that comes over a link may name any."""
-    if text is None:
-        yield "embeddings", None
-        return
-    for segment in diffusion.prompts.parse(text):
-        for part in diffusion.prompts.split_embeddings(segment.text):
-            if isinstance(part, diffusion.prompts.EmbeddingName):
-                yield "embeddings", part.name.rstrip(",")
+def _named_in(*texts: str | None) -> Iterable[tuple[str, str | None]]:
+    """The files that prompts depend on: the textual inversions they name, and a tokenizer. One that comes over a link may name any."""
+    yield _TOKENIZER
+    for text in texts:
+        if text is None:
+            yield "embeddings", None
+            return
+        for segment in diffusion.prompts.parse(text):
+            for part in diffusion.prompts.split_embeddings(segment.text):
+                if isinstance(part, diffusion.prompts.EmbeddingName):
+                    yield "embeddings", part.name.rstrip(",")
+
+
+def _files_of_text(text: str | None, **others: object) -> Iterable[tuple[str, str | None]]:
+    return _named_in(text)
+
+
+def _files_of_both(text_g: str | None, text_l: str | None, **others: object) -> Iterable[tuple[str, str | None]]:
+    return _named_in(text_g, text_l)
+
+
+def _files_of_three(
+    clip_l: str | None, clip_g: str | None, t5xxl: str | None, **others: object
+) -> Iterable[tuple[str, str | None]]:
+    return _named_in(clip_l, clip_g, t5xxl)
+
+
+def encode(ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: ModelRef) -> list[Any]:
+    """The conditioning of a prompt, or of one for each text encoder."""
+
+    def find(folder: str, name: str) -> Path | None:
+        found = ctx.find_file(folder, name)
+        return found.path if found else None
+
+    with ctx.models.lease(clip) as loaded:
+        layer = clip.setting("last_layer")
+        return diffusion.text.encode(
+            text,
+            loaded,
+            layer=None if layer is None else int(layer),
+            find_embedding=lambda name: find("embeddings", name),
+            find_tokenizer=lambda: find(*_TOKENIZER),
+            warn=ctx.warn,
+        )
 
 
 @node(
@@ -29,21 +73,74 @@ def _embeddings_in(text: str | None, clip: None) -> Iterable[tuple[str, str | No
     title="CLIP Text Encode (Prompt)",
     category="conditioning",
     outputs=[Output("CONDITIONING")],
-    reads=_embeddings_in,
+    reads=_files_of_text,
+    version=2,
 )
-def clip_text_encode(ctx: NodeContext, text: Annotated[str, Multiline(dynamic_prompts=True)], clip: Clip) -> list[Any]:
+def clip_text_encode(ctx: NodeContext, text: Text, clip: Clip) -> list[Any]:
     """A prompt as conditioning.
 
     (word) weighs a word 1.1 times, (word:1.3) exactly 1.3; embedding:name puts a textual inversion in its place.
     """
+    return encode(ctx, text, clip)
 
-    def find(name: str) -> Path | None:
-        found = ctx.find_file("embeddings", name)
-        return found.path if found else None
 
-    with ctx.models.lease(clip) as loaded:
-        layer = int(clip.setting("last_layer") or diffusion.text.LAST_LAYER)
-        return diffusion.text.encode(text, loaded, layer=layer, find_embedding=find, warn=ctx.warn)
+def _with(conditioning: Conditioning, **options: Any) -> list[Any]:
+    return [[states, {**known, **options}] for states, known in conditioning]
+
+
+@node("CLIPTextEncodeSDXL", category="advanced/conditioning", outputs=[Output("CONDITIONING")], reads=_files_of_both)
+def clip_text_encode_sdxl(
+    ctx: NodeContext,
+    clip: Clip,
+    text_g: Text,
+    text_l: Text,
+    *,
+    width: Side = 1024,
+    height: Side = 1024,
+    crop_w: Side = 0,
+    crop_h: Side = 0,
+    target_width: Side = 1024,
+    target_height: Side = 1024,
+) -> list[Any]:
+    """A prompt for each of SDXL's text encoders, and what SDXL is told of sizes: of the whole picture, where it was cut, what is made."""
+    sizes = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h}
+    return _with(
+        encode(ctx, {"l": text_l, "g": text_g}, clip), **sizes, target_width=target_width, target_height=target_height
+    )
+
+
+@node(
+    "CLIPTextEncodeSDXLRefiner",
+    category="advanced/conditioning",
+    outputs=[Output("CONDITIONING")],
+    reads=_files_of_text,
+)
+def clip_text_encode_sdxl_refiner(
+    ctx: NodeContext,
+    *,
+    ascore: Annotated[float, Range(0.0, 1000.0, step=0.01)] = 6.0,
+    width: Side = 1024,
+    height: Side = 1024,
+    text: Text,
+    clip: Clip,
+) -> list[Any]:
+    """A prompt for SDXL's refiner, with the size and the aesthetic score it is to aim at."""
+    return _with(encode(ctx, text, clip), aesthetic_score=ascore, width=width, height=height)
+
+
+@node("CLIPTextEncodeSD3", category="advanced/conditioning", outputs=[Output("CONDITIONING")], reads=_files_of_three)
+def clip_text_encode_sd3(
+    ctx: NodeContext,
+    clip: Clip,
+    clip_l: Text,
+    clip_g: Text,
+    t5xxl: Text,
+    empty_padding: Literal["none", "empty_prompt"],
+) -> list[Any]:
+    """A prompt for each of Stable Diffusion 3's text encoders; with empty_padding "none" one without a text says nothing at all."""
+    texts: dict[Tower, str] = {"l": clip_l, "g": clip_g, "t5": t5xxl}
+    given = {name: text if text or empty_padding == "empty_prompt" else None for name, text in texts.items()}
+    return encode(ctx, given, clip)
 
 
 @node("CLIPSetLastLayer", title="CLIP Set Last Layer", category="conditioning", outputs=[Output("CLIP")])

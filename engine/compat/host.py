@@ -44,8 +44,10 @@ class Host:
     registry: Registry
     """Core node types, and those of the packs loaded so far."""
     settings: DeviceSettings
-    broadcast: Callable[[str, Any], None] = lambda name, data: None
-    """Takes a message that a pack sends while none of its nodes runs."""
+    broadcast: Callable[[str | int, Any, str | None], None] = lambda name, data, client: None
+    """Takes a message that a pack sends while none of its nodes runs, as ``NodeContext.send`` does otherwise."""
+    client: str | None = None
+    """Who watches the run that the last call of a node belonged to."""
     routes: list[Route] = field(default_factory=list)
     loading: str | None = None
     """The pack that is being imported."""
@@ -118,6 +120,8 @@ def asking(hook: str) -> Iterator[None]:
 def calling(context: NodeContext) -> Iterator[None]:
     """A call of a node, for as long as the block lasts: in this thread or task and in tasks it starts."""
     before, state = current.set(context), _state.set(CallState(context))
+    for here in _hosts:
+        here.client = context.client
     try:
         yield
     finally:

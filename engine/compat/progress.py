@@ -23,14 +23,26 @@ def encoder(preview: PreviewImage) -> Preview:
 
     def encode() -> bytes:
         _, picture, longest = preview
-        if longest is not None and max(picture.size) > 0:
-            factor = longest / max(picture.size)
-            picture = picture.resize([max(1, round(side * factor)) for side in picture.size])
-        stream = io.BytesIO()
-        picture.convert("RGB").save(stream, "JPEG", quality=_QUALITY)
-        return stream.getvalue()
+        return encoded(("JPEG", picture, longest))
 
     return encode
+
+
+def encoded(image: PreviewImage) -> bytes:
+    """The file of a picture."""
+    format, picture, longest = image
+    if longest is not None and max(picture.size) > 0:
+        factor = longest / max(picture.size)
+        picture = picture.resize([max(1, round(side * factor)) for side in picture.size])
+    stream = io.BytesIO()
+    shown = picture.convert("RGB") if format == "JPEG" else picture
+    shown.save(stream, format, quality=_QUALITY, compress_level=1)
+    return stream.getvalue()
+
+
+def is_result(preview: PreviewImage) -> bool:
+    """Whether a picture is sent for its own sake: one on the way has a longest side, and one to be kept is as large as it is."""
+    return preview[2] is None
 
 
 def report(context: NodeContext, done: float, total: float, preview: Preview | None = None) -> None:
@@ -61,8 +73,12 @@ class ProgressBar:
         if _hooks:
             _hooks[0](self.current, self.total, preview)
         context = current.get() or self._made_in
-        if context is not None:
-            report(context, self.current, self.total, encoder(preview) if preview else None)
+        if context is None:
+            return
+        shown = preview if preview and is_result(preview) else None
+        report(context, self.current, self.total, encoder(preview) if preview and not shown else None)
+        if shown:
+            context.show(encoded(shown))
 
     def update(self, value: float) -> None:
         """``value`` more steps are done."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import json
 import os
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
 from engine.compat.host import Route, call_state, current, host
-from engine.compat.progress import PreviewImage, encoder
+from engine.compat.progress import PreviewImage, encoded, encoder, is_result
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -149,6 +151,26 @@ class PromptQueue:
         """Asks that memory be given back, which happens when it is needed."""
 
 
+def _send(name: str | int, data: Any, client: str | None) -> None:
+    context = current.get()
+    send = host().broadcast if context is None else context.send
+    send(name, data, client)
+
+
+def _send_picture(image: PreviewImage, metadata: dict[str, Any] | None, client: str | None) -> None:
+    """One on the way is a preview of the call under way, which does not change what is said of its steps; any other is sent as it is."""
+    state = call_state()
+    if state is not None and client == state.context.client and not is_result(image):
+        state.context.report(*state.progress, encoder(image))
+        return
+    file, is_png = encoded(image), image[0] == "PNG"
+    if metadata is None:
+        _send(int(BinaryEventTypes.PREVIEW_IMAGE), struct.pack(">I", 2 if is_png else 1) + file, client)
+        return
+    said = json.dumps({**metadata, "image_type": "image/png" if is_png else "image/jpeg"}).encode()
+    _send(int(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA), struct.pack(">I", len(said)) + said + file, client)
+
+
 class PromptServer:
     """``PromptServer.instance``."""
 
@@ -165,8 +187,9 @@ class PromptServer:
 
     @property
     def client_id(self) -> str | None:
-        """Who watches the run of the call under way; it may be given back to ``send_sync``, which sends there anyway."""
-        return self.last_prompt_id
+        """Who watches the run of the call under way, or of the last one; None where that run was asked for by nobody who watches."""
+        context = current.get()
+        return host().client if context is None else context.client
 
     @client_id.setter
     def client_id(self, value: str | None) -> None:
@@ -197,31 +220,30 @@ class PromptServer:
             return None
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
-        """Send a message to whoever watches the run under way, or to all where none is."""
-        context = current.get()
-        if isinstance(event, int):
-            self._send_binary(BinaryEventTypes(event), data)
-        elif context is not None:
-            context.send(event, data)
+        """Send a message to the client called ``sid``, or to all that are connected. With a number for a name it is bytes."""
+        client = None if sid is None else str(sid)
+        if isinstance(data, bytes | bytearray):
+            _send(int(event) if isinstance(event, int) else event, bytes(data), client)
+        elif event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
+            _send_picture(tuple(data), None, client)
+        elif event == BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA:
+            _send_picture(tuple(data[0]), data[1], client)
         else:
-            host().broadcast(event, data)
+            _send(str(event), data, client)
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         self.send_sync(event, data, sid)
 
     send_json = send
+    send_bytes = send
 
-    def _send_binary(self, event: BinaryEventTypes, data: Any) -> None:
-        """A picture is a preview of the call under way, which does not change what is said of its steps."""
-        state = call_state()
-        if state is None or event is BinaryEventTypes.TEXT:
-            return
-        preview: PreviewImage | bytes = data[0] if event is BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA else data
-        if isinstance(preview, bytes | bytearray):
-            jpeg = bytes(preview)[4:]  # behind the number of the format
-            state.context.report(*state.progress, lambda: jpeg)
-        else:
-            state.context.report(*state.progress, encoder(preview))
+    async def send_image(self, image_data: Any, sid: str | None = None) -> None:
+        self.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, image_data, sid)
+
+    async def send_image_with_metadata(
+        self, image_data: Any, metadata: dict[str, Any] | None = None, sid: str | None = None
+    ) -> None:
+        self.send_sync(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, (image_data, metadata or {}), sid)
 
     def send_progress_text(self, text: Any, node_id: str, sid: str | None = None) -> None:
         """Show a text at a node."""

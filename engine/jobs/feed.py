@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from engine.errors import MezzotintError
 from engine.jobs.records import Chunk, Forgotten, Gap
+from engine.run.events import NodeBytes
 
 _MEMORY: Final = 4_000
 """Events that are kept in memory for watchers."""
@@ -37,6 +38,8 @@ class JobPreview:
     node: str
     shown: str
     image: bytes
+    is_result: bool = False
+    """Whether somebody waits for it, so that it is not to be missed."""
 
 
 class JobForgotten(MezzotintError):
@@ -58,6 +61,8 @@ class Listener(Protocol):
     def hear(self, chunk: Chunk) -> None: ...
 
     def show(self, preview: JobPreview) -> None: ...
+
+    def carry(self, message: NodeBytes) -> None: ...
 
 
 class Feed:
@@ -93,6 +98,14 @@ class Feed:
                 _log.exception("a preview of job %s was not taken", preview.job)
         for watcher in self._watchers:
             watcher.show(preview)
+
+    def carry(self, message: NodeBytes) -> None:
+        """A pack's bytes, which are no more than passed on; watchers, who follow what is stored, are not told."""
+        for listener in self._listeners:
+            try:
+                listener.carry(message)
+            except Exception:  # the others are told all the same
+                _log.exception("a message of job %s was not taken", message.job)
 
     def watch(self, after: int, job: str | None = None, *, previews: bool = False) -> Watcher:
         """Whoever wants what comes after a number, of one job or of all, and pictures or not. Close it."""

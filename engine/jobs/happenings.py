@@ -18,8 +18,8 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-_UNSTORED: Final = (events.NodePreview, events.JobQueued, events.JobFinished)
-"""Pictures on the way are not kept; that a job waits or has ended is for whoever changes its state to say."""
+_UNSTORED: Final = (events.NodePreview, events.NodeBytes, events.JobQueued, events.JobFinished)
+"""Pictures on the way and bytes are not kept; that a job waits or has ended is for whoever changes its state to say."""
 
 _FREE: Final = {"ui", "data"}
 """What nodes may put anything into."""

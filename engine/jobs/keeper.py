@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from engine.errors import UsageError
 from engine.jobs.loaded import Loaded
-from engine.jobs.messages import WorkerSettings
+from engine.jobs.messages import OnBroadcast, WorkerSettings
 from engine.jobs.process import NotStarted, WorkerDied, WorkerProcess
 from engine.packs.describe import PackHooks
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class Keeper:
     """Safe to use from several threads."""
 
-    def __init__(self, settings: WorkerSettings, on_broadcast: Callable[[str, Any], None], hooks: PackHooks) -> None:
+    def __init__(self, settings: WorkerSettings, on_broadcast: OnBroadcast, hooks: PackHooks) -> None:
         """``hooks`` answers for the packs' classes, which are in the process."""
         self._settings = settings
         self._on_broadcast = on_broadcast

@@ -7,7 +7,7 @@ To the worker: ``run``, ``cancel``, ``ask``, ``free``, ``close``. From it: ``loa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +23,12 @@ from engine.places import Places
 from engine.run import events
 from engine.run.request import Limits, Run, RunResult
 from engine.run.settings import DeviceSettings
+
+OnBroadcast = Callable[[str | int, Any, str | None], None]
+"""Takes what a pack sends while none of its nodes runs: name, data, and the one client it is for, or None for everybody.
+
+With a number for a name it is bytes.
+"""
 
 _EVENTS: Final = {kind.__name__: kind for kind in get_args(events.Event)}
 
@@ -156,6 +162,7 @@ def job_to_plain(job: str, payload: Payload) -> dict[str, Any]:
         targets=tuple(map(NodeId, payload.targets)),
         metadata=extra if isinstance(extra, dict) else {},
         job=job,
+        client=payload.client,
         use_cache=payload.use_cache,
         stop_on_failure=payload.stop_on_failure,
         previews=True,
@@ -171,6 +178,7 @@ def _plain(run: Run, graph: str) -> dict[str, Any]:
         "metadata": json.dumps(dict(run.metadata)),
         "targets": run.targets,
         "job": run.job,
+        "client": run.client,
         "use_cache": run.use_cache,
         "resume": run.resume,
         "previews": run.previews,
@@ -189,6 +197,7 @@ def run_from_plain(plain: Mapping[str, Any]) -> Run:
         targets=None if targets is None else tuple(map(NodeId, targets)),
         metadata={"prompt": prompt, **metadata} if plain["shows_graph"] else metadata,
         job=plain["job"],
+        client=plain["client"],
         use_cache=plain["use_cache"],
         resume=plain["resume"],
         previews=plain["previews"],

@@ -24,7 +24,7 @@ from typing import Any, Final
 from engine.errors import MezzotintError, ResourceError
 from engine.graph.graph import NodeId
 from engine.jobs.left_over import sign_out
-from engine.jobs.messages import WorkerSettings, event_from_plain, receive, send
+from engine.jobs.messages import OnBroadcast, WorkerSettings, event_from_plain, receive, send
 from engine.jobs.web_address import WebAddress
 from engine.run.events import Event
 
@@ -65,7 +65,7 @@ class WorkerProcess:
     def __init__(
         self,
         settings: WorkerSettings,
-        on_broadcast: Callable[[str, Any], None],
+        on_broadcast: OnBroadcast,
         is_unwanted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Starts the process; what it says first is in ``ready``. ``is_unwanted``: whether it need not come up any more.
@@ -224,7 +224,7 @@ class WorkerProcess:
             case "answer":
                 self._settle(number, message.get("value"), message.get("error"))
             case "broadcast":
-                self._on_broadcast(message["name"], message["data"])
+                self._on_broadcast(message["name"], message["data"], message["client"])
             case "loading":
                 self.loading, self.loading_since = message["pack"], time.monotonic()
             case "ready":

@@ -84,6 +84,12 @@ class Payload:
     use_cache: bool
     stop_on_failure: bool
 
+    @property
+    def client(self) -> str | None:
+        """The socket of ComfyUI's that is told of the job; None where the client named none."""
+        client = self.extra_data.get("client_id")
+        return client if isinstance(client, str) else None
+
 
 @dataclass(frozen=True, slots=True)
 class OutputRecord:
@@ -108,8 +114,8 @@ class StoredEvent:
     Names and data, beside those that come from ``engine.run.events`` in snake case with all fields but ``job``
     (``job_started``: nodes; ``node_cached``: node, shown, tier, ui; ``node_started``: node, shown, class_type; ``node_progress``: node,
     shown, done, total; ``node_expanded``: node, shown, inner; ``node_blocked``: node, shown, class_type, message; ``node_message``: node,
-    shown, name, data; ``node_warning``: node, shown, message; ``node_checkpointed``: node, shown, place; ``node_finished``: node, shown,
-    seconds, ui; ``node_failed``: node, shown, class_type, message, input, pack):
+    shown, name, data, client; ``node_warning``: node, shown, message; ``node_checkpointed``: node, shown, place; ``node_finished``: node,
+    shown, seconds, ui; ``node_failed``: node, shown, class_type, message, input, pack):
 
     ``job_queued``: priority, number, client, reason (None, or why it is queued again)
     ``job_leased``: worker, token

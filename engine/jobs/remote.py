@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -19,7 +19,7 @@ from engine.errors import MezzotintError, UsageError
 from engine.jobs.gentle import Gentle
 from engine.jobs.keeper import Keeper
 from engine.jobs.loaded import Loaded
-from engine.jobs.messages import WorkerSettings, run_to_plain
+from engine.jobs.messages import OnBroadcast, WorkerSettings, run_to_plain
 from engine.jobs.process import WorkerDied
 from engine.jobs.underway import RunPatience, Underway
 from engine.jobs.web_address import WebAddress
@@ -55,7 +55,7 @@ class RemoteExecutor:
         grace: float = _GRACE,
         lease: float | None = None,
         ends_ours: bool = False,
-        on_broadcast: Callable[[str, Any], None] = lambda name, data: None,
+        on_broadcast: OnBroadcast = lambda name, data, client: None,
     ) -> None:
         """``lease``: seconds without a sign of life after which the process is ended. ``ends_ours``: ``grace`` is for our own nodes too."""
         self._patience = RunPatience(node=node_timeout, grace=grace, lease=lease, own=grace if ends_ours else None)

@@ -13,7 +13,7 @@ from engine.jobs.changes import Happening
 from engine.jobs.feed import Feed, JobPreview
 from engine.jobs.happenings import happening
 from engine.jobs.store import Store
-from engine.run.events import Event, NodePreview
+from engine.run.events import Event, NodeBytes, NodePreview
 
 _log: Final = logging.getLogger(__name__)
 
@@ -26,18 +26,21 @@ class Report:
         self._feed = feed
         self._job = job
         self._token = token
-        self._waiting: list[Happening] = []
+        self._waiting: list[Happening | NodePreview | NodeBytes] = []
         self._storing: asyncio.Task[None] | None = None
         self._trouble: ResourceError | None = None
 
     def hear(self, event: Event) -> None:
-        if isinstance(event, NodePreview):
-            self._feed.show(JobPreview(event.job, event.node, event.shown, event.image))
-            return
-        stored = happening(event, time.time())
-        if stored is None:
-            return
-        self._waiting.append(stored)
+        match event:
+            case NodePreview(is_result=False):
+                self._pass_on(event)
+            case NodePreview() | NodeBytes():
+                self._put(event)
+            case _ if (stored := happening(event, time.time())) is not None:
+                self._put(stored)
+
+    def _put(self, waiting: Happening | NodePreview | NodeBytes) -> None:
+        self._waiting.append(waiting)
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
 
@@ -53,7 +56,12 @@ class Report:
     async def _store_all(self) -> None:
         self._trouble = None
         while self._waiting:
-            taken, self._waiting = self._waiting, []
+            first = self._waiting[0]
+            if isinstance(first, NodePreview | NodeBytes):
+                del self._waiting[0]
+                self._pass_on(first)
+                continue
+            taken = self._take()
             try:
                 await asyncio.wrap_future(self._append(taken))
             except ResourceError as error:
@@ -62,6 +70,22 @@ class Report:
             except Exception:  # it would be the same the next time
                 _log.exception("what job %s said cannot be stored: %s", self._job, [name for _, name, _ in taken])
         self._storing = None
+
+    def _take(self) -> list[Happening]:
+        """All that is to be stored before the next that is only passed on."""
+        taken: list[Happening] = []
+        for waiting in self._waiting:
+            if isinstance(waiting, NodePreview | NodeBytes):
+                break
+            taken.append(waiting)
+        del self._waiting[: len(taken)]
+        return taken
+
+    def _pass_on(self, event: NodePreview | NodeBytes) -> None:
+        if isinstance(event, NodeBytes):
+            self._feed.carry(event)
+        else:
+            self._feed.show(JobPreview(event.job, event.node, event.shown, event.image, event.is_result))
 
     def _append(self, happened: list[Happening]) -> Future[bool]:
         return self._store.append(self._job, self._token, happened)

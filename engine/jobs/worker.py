@@ -149,7 +149,7 @@ class Worker:
             files=self._files,
             registry=self._registry,
             settings=settings.device,
-            broadcast=lambda name, data: self._send({"op": "broadcast", "name": name, "data": data}),
+            broadcast=self._broadcast,
             loop=loop,
             cancel=self._cancel_job,
             at_work=self._tell_at_work,
@@ -256,6 +256,9 @@ class Worker:
         for name, number in list(self._jobs.items()):
             if job in (None, name):
                 self._cancels[number].cancel()
+
+    def _broadcast(self, name: str | int, data: Any, client: str | None) -> None:
+        self._send({"op": "broadcast", "name": name, "data": data, "client": client})
 
     def _tell_at_work(self, context: NodeContext, is_over: bool) -> None:
         """At once, and not with the events, which go out every few milliseconds: there may be none any more."""

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os.path import normpath
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -164,7 +165,8 @@ def _web_directory(module: ModuleType, source: PackSource) -> str | None:
     named = getattr(module, "WEB_DIRECTORY", None)
     if not isinstance(named, str) or not source.path.is_dir():
         return None
-    folder = (source.path / named).resolve()
+    # of an installed pack, a folder or a file may be a link to where the installer keeps it
+    folder = Path(normpath(source.path / named)) if source.is_installed else (source.path / named).resolve()
     return str(folder) if folder.is_dir() and folder.is_relative_to(source.path) else None
 
 

@@ -40,6 +40,11 @@ class PackSource:
     """The name to import it by, if it is installed like any other package."""
 
     @property
+    def is_installed(self) -> bool:
+        """Whether it came as a package, and not as what somebody put into a folder of packs."""
+        return self.module is not None
+
+    @property
     def entry(self) -> Path:
         """The file that is imported."""
         return self.path / "__init__.py" if self.path.is_dir() else self.path

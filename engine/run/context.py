@@ -68,8 +68,12 @@ class NodeContext:
     """Which of the node's calls this is, where it is called for each element of a list."""
     metadata: Mapping[str, Any]
     """What this run's files carry: ``prompt`` (API JSON) and perhaps ``workflow``. It is no part of any key."""
-    send: Callable[[str, Any], None]
-    """Send a message by name to whoever watches the run."""
+    client: str | None
+    """Who watches the run, if somebody said so."""
+    send: Callable[[str | int, Any, str | None], None]
+    """Send a message by name to one client; to everybody for None. With a number for a name it is bytes."""
+    show: Callable[[bytes], None]
+    """Show whoever watches the run a picture, JPEG or PNG, that is a result and so is not missed, as one on the way may be."""
 
     @property
     def models(self) -> ModelStore:

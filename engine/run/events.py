@@ -58,7 +58,9 @@ class NodePreview:
     node: NodeId
     shown: NodeId
     image: bytes
-    """JPEG, longest side 512."""
+    """JPEG, longest side 512; a result may be PNG, and of any size."""
+    is_result: bool = False
+    """Whether it is what a client waits for, rather than a picture on the way, which may be missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class NodeBlocked:
 
 @dataclass(frozen=True, slots=True)
 class NodeMessage:
-    """A node's own message to whoever watches, as third-party packs send them to their scripts in a browser."""
+    """A node's own message, as third-party packs send them to their scripts in a browser."""
 
     job: str
     node: NodeId
@@ -91,6 +93,22 @@ class NodeMessage:
     name: str
     data: Any
     """What JSON can hold, or bytes."""
+    client: str | None = None
+    """The one it is for; None where it is for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBytes:
+    """The same of bytes that may be large, as third-party packs send pictures, sound and film: passed on in order, and not kept."""
+
+    job: str
+    node: NodeId
+    shown: NodeId
+    kind: int
+    """What browsers tell the message by, as they do others by name."""
+    data: bytes
+    client: str | None = None
+    """As in ``NodeMessage``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +168,7 @@ Event = (
     | NodeExpanded
     | NodeBlocked
     | NodeMessage
+    | NodeBytes
     | NodeWarning
     | NodeFinished
     | NodeFailed

@@ -49,8 +49,15 @@ class ContextMaker:
         def warn(message: str) -> None:
             self.post(events.NodeWarning(self.run.job, node, shown, message))
 
-        def send(name: str, data: Any) -> None:
-            self.post(events.NodeMessage(self.run.job, node, shown, name, data))
+        def send(name: str | int, data: Any, client: str | None) -> None:
+            if isinstance(name, int):
+                self.post(events.NodeBytes(self.run.job, node, shown, name, data, client))
+            else:
+                self.post(events.NodeMessage(self.run.job, node, shown, name, data, client))
+
+        def show(image: bytes) -> None:
+            if self.run.previews:
+                self.post(events.NodePreview(self.run.job, node, shown, image, is_result=True))
 
         return NodeContext(
             job=self.run.job,
@@ -67,7 +74,9 @@ class ContextMaker:
             missing=missing,
             index=call,
             metadata=self.run.metadata,
+            client=self.run.client,
             send=send,
+            show=show,
         )
 
     def discard_checkpoints(self, node: NodeId) -> None:

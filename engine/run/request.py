@@ -43,6 +43,8 @@ class Run:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able values that saved files carry, by the name of their chunk (``prompt``, ``workflow``)."""
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
+    client: str | None = None
+    """Who watches it, by the name that nodes may send messages to."""
     use_cache: bool = True
     """Whether what is known is used and what is computed is kept."""
     resume: bool = True

@@ -32,6 +32,7 @@ from engine.service import api_page, editor, native, operations, stream
 from engine.service.bodies import unfit
 from engine.service.comfy import models, past, prompts, sockets, system, uploads, users, view
 from engine.service.comfy.hub import Hub
+from engine.service.comfy.narrator import Binary, Message, audience_of
 from engine.service.desk import Desk, Work
 from engine.service.logs import Entry, LogRing
 from engine.service.operations import Metrics
@@ -115,9 +116,11 @@ def _open_work(desk: Desk, store: Store, feed: Feed) -> Work:
     loop = asyncio.get_running_loop()
     hub = Hub(store, feed, {job.id for job in (*store.waiting(), *store.find(states=["running"], limit=1_000))})
 
-    def broadcast(name: str, data: Any) -> None:
+    def broadcast(name: str | int, data: Any, client: str | None) -> None:
+        to = audience_of(client)
+        message = Binary(name, data, to) if isinstance(name, int) else Message(name, data, to)
         with contextlib.suppress(RuntimeError):  # the loop was closed
-            loop.call_soon_threadsafe(hub.broadcast, name, data)
+            loop.call_soon_threadsafe(hub.pass_on, message)
 
     if desk.log_ring is not None:
         _pass_on_logs(desk.log_ring, hub, loop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from engine.service.logs import LogRing
     from engine.service.operations import Metrics
     from engine.service.packs import Packs
+    from engine.service.served import Folder
     from engine.service.settings import ServiceSettings
 
 
@@ -36,7 +36,7 @@ class Desk:
     files: LocalFiles
     log_ring: LogRing | None = None
     """The last lines of the log, for those who look on."""
-    web_directories: dict[str, Path] = field(default_factory=dict)
+    web_directories: dict[str, Folder] = field(default_factory=dict)
     """The folder of scripts for the editor that a pack brings, by the pack's name."""
     user_lock: Lock = field(default_factory=Lock)
     """Held while something in the user folder is read and written back."""

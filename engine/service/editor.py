@@ -19,10 +19,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from engine.paths import walk
 from engine.service.comfy.routing import as_json
 from engine.service.desk import desk_of
-from engine.service.served import RASTER_TYPES, file_below, installed_file
+from engine.service.served import RASTER_TYPES, Folder, installed_file
 
 FRONTEND: Final = "comfyui_frontend_package"
 _DOCS: Final = "comfyui_embedded_docs"
@@ -79,27 +78,27 @@ def frontend_folder() -> Path | None:
     return package / "static" if package is not None and (package / "static" / "index.html").is_file() else None
 
 
-def extension_urls(web_directories: Mapping[str, Path]) -> list[str]:
+def extension_urls(web_directories: Mapping[str, Folder]) -> list[str]:
     """The scripts an editor loads: its own, ours, and those of packs."""
     found: list[str] = []
     frontend = frontend_folder()
     if frontend is not None:
-        found += _scripts(frontend / "extensions", "/extensions")
+        found += _scripts(Folder(frontend / "extensions", is_installed=True), "/extensions")
     for pack, folder in _script_folders(web_directories).items():
         found += _scripts(folder, f"/extensions/{quote(pack, safe='')}")
     return found
 
 
-def _script_folders(web_directories: Mapping[str, Path]) -> dict[str, Path]:
+def _script_folders(web_directories: Mapping[str, Folder]) -> dict[str, Folder]:
     """Our folder of scripts and those of packs, by name; none takes ours."""
     packs = {pack: folder for pack, folder in web_directories.items() if pack != OWN}
-    return {OWN: PAGES / "extension", **packs}
+    return {OWN: Folder(PAGES / "extension", is_installed=True), **packs}
 
 
-def _scripts(folder: Path, url: str) -> Iterator[str]:
-    for path in walk(folder, (folder,)):
+def _scripts(folder: Folder, url: str) -> Iterator[str]:
+    for path in folder.files():
         if path.suffix == ".js":
-            yield f"{url}/{quote(path.relative_to(folder).as_posix())}"
+            yield f"{url}/{quote(path.relative_to(folder.path).as_posix())}"
 
 
 async def _index(request: Request) -> Response:
@@ -110,9 +109,7 @@ async def _index(request: Request) -> Response:
 
 async def _static(request: Request) -> Response:
     frontend = frontend_folder()
-    if frontend is None:
-        return Response(status_code=404)
-    return await _sent(request, [frontend], request.path_params["path"])
+    return await _sent(request, _installed(frontend), request.path_params["path"])
 
 
 async def _extension(request: Request) -> Response:
@@ -125,27 +122,30 @@ async def _extension(request: Request) -> Response:
     if folder is not None:
         return await _sent(request, [folder], path, of_pack=True)
     frontend = frontend_folder()
-    return await _sent(request, [] if frontend is None else [frontend / "extensions"], f"{pack}/{path}")
+    return await _sent(request, _installed(frontend, "extensions"), f"{pack}/{path}")
 
 
 async def _docs(request: Request) -> Response:
-    package = package_folder(_DOCS)
-    return await _sent(request, [] if package is None else [package / "docs"], request.path_params["path"])
+    return await _sent(request, _installed(package_folder(_DOCS), "docs"), request.path_params["path"])
 
 
 async def _templates(request: Request) -> Response:
-    packages = [package / "templates" for name in _TEMPLATES if (package := package_folder(name)) is not None]
+    packages = [folder for name in _TEMPLATES for folder in _installed(package_folder(name), "templates")]
     path = request.path_params["path"]
     if not packages and path.startswith("index") and path.endswith(".json"):
         return as_json([])  # no templates; without this an editor reports a fault
     return await _sent(request, packages, path)
 
 
-async def _sent(request: Request, folders: list[Path], name: str, *, of_pack: bool = False) -> Response:
+def _installed(package: Path | None, part: str = "") -> list[Folder]:
+    return [] if package is None else [Folder(package / part, is_installed=True)]
+
+
+async def _sent(request: Request, folders: list[Folder], name: str, *, of_pack: bool = False) -> Response:
     """The file called ``name`` in the first of ``folders`` that has it; 404 for a folder and for every name that leaves them."""
 
     def find() -> tuple[Path, os.stat_result] | None:
-        return next((found for folder in folders if (found := file_below(folder, name)) is not None), None)
+        return next((found for folder in folders if (found := folder.find(name)) is not None), None)
 
     found = await run_in_threadpool(find)
     if found is None or (of_pack and found[0].suffix.lower() in _PRIVATE):

@@ -351,7 +351,10 @@ async def put_input(
     overwrite: bool = False,
     subfolder: Annotated[str, Query(max_length=512)] = "",
 ) -> dict[str, str]:
-    """Upload a picture that workflows may load: the body is the file. It is decoded to be verified and stored as it is."""
+    """Upload a picture, sound, film, a latent or a 3D model that workflows may load: the body is the file, and is stored as it is.
+
+    A picture is decoded to be verified.
+    """
     limits = desk.settings.limits
     try:
         data = await bounded(request, limits.body).body()

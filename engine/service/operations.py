@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine.jobs.feed import JobPreview
 from engine.jobs.records import Chunk
+from engine.run.events import NodeBytes
 from engine.service.comfy.routing import as_json
 from engine.service.desk import Work, desk_of, work_of
 
@@ -74,6 +75,9 @@ class Metrics:
 
     def show(self, preview: JobPreview) -> None:
         """Pictures are not counted."""
+
+    def carry(self, message: NodeBytes) -> None:
+        """Nor are bytes."""
 
     def look(self, work: Work) -> None:
         """Take what is now."""

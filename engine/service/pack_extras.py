@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute
 
 from engine.packs.sources import PackSource
 from engine.service.comfy.routing import as_json, both
-from engine.service.served import file_below, installed_file
+from engine.service.served import Folder, installed_file
 
-PackFolders = Mapping[str, Path]
+PackFolders = Mapping[str, Folder]
 """The folder of each pack that is one."""
 
 _PARTS: Final = ("nodeDefs", "commands", "settings")
@@ -32,16 +32,16 @@ _LARGEST: Final = 16 << 20
 _log = logging.getLogger(__name__)
 
 
-def pack_folders(sources: Iterable[PackSource]) -> dict[str, Path]:
+def pack_folders(sources: Iterable[PackSource]) -> dict[str, Folder]:
     """The folders of those packs that are folders."""
-    return {source.name: source.path for source in sources if source.path.is_dir()}
+    return {source.name: Folder(source.path, source.is_installed) for source in sources if source.path.is_dir()}
 
 
 def translations(folders: PackFolders) -> dict[str, dict[str, Any]]:
     """By language, the texts of all packs together; of two for one thing the later pack's counts. A file that is no JSON is left out."""
     found: dict[str, dict[str, Any]] = {}
     for folder in folders.values():
-        for language in _subfolders(folder / "locales"):
+        for language in _subfolders(folder.path / "locales"):
             texts = _texts(folder, f"locales/{language.name}/main.json")
             for part in _PARTS:
                 more = _texts(folder, f"locales/{language.name}/{part}.json")
@@ -62,7 +62,7 @@ def template_file(folders: PackFolders, pack: str, name: str) -> tuple[Path, os.
     examples = _examples(folders[pack]) if pack in folders else None
     if examples is None or Path(name).suffix.lower() not in _SHOWN:
         return None
-    return file_below(folders[pack], f"{examples}/{name}")
+    return folders[pack].find(f"{examples}/{name}")
 
 
 def template_routes(folders: Callable[[], PackFolders]) -> list[BaseRoute]:
@@ -104,8 +104,8 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _texts(folder: Path, name: str) -> dict[str, Any]:
-    found = file_below(folder, name)
+def _texts(folder: Folder, name: str) -> dict[str, Any]:
+    found = folder.find(name)
     if found is None:
         return {}
     path, status = found
@@ -121,16 +121,16 @@ def _texts(folder: Path, name: str) -> dict[str, Any]:
     return texts
 
 
-def _examples(folder: Path) -> str | None:
-    return next((name for name in _EXAMPLES if (folder / name).is_dir()), None)
+def _examples(folder: Folder) -> str | None:
+    return next((name for name in _EXAMPLES if (folder.path / name).is_dir()), None)
 
 
-def _workflows(folder: Path) -> list[str]:
+def _workflows(folder: Folder) -> list[str]:
     examples = _examples(folder)
     if examples is None:
         return []
-    names = sorted(path.name for path in (folder / examples).glob("*.json"))
-    return [name.removesuffix(".json") for name in names if file_below(folder, f"{examples}/{name}") is not None]
+    names = sorted(path.name for path in (folder.path / examples).glob("*.json"))
+    return [name.removesuffix(".json") for name in names if folder.find(f"{examples}/{name}") is not None]
 
 
 def _subfolders(folder: Path) -> list[Path]:

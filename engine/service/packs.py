@@ -23,6 +23,7 @@ from engine.packs.spec_cache import CachedPacks, SpecCache
 from engine.places import Places
 from engine.registry import Registry
 from engine.service.plain import storable
+from engine.service.served import Folder
 from engine.spec import NodeSpec
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Packs:
 
     workers: Sequence[RemoteExecutor]
     registry: Registry
-    web_directories: dict[str, Path]
+    web_directories: dict[str, Folder]
     sources: Sequence[PackSource] = ()
     loaded: Loaded | None = None
     info: PackInfo | None = None
@@ -80,7 +81,11 @@ class Packs:
         self.registry.add(*loaded.specs)
         self.loaded = loaded
         self.info = PackInfo(self.workers[0].gently, cached.infos if cached is not None else None)
-        self.web_directories |= {pack.name: Path(pack.web_directory) for pack in loaded.packs if pack.web_directory}
+        folders = {pack.name: Path(pack.web_directory) for pack in loaded.packs if pack.web_directory}
+        self.web_directories |= {name: Folder(path, self._is_installed(path)) for name, path in folders.items()}
+
+    def _is_installed(self, web: Path) -> bool:
+        return any(source.is_installed and web.is_relative_to(source.path) for source in self.sources)
 
     async def on_prompt(self, posted: Mapping[str, Any]) -> dict[str, Any]:
         """A posted workflow after the packs' handlers, if there are any. Raises ``TooDeep`` for what they made of it."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -20,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse
 
 from engine.errors import PathOutsideRoots
-from engine.paths import checked_name, is_inside
+from engine.paths import checked_name, is_inside, walk
 
 OCTETS: Final = "application/octet-stream"
 
@@ -43,17 +44,23 @@ STORED_TYPES: Final[Mapping[str, str]] = {
     ".webm": "video/webm",
     ".mov": "video/quicktime",
     ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo",
+    ".mpg": "video/mpeg",
+    ".mpeg": "video/mpeg",
+    ".ogv": "video/ogg",
     ".mp3": "audio/mpeg",
     ".wav": "audio/wav",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
     ".opus": "audio/ogg",
     ".m4a": "audio/mp4",
     ".aac": "audio/aac",
+    ".aif": "audio/aiff",
+    ".aiff": "audio/aiff",
+    ".weba": "audio/webm",
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
-    ".safetensors": OCTETS,
-    ".latent": OCTETS,
 }
 """What a stored file is, by its suffix; whatever is not here is sent as an attachment."""
 
@@ -131,17 +138,31 @@ def inside(folder: Path, name: PurePosixPath) -> Path:
     raise PathOutsideRoots(f"expected {str(name)!r} to lie in its folder, found a link out of it")
 
 
-def file_below(folder: Path, name: str) -> tuple[Path, os.stat_result] | None:
-    """The regular file called ``name`` below ``folder``, and what the system says of it.
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder whose files are to be had."""
 
-    None if there is none, or if the name or a link in it leads out or to what is hidden.
-    """
-    try:
-        path = inside(folder, safe_name(name))
-    except PathOutsideRoots:
-        return None
-    found = regular_file(path)
-    return None if found is None else (path, found)
+    path: Path
+    is_installed: bool = False
+    """Whether it came with an installed package. Installers may make that of links to where they keep its files, and what they put there
+    is served wherever it leads; a link in any other folder must not lead out of it."""
+
+    def find(self, name: str) -> tuple[Path, os.stat_result] | None:
+        """The regular file called ``name``, and what the system says of it.
+
+        None if there is none, or if the name leads out or to what is hidden, or a link out of a folder that is not installed.
+        """
+        try:
+            checked = safe_name(name)
+            path = self.path / checked if self.is_installed else inside(self.path, checked)
+        except PathOutsideRoots:
+            return None
+        found = regular_file(path)
+        return None if found is None else (path, found)
+
+    def files(self) -> Iterator[Path]:
+        """All that ``find`` finds."""
+        return walk(self.path, None if self.is_installed else (self.path,))
 
 
 def regular_file(path: Path) -> os.stat_result | None:

@@ -171,7 +171,8 @@ class Connection:
         for frame in self._work.event_frames.of(number, news.chunks):
             await self._send_packed(frame)
         for preview in news.previews:
-            await self._send({"op": "preview", "id": number, **asdict(preview)})
+            shown = {"job": preview.job, "node": preview.node, "shown": preview.shown, "image": preview.image}
+            await self._send({"op": "preview", "id": number, **shown})
 
     async def _beat(self) -> None:
         with contextlib.suppress(*_GONE):

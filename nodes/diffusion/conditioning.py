@@ -23,6 +23,9 @@ Conditioning = Sequence[Sequence[Any]]
 MOST_REPEATS: Final = 4
 """How often the tokens of an entry may be repeated to be batched with a longer one."""
 
+_PICTURE: Final = 4
+"""Dimensions of an input that lies over the picture."""
+
 FADE: Final = 8
 """Latent cells over which an area fades at its inner edges."""
 
@@ -53,8 +56,8 @@ class Entry:
     """One resolved entry.
 
     ``context`` is [1 or B,T,D]; ``weight`` is [1 or B,1,h,w] over the area, None for 1 everywhere; it holds while
-    ``sigma_start >= sigma >= sigma_end``. ``inputs`` are what else the network takes, each [1 or B,...]. A ``default``
-    entry fills what the others leave uncovered."""
+    ``sigma_start >= sigma >= sigma_end``. ``inputs`` are what else the network takes, each [1 or B,...], those of four dimensions over
+    the whole picture. A ``default`` entry fills what the others leave uncovered."""
 
     context: Tensor
     weight: Tensor | None = None
@@ -70,25 +73,48 @@ class Entry:
     def crop(self, picture: Tensor) -> Tensor:
         return picture if self.area is None else self.area.of(picture)
 
+    def input(self, name: str) -> Tensor:
+        """What the network takes by this name for the entry's area."""
+        value = self.inputs[name]
+        return self.crop(value) if value.ndim == _PICTURE else value
 
-InputsOf = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """What an entry is resolved for: ``latent`` [B,C,h,w] in the model's space, and the mask of an inpainting, if it is one."""
+
+    latent: Tensor
+    noise_mask: Tensor | None = None
+    is_negative: bool = False
+    """Whether it is the side that guidance leads away from."""
+
+
+InputsOf = Callable[[Mapping[str, Any], Surroundings], Mapping[str, Tensor]]
 """Makes a model family's further inputs (SDXL's vector, say) from an entry's options."""
 
 
-def no_inputs(options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+def no_inputs(options: Mapping[str, Any], around: Surroundings) -> Mapping[str, Tensor]:
     return {}
 
 
 def resolve(
-    conditioning: Conditioning, latent: Tensor, schedule: ModelSigmas, *, inputs_of: InputsOf = no_inputs
+    conditioning: Conditioning,
+    latent: Tensor,
+    schedule: ModelSigmas,
+    *,
+    inputs_of: InputsOf = no_inputs,
+    noise_mask: Tensor | None = None,
+    is_negative: bool = False,
 ) -> tuple[Entry, ...]:
     """The entries of ``conditioning`` for ``latent`` [B,C,h,w], on its device."""
-    return tuple(_resolved(embedding, options, latent, schedule, inputs_of) for embedding, options in conditioning)
+    around = Surroundings(latent, noise_mask, is_negative)
+    return tuple(_resolved(embedding, options, around, schedule, inputs_of) for embedding, options in conditioning)
 
 
 def _resolved(
-    embedding: Tensor, options: Mapping[str, Any], latent: Tensor, schedule: ModelSigmas, inputs_of: InputsOf
+    embedding: Tensor, options: Mapping[str, Any], around: Surroundings, schedule: ModelSigmas, inputs_of: InputsOf
 ) -> Entry:
+    latent = around.latent
     height, width = latent.shape[-2:]
     mask = _mask(options, height, width, latent.device)
     area = _area(options, mask, height, width)
@@ -100,7 +126,7 @@ def _resolved(
         # A range that is the whole run holds at every sigma, also at those above the model's highest.
         sigma_start=schedule.percent_to_sigma(start) if start > 0 else BEYOND_NOISE,
         sigma_end=schedule.percent_to_sigma(end) if end < 1 else 0.0,
-        inputs={name: value.to(latent.device) for name, value in inputs_of(options).items()},
+        inputs={name: value.to(latent.device) for name, value in inputs_of(options, around).items()},
         default=bool(options.get("default", False)),
     )
 
@@ -248,7 +274,7 @@ def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) ->
 
 def _alike(a: Entry, b: Entry, latent: Tensor) -> bool:
     def shapes(entry: Entry) -> tuple[Any, ...]:
-        inputs = {name: value.shape[1:] for name, value in entry.inputs.items()}
+        inputs = {name: entry.input(name).shape[1:] for name in entry.inputs}
         return entry.crop(latent).shape, entry.context.shape[2:], inputs
 
     return shapes(a) == shapes(b)

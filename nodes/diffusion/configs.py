@@ -1,9 +1,9 @@
-"""What a model is made of, in numbers: the configurations of the three parts of Stable Diffusion 1.
+"""What a model is made of, in numbers: the configurations of its networks.
 
-They say no more than is needed to build the networks: a UNet (Rombach et al. 2022, "High-Resolution Image Synthesis with
-Latent Diffusion Models"), the autoencoder of the same paper, and CLIP's text tower (Radford et al. 2021). ``infer`` reads
-them off the shapes of tensors, ``folders`` off the config.json files of a diffusers folder. The ``*_arguments`` functions
-say the same in the words of diffusers and transformers.
+They say no more than is needed to build them: a UNet (Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
+Models") or a diffusion transformer, the autoencoder of the same paper, and text encoders. ``infer`` reads them off the shapes of
+tensors, ``folders`` off the config.json files of a diffusers folder. The ``*_arguments`` functions say the same in the words of
+diffusers and transformers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Prediction = Literal["epsilon", "v_prediction"]
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+FamilyName = Literal["sd1", "sd2", "sdxl", "refiner", "sd3"]
+Depths = tuple[tuple[int, ...], ...]
 
 SD1_SCALE_FACTOR: Final = 0.18215
 SD1_HEADS: Final = 8
 CLIP_HEAD_WIDTH: Final = 64
+DIT_HEAD_WIDTH: Final = 64
 NORM_GROUPS: Final = 32
 
 
@@ -23,21 +26,30 @@ NORM_GROUPS: Final = 32
 class UNetConfig:
     """A latent diffusion UNet, level by level from the finest to the coarsest.
 
-    ``mid_depth`` is the number of transformer blocks in the middle, None for a distilled UNet without a middle.
+    ``mid_depth`` is the number of transformer blocks in the middle: 0 for a middle of one residual block alone, None for none at all.
     """
 
     in_channels: int
     out_channels: int
     model_channels: int
     channel_mult: tuple[int, ...]
-    res_blocks: tuple[int, ...]
-    depths: tuple[int, ...]
-    """Transformer blocks behind every residual block of a level; 0 = a level without attention."""
+    down_depths: Depths
+    """On the way down: transformer blocks behind every residual block of every level; 0 = no attention."""
+    up_depths: Depths
+    """On the way up, from the coarsest level to the finest; a level has one residual block more than on the way down."""
     mid_depth: int | None
     context_dim: int
-    heads: int = SD1_HEADS
+    heads: tuple[int, ...]
+    """Attention heads of every level."""
+    vector_dim: int | None = None
+    """Width of the vector that is added to the time's embedding: SDXL's pooled text and sizes."""
     norm_groups: int = NORM_GROUPS
     linear_projection: bool = False
+
+    @property
+    def res_blocks(self) -> tuple[int, ...]:
+        """Residual blocks of every level on the way down."""
+        return tuple(map(len, self.down_depths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +82,134 @@ class TextConfig:
     vocabulary: int
     intermediate: int
     activation: str = "quick_gelu"
+    projection: int | None = None
+    """Width of the projected pooled state; None for a tower without a projection."""
+    cut: int = 0
+    """Layers that were left out at its end: folders of Stable Diffusion 2 hold no last layer."""
 
 
-PartConfig = UNetConfig | VaeConfig | TextConfig
+@dataclass(frozen=True, slots=True)
+class T5Config:
+    """T5's encoder, version 1.1 (Raffel et al. 2020; gated GELU)."""
+
+    width: int
+    layers: int
+    heads: int
+    head_width: int
+    vocabulary: int
+    intermediate: int
+    buckets: int = 32
+    """Relative distances that attention tells apart."""
+
+
+Tower = Literal["l", "h", "g", "t5"]
+"""CLIP ViT-L, OpenCLIP ViT-H and ViT-bigG, T5-XXL: names after the models that they have in released checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowersConfig:
+    """The text encoders of a model, in the order in which they are named there."""
+
+    kind: FamilyName
+    towers: tuple[tuple[Tower, TextConfig | T5Config], ...]
+
+    def __getitem__(self, name: Tower) -> TextConfig | T5Config:
+        return dict(self.towers)[name]
+
+    @property
+    def names(self) -> tuple[Tower, ...]:
+        return tuple(name for name, _ in self.towers)
+
+    @property
+    def width(self) -> int:
+        """Of the first tower."""
+        return self.towers[0][1].width
+
+
+@dataclass(frozen=True, slots=True)
+class DiTConfig:
+    """A multimodal diffusion transformer (Esser et al. 2024, "Scaling Rectified Flow Transformers")."""
+
+    channels: int
+    patch: int
+    layers: int
+    heads: int
+    head_width: int
+    context_dim: int
+    pooled_dim: int
+    positions: int
+    """Patches along one side that the position embedding covers."""
+    dual_layers: tuple[int, ...] = ()
+    """Layers with a second attention over the picture alone: Stable Diffusion 3.5 medium."""
+    qk_norm: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_width
+
+
+PartConfig = UNetConfig | DiTConfig | VaeConfig | TowersConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The noise a UNet was trained with: ``betas`` are the first and last of a schedule linear in sqrt(beta)."""
+    """The noise a model was trained with: ``betas`` are the first and last of a schedule linear in sqrt(beta). ``flow_shift`` is that of a
+    flow model."""
 
     prediction: Prediction = "epsilon"
     betas: tuple[float, float] = (0.00085, 0.012)
     steps: int = 1000
     zero_terminal_snr: bool = False
+    flow_shift: float = 3.0
 
 
 def unet_arguments(config: UNetConfig) -> dict[str, Any]:
     """Arguments of diffusers' ``UNet2DConditionModel`` for ``config``."""
-    down = tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in config.depths)
-    up = tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(config.depths))
-    # diffusers takes the depth of the middle from the last level's; a last level without attention ignores its own
-    depths = (*(max(depth, 1) for depth in config.depths[:-1]), config.depths[-1] or config.mid_depth or 1)
+    # a middle with attention takes its depth from the last level, which ignores its own where it has no attention
+    down = [
+        *config.down_depths[:-1],
+        config.down_depths[-1] if any(config.down_depths[-1]) else (config.mid_depth or 1,),
+    ]
+    middle = {None: None, 0: "UNetMidBlock2D"}.get(config.mid_depth, "UNetMidBlock2DCrossAttn")
+    vector = {} if config.vector_dim is None else {
+        "class_embed_type": "projection", "projection_class_embeddings_input_dim": config.vector_dim
+    }  # fmt: skip
     return {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
-        "down_block_types": down,
-        "up_block_types": up,
-        "mid_block_type": None if config.mid_depth is None else "UNetMidBlock2DCrossAttn",
+        "down_block_types": tuple(
+            "CrossAttnDownBlock2D" if any(level) else "DownBlock2D" for level in config.down_depths
+        ),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if any(level) else "UpBlock2D" for level in config.up_depths),
+        "mid_block_type": middle,
         "block_out_channels": tuple(config.model_channels * mult for mult in config.channel_mult),
         "layers_per_block": config.res_blocks,
-        "transformer_layers_per_block": depths,
+        "transformer_layers_per_block": tuple(down),
+        "reverse_transformer_layers_per_block": config.up_depths,
         "cross_attention_dim": config.context_dim,
         "attention_head_dim": config.heads,  # diffusers means the number of heads by this name
         "norm_num_groups": config.norm_groups,
         "use_linear_projection": config.linear_projection,
+        **vector,
+    }
+
+
+def dit_arguments(config: DiTConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``SD3Transformer2DModel`` for ``config``."""
+    return {
+        "sample_size": 128,
+        "patch_size": config.patch,
+        "in_channels": config.channels,
+        "out_channels": config.channels,
+        "num_layers": config.layers,
+        "attention_head_dim": config.head_width,
+        "num_attention_heads": config.heads,
+        "joint_attention_dim": config.context_dim,
+        "caption_projection_dim": config.width,
+        "pooled_projection_dim": config.pooled_dim,
+        "pos_embed_max_size": config.positions,
+        "dual_attention_layers": config.dual_layers,
+        "qk_norm": "rms_norm" if config.qk_norm else None,
     }
 
 
@@ -138,4 +244,20 @@ def text_arguments(config: TextConfig) -> dict[str, Any]:
         "bos_token_id": config.vocabulary - 2,
         "eos_token_id": config.vocabulary - 1,
         "pad_token_id": config.vocabulary - 1,
+    }
+
+
+def t5_arguments(config: T5Config) -> dict[str, Any]:
+    """Arguments of transformers' ``T5Config`` for ``config``."""
+    return {
+        "vocab_size": config.vocabulary,
+        "d_model": config.width,
+        "d_kv": config.head_width,
+        "d_ff": config.intermediate,
+        "num_layers": config.layers,
+        "num_heads": config.heads,
+        "relative_attention_num_buckets": config.buckets,
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "use_cache": False,
     }

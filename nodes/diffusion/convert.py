@@ -9,15 +9,63 @@ and says which are missing, left over or of the wrong shape.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from engine.errors import ModelFileError
 from nodes.diffusion.configs import UNetConfig, VaeConfig
+
+if TYPE_CHECKING:
+    import torch
 
 Modules = Mapping[str, str]
 """Original module path -> path in the built network."""
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a file holds a tensor of a network: whole under a name, or one way or another within it."""
+
+    name: str
+    piece: int = 0
+    pieces: int = 1
+    """It is number ``piece`` of so many equal ones along the first dimension: query, key and value in one matrix."""
+    transposed: bool = False
+    swapped: bool = False
+    """Whether its halves along the first dimension are exchanged: shift before scale."""
+
+    def shape(self, whole: Sequence[int]) -> tuple[int, ...]:
+        """The tensor's shape, where that of what is stored is ``whole``."""
+        if self.transposed:
+            return tuple(reversed(whole))
+        return (whole[0] // self.pieces, *whole[1:]) if self.pieces > 1 and whole else tuple(whole)
+
+    def of(self, whole: torch.Tensor) -> torch.Tensor:
+        """The tensor, a view of ``whole`` where that can be."""
+        if self.transposed:
+            return whole.t()
+        if self.swapped:
+            return whole.roll(len(whole) // 2, 0)
+        return whole.chunk(self.pieces)[self.piece] if self.pieces > 1 else whole
+
+
+def as_stored(places: Iterable[tuple[Stored, torch.Tensor]]) -> torch.Tensor:
+    """What a file holds under one name, put together from all tensors of the network that are in it: the way back from ``Stored.of``."""
+    import torch
+
+    pieces = sorted(places, key=lambda place: place[0].piece)
+    stored, tensor = pieces[0]
+    if stored.pieces > 1:
+        return torch.cat([piece for _, piece in pieces])
+    if stored.transposed:
+        return tensor.t()
+    return tensor.roll(len(tensor) // 2, 0) if stored.swapped else tensor
+
+
+Names = Mapping[str, Stored]
+"""Name in the built network -> where it is in the file."""
 
 UNET_RESNET: Final[Modules] = {
     "in_layers.0": "norm1",
@@ -31,6 +79,8 @@ UNET_RESNET: Final[Modules] = {
 UNET_ENDS: Final[Modules] = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "class_embedding.linear_1",
+    "label_emb.0.2": "class_embedding.linear_2",
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
@@ -47,7 +97,7 @@ VAE_ATTENTION: Final[Modules] = {
 OLD_VAE_ATTENTION: Final[Modules] = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the same layers in folders that diffusers before 0.15 wrote."""
 
-IGNORED_SUFFIXES: Final = ("position_ids", "logit_scale", "text_projection", "text_projection.weight")
+IGNORED_SUFFIXES: Final = ("position_ids", "logit_scale", "attn_mask", "text_projection", "text_projection.weight")
 """Tensors beside the text tower that only CLIP's training used, or that hold no weights."""
 
 IGNORED_NAMES: Final = frozenset({"loss.logvar", "logvar"})
@@ -68,9 +118,9 @@ def _resnet(old: str, new: str) -> Iterator[tuple[str, str]]:
 
 def _unet_down(config: UNetConfig) -> Iterator[tuple[str, str]]:
     block = 1
-    last = len(config.res_blocks) - 1
-    for level, (blocks, depth) in enumerate(zip(config.res_blocks, config.depths, strict=True)):
-        for layer in range(blocks):
+    last = len(config.down_depths) - 1
+    for level, depths in enumerate(config.down_depths):
+        for layer, depth in enumerate(depths):
             yield from _resnet(f"input_blocks.{block}.0", f"down_blocks.{level}.resnets.{layer}")
             if depth:
                 yield f"input_blocks.{block}.1", f"down_blocks.{level}.attentions.{layer}"
@@ -84,19 +134,19 @@ def _unet_middle(config: UNetConfig) -> Iterator[tuple[str, str]]:
     if config.mid_depth is None:
         return
     yield from _resnet("middle_block.0", "mid_block.resnets.0")
-    yield "middle_block.1", "mid_block.attentions.0"
-    yield from _resnet("middle_block.2", "mid_block.resnets.1")
+    if config.mid_depth:
+        yield "middle_block.1", "mid_block.attentions.0"
+        yield from _resnet("middle_block.2", "mid_block.resnets.1")
 
 
 def _unet_up(config: UNetConfig) -> Iterator[tuple[str, str]]:
     block = 0
-    levels = tuple(zip(config.res_blocks, config.depths, strict=True))[::-1]
-    for level, (blocks, depth) in enumerate(levels):
-        for layer in range(blocks + 1):
+    for level, depths in enumerate(config.up_depths):
+        for layer, depth in enumerate(depths):
             yield from _resnet(f"output_blocks.{block}.0", f"up_blocks.{level}.resnets.{layer}")
             if depth:
                 yield f"output_blocks.{block}.1", f"up_blocks.{level}.attentions.{layer}"
-            if layer == blocks and level < len(levels) - 1:
+            if layer == len(depths) - 1 and level < len(config.up_depths) - 1:
                 position = 2 if depth else 1
                 yield f"output_blocks.{block}.{position}.conv", f"up_blocks.{level}.upsamplers.0.conv"
             block += 1
@@ -153,17 +203,17 @@ def is_ignorable(name: str) -> bool:
     return name.endswith(IGNORED_SUFFIXES) or name in IGNORED_NAMES or name.startswith(IGNORED_PREFIXES)
 
 
-def bind(found: Mapping[str, str], found_shapes: Shapes, wanted: Shapes, what: str) -> dict[str, str]:
+def bind(found: Names, found_shapes: Shapes, wanted: Shapes, what: str) -> dict[str, Stored]:
     """Hold a file's tensors against a network.
 
     Args:
-        found: name in the network -> name in the file, for all tensors of the part.
+        found: name in the network -> where it is in the file, for all tensors of the part.
         found_shapes: shapes by the name in the file.
         wanted: shapes by the name in the network.
         what: the part's name in messages.
 
     Returns:
-        name in the network -> name in the file, exactly for the names in ``wanted``.
+        name in the network -> where it is in the file, exactly for the names in ``wanted``.
 
     Raises:
         ModelFileError: a tensor is missing, is left over, or has a shape that even reshaping does not fit.
@@ -173,14 +223,15 @@ def bind(found: Mapping[str, str], found_shapes: Shapes, wanted: Shapes, what: s
         raise ModelFileError(
             f"expected {len(wanted)} tensors in the {what}, found {len(missing)} missing: {some(missing)}"
         )
-    extra = sorted(old for new, old in found.items() if new not in wanted and not is_ignorable(new))
+    extra = sorted({old.name for new, old in found.items() if new not in wanted and not is_ignorable(new)})
     if extra:
         raise ModelFileError(f"expected {len(wanted)} tensors in the {what}, found {len(extra)} more: {some(extra)}")
     for name, shape in wanted.items():
         old = found[name]
-        if not same_layer(found_shapes[old], shape):
+        stored = found_shapes[old.name]
+        if (old.pieces > 1 and (not stored or stored[0] % old.pieces)) or not same_layer(old.shape(stored), shape):
             raise ModelFileError(
-                f"expected shape {list(shape)} of {old} in the {what}, found {list(found_shapes[old])}; "
+                f"expected shape {list(shape)} of {name} in the {what}, found {list(stored)} in {old.name}; "
                 "the file is of another family"
             )
     return {name: found[name] for name in wanted}

@@ -52,6 +52,26 @@ class LatentFormat:
         return latent.new_zeros((len(latent), self.channels, *latent.shape[2:]))
 
 
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What text a model listens to: states ``width`` wide; ``model`` names it in messages."""
+
+    model: str
+    width: int
+    takes_narrower: bool = False
+
+    def check(self, embedding: Tensor, input: str) -> None:
+        """Raise InputError for text of another model's encoder."""
+        found = embedding.shape[-1]
+        if found == self.width or (self.takes_narrower and found < self.width):
+            return
+        raise InputError(
+            f"expected text {self.width} wide for this {self.model} model, found one {found} wide; "
+            "encode the prompt with the text encoders that belong to the model",
+            input=input,
+        )
+
+
 def per_sample(sigma: Tensor, like: Tensor) -> Tensor:
     """``sigma`` [B] on the CPU, as float32 [B,1,1,...] beside ``like``."""
     # A few bytes of pageable memory are staged at once; a blocking copy would wait for the whole device.
@@ -72,6 +92,7 @@ class Denoiser:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     latent_format: LatentFormat = field(default_factory=LatentFormat)
+    hearing: Hearing | None = None
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``

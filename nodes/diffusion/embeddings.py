@@ -6,28 +6,32 @@ Files of several trainers are understood: ``emb_params`` (A1111), ``clip_l`` (fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from nodes.diffusion.checkpoints import WeightFile
+from nodes.diffusion.configs import Tower
 
 FindEmbedding = Callable[[str], Path | None]
 """Finds the file of an embedding by the name a prompt gives it."""
 
 Warn = Callable[[str], None]
 
-_KEYS: Final = ("emb_params", "clip_l", "string_to_param.*")
-_OTHER_ENCODERS: Final = frozenset({"clip_g", "clip_h", "t5xxl"})
+TOWER_KEYS: Final[Mapping[Tower, str]] = {"l": "clip_l", "h": "clip_h", "g": "clip_g", "t5": "t5xxl"}
+"""What a file for several text encoders calls the vectors for each."""
+
+_KEYS: Final = ("emb_params", "string_to_param.*")
 
 
 class EmbeddingFinder:
     """Looks up the vectors of embeddings for a text encoder of one width; says what it has to leave out."""
 
-    def __init__(self, find: FindEmbedding, width: int, warn: Warn) -> None:
+    def __init__(self, find: FindEmbedding, width: int, warn: Warn, tower: Tower = "l") -> None:
         self._find = find
+        self._tower = tower
         self._width = width
         self._warn = warn
 
@@ -46,7 +50,7 @@ class EmbeddingFinder:
         return [], written[len(name) :]
 
     def _vectors(self, name: str, path: Path) -> list[torch.Tensor]:
-        vectors = read_vectors(path)
+        vectors = read_vectors(path, self._tower)
         if vectors is None or vectors.shape[-1] != self._width:
             found = "none" if vectors is None else f"width {vectors.shape[-1]}"
             self._warn(
@@ -57,11 +61,12 @@ class EmbeddingFinder:
         return list(vectors)
 
 
-def read_vectors(path: Path) -> torch.Tensor | None:
-    """The vectors in the embedding file ``path``, float32 [count, width]; None when it holds none for CLIP's L tower."""
+def read_vectors(path: Path, tower: Tower = "l") -> torch.Tensor | None:
+    """The vectors in the embedding file ``path`` for ``tower``, float32 [count, width]; None when it holds none."""
     file = WeightFile(path)
-    named = [key for key in _KEYS if key in file]
-    key = next(iter(named or (key for key in file if key not in _OTHER_ENCODERS)), None)
+    others = set(TOWER_KEYS.values()) - {TOWER_KEYS[tower]}
+    named = [key for key in (TOWER_KEYS[tower], *_KEYS) if key in file]
+    key = next(iter(named or (key for key in file if key not in others)), None)
     if key is None or not 1 <= len(file.header.tensors[key].shape) <= 2:
         return None
     vectors = file[key].float()

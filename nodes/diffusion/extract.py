@@ -13,22 +13,18 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from engine.models import Part
-from nodes.diffusion.layouts import TEXT_TOWER, original_names
+from nodes.diffusion.configs import TowersConfig
+from nodes.diffusion.layouts import original_names
+from nodes.diffusion.lora_keys import text_spellings
 from nodes.diffusion.patches import Contents
 
 LoraType = Literal["standard", "full_diff"]
 
-_PREFIXES: Final[dict[Part, str]] = {
-    "unet": "diffusion_model.",
-    "clip": f"text_encoders.clip_l.transformer.{TEXT_TOWER}",
-}
 _KEPT: Final = 0.99
 
 
 def extract(
     difference: Contents,
-    part: Part,
     *,
     rank: int,
     lora_type: LoraType,
@@ -41,12 +37,18 @@ def extract(
     are left out unless ``biases``, and so is what has not changed.
     """
     found: dict[str, Tensor] = {}
-    names = original_names(difference.config, difference.weights)
-    for index, (name, original) in enumerate(names.items()):
-        progress(index, len(names))
-        module, _, leaf = original.rpartition(".")
+    originals = original_names(difference.config, difference.weights)
+    for index, name in enumerate(difference.weights):
+        progress(index, len(difference.weights))
+        path, _, leaf = name.rpartition(".")
+        if isinstance(difference.config, TowersConfig):
+            module = next(text_spellings(path, is_alone=False))
+        elif name in originals:
+            module = "diffusion_model." + originals[name].removesuffix(f".{leaf}")
+        else:
+            module = f"transformer.{path}"
         for role, tensor in _entries(difference.weights[name].float(), leaf, rank, lora_type, biases):
-            found[f"{_PREFIXES[part]}{module}.{role}"] = tensor.half().cpu().contiguous()
+            found[f"{module}.{role}"] = tensor.half().cpu().contiguous()
     return found
 
 

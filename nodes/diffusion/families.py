@@ -1,8 +1,8 @@
 """Which family a file of weights belongs to, told by the names and shapes of its tensors alone.
 
-``describe`` finds the parts of a Stable Diffusion 1 model in a file: its UNet, its autoencoder, its text tower, or any of them
-alone. Whatever else is in the file is recognised only to say what was found: a LoRA given as a checkpoint, an SDXL
-checkpoint, a ControlNet. The functions are pure; the file's name plays no part.
+``describe`` finds the parts of a model in a file: its UNet or transformer, its autoencoder, its text encoders, or any of them alone.
+Whatever else is in the file is recognised only to say what was found: a LoRA given as a checkpoint, a ControlNet, a model of a family
+that is not known. The functions are pure; the file's name plays no part.
 """
 
 from __future__ import annotations
@@ -14,18 +14,33 @@ from typing import Final
 from engine.errors import ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import Tensors
-from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, UNetConfig, VaeConfig
-from nodes.diffusion.convert import Modules, old_folder_vae_modules, rename, some, unet_modules, vae_modules
-from nodes.diffusion.infer import Metadata, shape_of, text_config, unet_config, vae_config
+from nodes.diffusion.configs import (
+    DiTConfig,
+    FamilyName,
+    PartConfig,
+    Schedule,
+    TowersConfig,
+    UNetConfig,
+    VaeConfig,
+)
+from nodes.diffusion.convert import (
+    Modules,
+    Names,
+    Stored,
+    old_folder_vae_modules,
+    rename,
+    some,
+    unet_modules,
+    vae_modules,
+)
+from nodes.diffusion.family import FAMILIES, Family
+from nodes.diffusion.infer import Metadata, dit_config, shape_of, unet_config, vae_config
+from nodes.diffusion.layouts import dit_names
+from nodes.diffusion.text_parts import find_texts
 
 UNET_PREFIX: Final = "model.diffusion_model."
 VAE_PREFIX: Final = "first_stage_model."
-TEXT_PREFIXES: Final = (
-    "cond_stage_model.transformer.text_model.",
-    "cond_stage_model.transformer.",
-    "text_model.",
-)
-"""Where CLIP's text tower lives; files from before 2023 lack the middle name, text encoder files the first."""
+_DIT_MARK: Final = "joint_blocks.0.x_block.attn.qkv.weight"
 
 PART_NAMES: Final[Mapping[Part, str]] = {"unet": "UNet", "clip": "text encoder", "vae": "VAE"}
 
@@ -35,8 +50,8 @@ class PartSource:
     """One part of a model: its configuration and where its tensors are."""
 
     config: PartConfig
-    names: Mapping[str, str] = field(repr=False)
-    """Name in diffusers' or transformers' network -> name in the file."""
+    names: Names = field(repr=False)
+    """Name in diffusers' or transformers' network -> where it is in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,7 @@ class Description:
 
     parts: Mapping[Part, PartSource]
     schedule: Schedule = field(default_factory=Schedule)
+    family: Family = FAMILIES["sd1"]
 
     def part(self, part: Part, name: str) -> PartSource:
         """The source of ``part``; ModelFileError when the file ``name`` does not hold it."""
@@ -57,39 +73,70 @@ class Description:
 
 
 def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
-    """The parts of Stable Diffusion 1 in a file; ``name`` is for the messages.
+    """The parts of a model in a file; ``name`` is for the messages.
 
-    Raises ModelFileError naming what was seen, when the file is of another family or of none that is known.
+    Raises ModelFileError naming what was seen, when the file is of no family that is known.
     """
     foreign = foreign_family(tensors)
     if foreign is not None:
-        raise ModelFileError(f"expected a Stable Diffusion 1 model in {name}, found {foreign}")
+        raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {foreign}")
+    texts = find_texts(tensors, metadata)
     parts: dict[Part, PartSource] = {}
-    if (prefix := _unet_prefix(tensors)) is not None:
-        parts["unet"] = unet_source(tensors, prefix, metadata)
-    if (prefix := _text_prefix(tensors)) is not None:
-        text = text_config(tensors, prefix, metadata)
-        parts["clip"] = PartSource(text, _names(tensors, prefix, {}))
+    family = FAMILIES[texts[0].kind] if texts is not None else None
+    if (prefix := _prefix_of(_DIT_MARK, (UNET_PREFIX, ""), tensors)) is not None:
+        family = FAMILIES["sd3"]
+        config = dit_config(tensors, prefix)
+        parts["unet"] = PartSource(config, dit_names(tensors, prefix, config))
+    elif (prefix := _unet_prefix(tensors)) is not None:
+        family = family or FAMILIES[_unet_family(tensors, prefix)]
+        parts["unet"] = unet_source(tensors, prefix, metadata, family)
+    if texts is not None:
+        parts["clip"] = PartSource(*texts)
     if (prefix := _vae_prefix(tensors)) is not None:
-        parts["vae"] = vae_source(tensors, prefix, metadata)
+        parts["vae"] = vae_source(tensors, prefix, metadata, family)
     if not parts:
-        raise ModelFileError(f"expected a Stable Diffusion 1 model in {name}, found {sample(tensors)}")
-    _check_widths(name, parts)
-    return Description(parts, _schedule(tensors, metadata))
+        raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {sample(tensors)}")
+    check_widths(name, parts)
+    family = family or _vae_family(parts)
+    return Description(parts, _schedule(tensors, metadata, family), family)
 
 
-def unet_source(tensors: Tensors, prefix: str, metadata: Metadata) -> PartSource:
+def _unet_family(tensors: Tensors, prefix: str) -> FamilyName:
+    """The family of a UNet that comes without text encoders, by what it listens to."""
+    context = _context_width(tensors, prefix)
+    vector = tensors.get(prefix + "label_emb.0.0.weight")
+    if vector is not None and context != FAMILIES["sd2"].context:
+        return "refiner" if context == FAMILIES["refiner"].context else "sdxl"
+    return "sd2" if context == FAMILIES["sd2"].context else "sd1"
+
+
+def _context_width(tensors: Tensors, prefix: str) -> int | None:
+    suffix = ".transformer_blocks.0.attn2.to_k.weight"
+    found = (info.shape[-1] for name, info in tensors.items() if name.startswith(prefix) and name.endswith(suffix))
+    return next(found, None)
+
+
+def _vae_family(parts: Mapping[Part, PartSource]) -> Family:
+    """The family of an autoencoder alone, as far as its latents tell; the widest use wins."""
+    config = parts["vae"].config
+    assert isinstance(config, VaeConfig)
+    return FAMILIES["sd3" if config.latent_channels == FAMILIES["sd3"].channels else "sd1"]
+
+
+def unet_source(tensors: Tensors, prefix: str, metadata: Metadata, family: Family) -> PartSource:
     """The UNet below ``prefix``, in the original layout."""
-    config = unet_config(tensors, prefix, metadata)
+    config = unet_config(tensors, prefix, metadata, head_width=family.head_width)
     return PartSource(config, _names(tensors, prefix, unet_modules(config)))
 
 
-def vae_source(tensors: Tensors, prefix: str, metadata: Metadata) -> PartSource:
+def vae_source(tensors: Tensors, prefix: str, metadata: Metadata, family: Family | None) -> PartSource:
     """The autoencoder below ``prefix``, in the original layout or in that of diffusers."""
+    scale = (family or FAMILIES["sd1"]).scale
     if prefix + "encoder.down_blocks.0.resnets.0.conv1.weight" in tensors:
         renamed = {_original_vae_name(prefix, name): info for name, info in tensors.items()}
-        return PartSource(vae_config(renamed, prefix, metadata), _names(tensors, prefix, old_folder_vae_modules()))
-    config = vae_config(tensors, prefix, metadata)
+        config = vae_config(renamed, prefix, metadata, scale)
+        return PartSource(config, _names(tensors, prefix, old_folder_vae_modules()))
+    config = vae_config(tensors, prefix, metadata, scale)
     return PartSource(config, _names(tensors, prefix, vae_modules(config)))
 
 
@@ -99,14 +146,14 @@ def _original_vae_name(prefix: str, name: str) -> str:
     return prefix + path
 
 
-def _names(tensors: Tensors, prefix: str, modules: Modules) -> Mapping[str, str]:
-    names: dict[str, str] = {}
+def _names(tensors: Tensors, prefix: str, modules: Modules) -> Names:
+    names: dict[str, Stored] = {}
     for old in tensors:
         if old.startswith(prefix):
             new = rename(old.removeprefix(prefix), modules)
             if new in names:
-                raise ModelFileError(f"expected one tensor for {new}, found both {names[new]} and {old}")
-            names[new] = old
+                raise ModelFileError(f"expected one tensor for {new}, found both {names[new].name} and {old}")
+            names[new] = Stored(old)
     return names
 
 
@@ -114,33 +161,34 @@ def _unet_prefix(tensors: Tensors) -> str | None:
     return _prefix_of("input_blocks.0.0.weight", (UNET_PREFIX, ""), tensors)
 
 
-def _text_prefix(tensors: Tensors) -> str | None:
-    return _prefix_of("embeddings.token_embedding.weight", TEXT_PREFIXES, tensors)
-
-
 def _vae_prefix(tensors: Tensors) -> str | None:
-    return _prefix_of("decoder.conv_in.weight", (VAE_PREFIX, ""), tensors)
+    return _prefix_of("decoder.conv_in.weight", (VAE_PREFIX, "vae.", ""), tensors)
 
 
 def _prefix_of(name: str, prefixes: Iterable[str], tensors: Tensors) -> str | None:
     return next((prefix for prefix in prefixes if prefix + name in tensors), None)
 
 
-def _check_widths(name: str, parts: Mapping[Part, PartSource]) -> None:
-    """The text tower must speak the UNet's language, the autoencoder must make the UNet's latents."""
+def check_widths(name: str, parts: Mapping[Part, PartSource]) -> None:
+    """The text encoders must speak the UNet's language, the autoencoder must make the UNet's latents."""
     unet, text, vae = (parts[part].config if part in parts else None for part in ("unet", "clip", "vae"))
-    if isinstance(unet, UNetConfig) and isinstance(text, TextConfig) and unet.context_dim != text.width:
-        raise ModelFileError(
-            f"expected a text encoder {unet.context_dim} wide in {name}, as its UNet listens to, found one {text.width} wide"
-        )
-    if isinstance(unet, UNetConfig) and isinstance(vae, VaeConfig) and unet.out_channels != vae.latent_channels:
-        raise ModelFileError(
-            f"expected a VAE with {unet.out_channels} latent channels in {name}, found {vae.latent_channels}"
-        )
+    if isinstance(unet, UNetConfig) and isinstance(text, TowersConfig):
+        width = sum(tower.width for _, tower in text.towers)
+        if unet.context_dim != width:
+            raise ModelFileError(
+                f"expected a text encoder {unet.context_dim} wide in {name}, as its UNet listens to, found one {width} wide"
+            )
+    channels = (
+        unet.channels if isinstance(unet, DiTConfig) else unet.out_channels if isinstance(unet, UNetConfig) else None
+    )
+    if channels is not None and isinstance(vae, VaeConfig) and channels != vae.latent_channels:
+        raise ModelFileError(f"expected a VAE with {channels} latent channels in {name}, found {vae.latent_channels}")
 
 
-def _schedule(tensors: Tensors, metadata: Metadata) -> Schedule:
+def _schedule(tensors: Tensors, metadata: Metadata, family: Family) -> Schedule:
     """Marks left by trainers: a tensor ``v_pred`` or ``ztsnr``, or the model specification's prediction type."""
+    if family.prediction == "flow":
+        return Schedule(prediction="flow")
     v_prediction = "v_pred" in tensors or metadata.get("modelspec.prediction_type", "").lower().startswith("v")
     return Schedule(
         prediction="v_prediction" if v_prediction else "epsilon",
@@ -149,7 +197,7 @@ def _schedule(tensors: Tensors, metadata: Metadata) -> Schedule:
 
 
 def foreign_family(tensors: Tensors) -> str | None:
-    """What the file is, when it is something known that is no Stable Diffusion 1 model; else None.
+    """What the file is, when it is something known that is no model of the families at hand; else None.
 
     The answer completes "found ...", and says where such a file belongs.
     """
@@ -201,16 +249,13 @@ def _embedding(tensors: Tensors) -> str | None:
 
 def _other_checkpoint(tensors: Tensors) -> str | None:
     marks = (
-        ("joint_blocks.", "a Stable Diffusion 3 model"),
         ("double_blocks.", "a FLUX model"),
         ("time_stack.", "a Stable Video Diffusion model"),
-        ("conditioner.embedders.1.", "an SDXL checkpoint"),
-        ("conditioner.embedders.0.", "an SDXL refiner checkpoint"),
-        ("label_emb.0.0.weight", "an SDXL UNet"),
-        ("cond_stage_model.model.transformer.resblocks.", "a Stable Diffusion 2 checkpoint"),
+        ("prior.text_model_projection", "a Stable Cascade model"),
+        ("clf.1.weight", "a Stable Cascade model"),
     )
     found = next((what for mark, what in marks if _any_part(tensors, (mark,))), None)
-    return None if found is None else f"{found}; this version runs Stable Diffusion 1 only"
+    return None if found is None else f"{found}; known are {', '.join(family.title for family in FAMILIES.values())}"
 
 
 def _other_unet(tensors: Tensors) -> str | None:
@@ -219,18 +264,19 @@ def _other_unet(tensors: Tensors) -> str | None:
         return None
     channels = shape_of(tensors, prefix + "input_blocks.0.0.weight", 4)[1]
     outputs = shape_of(tensors, prefix + "out.2.weight", 4)[0]
-    if channels == outputs:
+    if channels - outputs in (0, *CONCATENATED):
         return None
-    kind = {9: "an inpainting checkpoint", 8: "an image-editing (pix2pix) checkpoint", 5: "a depth checkpoint"}
-    what = kind.get(channels, "a UNet with extra inputs")
-    return f"{what}: its UNet takes {channels} channels and gives {outputs}; this version runs plain checkpoints only"
+    kinds = " or ".join(f"{outputs + extra} ({what})" for extra, what in CONCATENATED.items())
+    return f"a UNet that takes {channels} channels and gives {outputs}; expected {outputs} in, or {kinds}"
+
+
+CONCATENATED: Final[Mapping[int, str]] = {5: "inpainting", 4: "image editing", 1: "depth"}
+"""What UNets with more inputs than outputs see beside the latent, by how many channels."""
 
 
 def _encoder(tensors: Tensors) -> str | None:
     if _any_part(tensors, ("vision_model.encoder.", "visual.transformer.resblocks.")):
         return "a CLIP vision model; put it in models/clip_vision"
-    if any(name.startswith(("encoder.block.0.layer.", "shared.weight")) for name in tensors):
-        return "a T5 text encoder, which Stable Diffusion 1 does not use"
     if "down_blocks.0.resnets.0.conv1.weight" in tensors:
         return "a diffusers UNet alone; load the whole diffusers folder it belongs to"
     return None

@@ -1,8 +1,7 @@
-"""A diffusers folder, described in the same words as a checkpoint file.
+"""The files of a diffusers folder, in our words: config.json and weights of each part.
 
-Such a folder holds ``model_index.json`` and one folder for each part, with a ``config.json`` and its weights: whole, in shards
-listed by an index, or in a half precision variant. The ``read_*`` functions turn a config into ours and refuse what ours
-cannot say.
+Weights are whole, in shards listed by an index, or in a half precision variant. The ``read_*`` functions turn a config into ours and
+refuse what ours cannot say. ``nodes.diffusion.folder_parts`` puts the parts together.
 """
 
 from __future__ import annotations
@@ -13,29 +12,30 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import MissingFile, ModelFileError
-from engine.models import Part
-from nodes.diffusion.configs import CLIP_HEAD_WIDTH, NORM_GROUPS, Schedule, TextConfig, UNetConfig, VaeConfig
+from nodes.diffusion.configs import (
+    CLIP_HEAD_WIDTH,
+    NORM_GROUPS,
+    Depths,
+    DiTConfig,
+    Schedule,
+    T5Config,
+    TextConfig,
+    UNetConfig,
+    VaeConfig,
+)
 from nodes.diffusion.configs import SD1_SCALE_FACTOR as SCALE_FACTOR
 from nodes.diffusion.infer import checked_unet
 
 Json = Mapping[str, Any]
 
-INDEX: Final = "model_index.json"
-FOLDERS: Final[Mapping[Part, str]] = {"unet": "unet", "clip": "text_encoder", "vae": "vae"}
-CLASSES: Final[Mapping[str, Part]] = {
-    "UNet2DConditionModel": "unet",
-    "CLIPTextModel": "clip",
-    "AutoencoderKL": "vae",
-}
-_OTHER_MODELS: Final = ("text_encoder_2", "transformer", "prior", "image_encoder_2")
 _STEMS: Final = ("diffusion_pytorch_model", "model")
 _VARIANTS: Final = ("", ".fp16", ".bf16", ".non_ema")
 
 _UNET_EXTRAS: Final = (
-    "addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim", "dual_cross_attention",
-    "only_cross_attention", "num_class_embeds", "cross_attention_norm",
+    "encoder_hid_dim_type", "time_cond_proj_dim", "dual_cross_attention", "only_cross_attention", "num_class_embeds",
+    "cross_attention_norm",
 )  # fmt: skip
-"""Settings of diffusers' UNet that add layers no Stable Diffusion 1 has."""
+"""Settings of diffusers' UNet that add layers no model of the known families has."""
 
 
 def read_json(path: Path) -> Json:
@@ -51,29 +51,6 @@ def read_json(path: Path) -> Json:
     if not isinstance(content, dict):
         raise ModelFileError(f"expected a JSON object in {path}, found a {type(content).__name__}")
     return content
-
-
-def part_folders(folder: Path) -> dict[Part, Path]:
-    """The folder of every part that the diffusers folder ``folder`` holds, itself when it is one part alone."""
-    if not (folder / INDEX).is_file():
-        name = read_json(folder / "config.json").get("_class_name") or "CLIPTextModel"
-        if name not in CLASSES:
-            raise ModelFileError(f"expected a part of Stable Diffusion 1 in {folder}, found a {name}")
-        return {CLASSES[name]: folder}
-    index = read_json(folder / INDEX)
-    other = next((key for key in _OTHER_MODELS if _is_component(index.get(key))), None)
-    if other is not None:
-        raise ModelFileError(
-            f"expected a Stable Diffusion 1 folder, found {folder.name} made for {index.get('_class_name')} with a {other}"
-        )
-    parts = {part: folder / name for part, name in FOLDERS.items() if _is_component(index.get(name))}
-    if not parts:
-        raise ModelFileError(f"expected unet, vae or text_encoder in {folder / INDEX}, found none of them")
-    return parts
-
-
-def _is_component(entry: object) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -108,42 +85,111 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def read_unet(config: Json) -> UNetConfig:
-    """Our words for the config.json of a ``UNet2DConditionModel``; ModelFileError when it is no SD1 UNet."""
+    """Our words for the config.json of a ``UNet2DConditionModel``; ModelFileError when it is one of no known family."""
     extra = next((key for key in _UNET_EXTRAS if config.get(key)), None)
     if extra is not None:
-        raise ModelFileError(f"expected a Stable Diffusion 1 UNet, found one with {extra} = {config[extra]!r}")
+        raise ModelFileError(f"expected a Stable Diffusion UNet, found one with {extra} = {config[extra]!r}")
     widths = _sizes(config, "block_out_channels")
-    down = config.get("down_block_types", ())
-    if len(down) != len(widths) or not set(down) <= {"CrossAttnDownBlock2D", "DownBlock2D"}:
-        raise ModelFileError(f"expected a down block for each of {len(widths)} levels, found {down!r}")
-    depths = _per_level(config, "transformer_layers_per_block", 1, len(widths))
-    has_middle = config.get("mid_block_type", "UNetMidBlock2DCrossAttn") is not None
-    result = UNetConfig(
-        in_channels=_size(config, "in_channels", 4),
-        out_channels=_size(config, "out_channels", 4),
-        model_channels=widths[0],
-        channel_mult=tuple(width // widths[0] for width in widths),
-        res_blocks=_per_level(config, "layers_per_block", 2, len(widths)),
-        depths=tuple(depth if "Attn" in kind else 0 for depth, kind in zip(depths, down, strict=True)),
-        mid_depth=depths[-1] if has_middle else None,
-        context_dim=_size(config, "cross_attention_dim"),
-        heads=_uniform(config, "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"),
-        norm_groups=_size(config, "norm_num_groups", NORM_GROUPS),
-        linear_projection=bool(config.get("use_linear_projection", False)),
-    )
-    if result.in_channels != result.out_channels:
-        raise ModelFileError(
-            f"expected a UNet with equal inputs and outputs, found {result.in_channels} input channels"
+    blocks = _per_level(config, "layers_per_block", 2, len(widths))
+    down = _attended(config, "down_block_types", "Down", len(widths))
+    up = _attended(config, "up_block_types", "Up", len(widths), tuple(reversed(down)))
+    given = config.get("transformer_layers_per_block", 1)
+    depths = _depths(given, down, blocks)
+    mirrored = config.get("reverse_transformer_layers_per_block")
+    upward = tuple(count + 1 for count in reversed(blocks))
+    if mirrored is None:
+        mirrored = list(reversed(given)) if isinstance(given, list) else given
+    heads_key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
+    return checked_unet(
+        UNetConfig(
+            in_channels=_size(config, "in_channels", 4),
+            out_channels=_size(config, "out_channels", 4),
+            model_channels=widths[0],
+            channel_mult=tuple(width // widths[0] for width in widths),
+            down_depths=depths,
+            up_depths=_depths(mirrored, up, upward),
+            mid_depth=_middle(config, given),
+            context_dim=_size(config, "cross_attention_dim"),
+            heads=_per_level(config, heads_key, 8, len(widths)),
+            vector_dim=_vector_dim(config),
+            norm_groups=_size(config, "norm_num_groups", NORM_GROUPS),
+            linear_projection=bool(config.get("use_linear_projection", False)),
         )
-    return checked_unet(result)
+    )
+
+
+def _attended(config: Json, key: str, way: str, levels: int, default: tuple[bool, ...] = ()) -> tuple[bool, ...]:
+    """Which levels have attention."""
+    kinds = config.get(key)
+    if kinds is None and default:
+        return default
+    plain, attended = f"{way}Block2D", f"CrossAttn{way}Block2D"
+    if not isinstance(kinds, list) or len(kinds) != levels or not set(map(str, kinds)) <= {plain, attended}:
+        raise ModelFileError(f"expected a block for each of {levels} levels in {key}, found {kinds!r}")
+    return tuple(kind == attended for kind in kinds)
+
+
+def _depths(given: object, attended: tuple[bool, ...], blocks: tuple[int, ...]) -> Depths:
+    """Transformer blocks behind every residual block: given as one number, one a level, or one a block."""
+    levels = given if isinstance(given, list) else [given] * len(attended)
+    if len(levels) != len(attended):
+        raise ModelFileError(f"expected transformer layers for each of {len(attended)} levels, found {given!r}")
+    found = []
+    for level, has_attention, count in zip(levels, attended, blocks, strict=True):
+        row = (level if isinstance(level, list) else [level] * count) if has_attention else [0] * count
+        if len(row) < count or any(type(depth) is not int or depth < (1 if has_attention else 0) for depth in row):
+            raise ModelFileError(f"expected a positive number of transformer layers for each block, found {given!r}")
+        found.append(tuple(row[:count]))
+    return tuple(found)
+
+
+def _middle(config: Json, given: object) -> int | None:
+    kind = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    if kind is None or kind == "UNetMidBlock2D":
+        return None if kind is None else 0
+    last = given[-1] if isinstance(given, list) and given else given
+    depth = last[0] if isinstance(last, list) and last else last
+    if kind != "UNetMidBlock2DCrossAttn" or type(depth) is not int or depth < 1:
+        raise ModelFileError(f"expected a middle of transformer layers, found {kind} with {given!r}")
+    return depth
+
+
+def _vector_dim(config: Json) -> int | None:
+    """Width of what is added to the time's embedding: SDXL says it one way, unCLIP another."""
+    if config.get("addition_embed_type") is None and config.get("class_embed_type") is None:
+        return None
+    if config.get("addition_embed_type") != "text_time" and config.get("class_embed_type") != "projection":
+        found = config.get("addition_embed_type") or config.get("class_embed_type")
+        raise ModelFileError(f"expected a UNet that is told sizes or nothing beside its text, found {found!r}")
+    return _size(config, "projection_class_embeddings_input_dim")
+
+
+def read_dit(config: Json) -> DiTConfig:
+    """Our words for the config.json of an ``SD3Transformer2DModel``."""
+    heads, head_width = _size(config, "num_attention_heads", 18), _size(config, "attention_head_dim", 64)
+    dual = config.get("dual_attention_layers") or []
+    if _size(config, "caption_projection_dim", 1152) != heads * head_width or not isinstance(dual, list):
+        raise ModelFileError(f"expected a caption projection {heads * head_width} wide, as the transformer is")
+    return DiTConfig(
+        channels=_size(config, "in_channels", 16),
+        patch=_size(config, "patch_size", 2),
+        layers=_size(config, "num_layers", 18),
+        heads=heads,
+        head_width=head_width,
+        context_dim=_size(config, "joint_attention_dim", 4096),
+        pooled_dim=_size(config, "pooled_projection_dim", 2048),
+        positions=_size(config, "pos_embed_max_size", 96),
+        dual_layers=tuple(int(layer) for layer in dual),
+        qk_norm=bool(config.get("qk_norm")),
+    )
 
 
 def read_vae(config: Json) -> VaeConfig:
     """Our words for the config.json of an ``AutoencoderKL``."""
     widths = _sizes(config, "block_out_channels")
     scale = config.get("scaling_factor", SCALE_FACTOR)
-    if not isinstance(scale, int | float) or not scale > 0 or config.get("shift_factor"):
-        raise ModelFileError(f"expected a VAE with a positive scaling_factor and no shift_factor, found {scale!r}")
+    if not isinstance(scale, int | float) or not scale > 0:
+        raise ModelFileError(f"expected a VAE with a positive scaling_factor, found {scale!r}")
     return VaeConfig(
         channels=widths[0],
         channel_mult=tuple(width // widths[0] for width in widths),
@@ -158,19 +204,36 @@ def read_vae(config: Json) -> VaeConfig:
 def read_text(config: Json) -> TextConfig:
     """Our words for the config.json of a ``CLIPTextModel``; transformers leaves out what equals its defaults."""
     width = _size(config, "hidden_size", 512)
+    projected = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
     return TextConfig(
         width=width,
         layers=_size(config, "num_hidden_layers", 12),
-        heads=_size(config, "num_attention_heads", width // CLIP_HEAD_WIDTH),
+        heads=_size(config, "num_attention_heads", max(width // CLIP_HEAD_WIDTH, 1)),
         positions=_size(config, "max_position_embeddings", 77),
         vocabulary=_size(config, "vocab_size", 49408),
         intermediate=_size(config, "intermediate_size", 2048),
         activation=str(config.get("hidden_act", "quick_gelu")),
+        projection=_size(config, "projection_dim", 512) if projected else None,
+    )
+
+
+def read_t5(config: Json) -> T5Config:
+    """Our words for the config.json of a ``T5EncoderModel``."""
+    return T5Config(
+        width=_size(config, "d_model", 512),
+        layers=_size(config, "num_layers", 6),
+        heads=_size(config, "num_heads", 8),
+        head_width=_size(config, "d_kv", 64),
+        vocabulary=_size(config, "vocab_size", 32128),
+        intermediate=_size(config, "d_ff", 2048),
+        buckets=_size(config, "relative_attention_num_buckets", 32),
     )
 
 
 def read_schedule(config: Json) -> Schedule:
-    """The noise schedule of a scheduler_config.json; ModelFileError when it is no schedule of Stable Diffusion 1."""
+    """The noise schedule of a scheduler_config.json; ModelFileError when it is one that no known family has."""
+    if str(config.get("_class_name", "")).startswith("FlowMatch"):
+        return Schedule(prediction="flow", flow_shift=float(config.get("shift", 3.0)))
     prediction = config.get("prediction_type", "epsilon")
     curve = config.get("beta_schedule", "scaled_linear")
     if prediction not in ("epsilon", "v_prediction") or curve != "scaled_linear":
@@ -205,12 +268,3 @@ def _per_level(config: Json, key: str, default: int, levels: int) -> tuple[int, 
     if len(values) != levels or any(type(item) is not int or item <= 0 for item in values):
         raise ModelFileError(f"expected a positive number for {key} at each of {levels} levels, found {value!r}")
     return tuple(values)
-
-
-def _uniform(config: Json, key: str) -> int:
-    value = config.get(key)
-    if isinstance(value, list) and len(set(map(str, value))) == 1:
-        value = value[0]
-    if type(value) is not int or value <= 0:
-        raise ModelFileError(f"expected as many attention heads at every level, as in SD1, found {key} = {value!r}")
-    return value

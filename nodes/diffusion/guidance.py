@@ -39,9 +39,7 @@ def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[En
     """One call of the network for entries that fit together."""
     batch = len(x)
     context = torch.cat([for_batch(stretched(entry.context, group.tokens), batch) for entry in entries])
-    inputs = {
-        name: torch.cat([for_batch(entry.inputs[name], batch) for entry in entries]) for name in entries[0].inputs
-    }
+    inputs = {name: torch.cat([for_batch(entry.input(name), batch) for entry in entries]) for name in entries[0].inputs}
     crops = torch.cat([entry.crop(x) for entry in entries])
     outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs).split(batch)
     return outputs

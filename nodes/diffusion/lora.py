@@ -124,9 +124,9 @@ class LoraFile:
         """The tensors of ``keys`` by role, float32 on ``device``."""
         return {role: self.file[key].to(device).float() for role, key in keys.items()}
 
-    def match(self, part: Part, config: PartConfig, shapes: Shapes) -> Match:
+    def match(self, config: PartConfig, shapes: Shapes) -> Match:
         """What of the file goes into the network of ``config`` with tensors of ``shapes``."""
-        paths = spellings(part, config, shapes)
+        paths = spellings(config, shapes)
         changes: dict[str, tuple[Change, ...]] = {}
         matched: set[str] = set()
         for spelled, group in self.groups.items():
@@ -201,7 +201,7 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
     for ref in models:
         source = open_source(ref.location)
         config = source.part(ref.part).config
-        found = lora.match(ref.part, config, source.shapes(ref.part)).matched
+        found = lora.match(config, source.shapes(ref.part)).matched
         if ref.part != "clip":
             _check_family(lora, config, found)
         matched |= found

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from engine.models import Part
-from nodes.diffusion.configs import PartConfig
-from nodes.diffusion.layouts import TEXT_TOWER, original_names
+from nodes.diffusion.configs import PartConfig, Tower, TowersConfig
+from nodes.diffusion.layouts import original_names
 
 Group = Mapping[str, str]
 """The keys of one module by role."""
@@ -51,10 +50,15 @@ DOTTED: Final = (
 FLAT: Final = ("lora_unet_", "lycoris_", "lycoris_unet_", "lora_transformer_")
 """What stands before it where its dots are turned into underscores."""
 
-TOWERS: Final[Mapping[str, int]] = {"": 1, "clip_l.": 1, "clip_g.": 2, "t5xxl.": 3}
-"""Start of a tensor's name in the network of text encoders -> the tower's number. A lone tower has no name of its own."""
+TOWERS: Final[Mapping[Tower, tuple[int, str]]] = {
+    "l": (1, "clip_l"),
+    "h": (1, "clip_h"),
+    "g": (2, "clip_g"),
+    "t5": (3, "t5xxl"),
+}
+"""Text encoder -> its number and its name in the keys of LoRAs."""
 
-_TOWER_NAMES: Final[Mapping[int, tuple[str, ...]]] = {1: ("clip_l", "clip_h"), 2: ("clip_g",), 3: ("t5xxl",)}
+_TEXT: Final = "text_model."
 
 TEXT_MARKS: Final = ("lora_te", "text_encoder", "text_model.", "lycoris_text_model_", "cond_stage_model.")
 """How the spelling of a text encoder's module begins."""
@@ -78,15 +82,21 @@ def is_text(spelled: str) -> bool:
     return spelled.removeprefix("base_model.model.").startswith(TEXT_MARKS)
 
 
-def spellings(part: Part, config: PartConfig, names: Iterable[str]) -> dict[str, str]:
+def spellings(config: PartConfig, names: Iterable[str]) -> dict[str, str]:
     """Every spelling of a module of the network of ``config`` -> the module's path in it, for all ``names`` of its tensors."""
     paths: dict[str, str] = {}
-    for name, original in original_names(config, names).items():
+    chosen = list(names)
+    originals = original_names(config, chosen)
+    for name in chosen:
         path, _, leaf = name.rpartition(".")
-        if leaf in ("weight", "bias"):
-            before = original.removesuffix(f".{leaf}")
-            ways = _text_spellings(path) if part == "clip" else (*_spellings(path), *_spellings(before))
-            paths |= dict.fromkeys(ways, path)
+        if leaf not in ("weight", "bias"):
+            continue
+        if isinstance(config, TowersConfig):
+            ways = list(text_spellings(path, is_alone=len(config.towers) == 1))
+        else:
+            before = originals.get(name, name).removesuffix(f".{leaf}")
+            ways = [*_spellings(path), *_spellings(before)]
+        paths |= dict.fromkeys(ways, path)
     return paths
 
 
@@ -98,17 +108,22 @@ def _spellings(path: str) -> Iterator[str]:
         yield from (prefix + processor for prefix in DOTTED)
 
 
-def _text_spellings(path: str) -> Iterator[str]:
-    """A path in a network of one tower or several, by the names that towers have in a LoRA."""
-    tower = next((start for start in TOWERS if start and path.startswith(start)), "")
-    number = TOWERS[tower]
-    bare = path.removeprefix(tower).removeprefix("transformer.").removeprefix(TEXT_TOWER)
-    numbers = ("", "1") if number == 1 else (str(number),)
-    encoder = "text_encoder" if number == 1 else f"text_encoder_{number}"
-    for way in (TEXT_TOWER + bare, bare):
-        yield from (f"lora_te{mark}_{way.replace('.', '_')}" for mark in numbers)
-        yield from (f"{prefix}{encoder}.{way}" for prefix in ("", "base_model.model."))
-        yield from (f"text_encoders.{name}.transformer.{way}" for name in _TOWER_NAMES[number])
+def text_spellings(path: str, *, is_alone: bool) -> Iterator[str]:
+    """A path in a network of text encoders, by the names that those have in a LoRA. The only one there is may be called the first."""
+    tower: Tower = path.partition(".")[0]  # type: ignore[assignment]  # the network's modules are called by the towers
+    number, known = TOWERS[tower]
+    inner = path.removeprefix(f"{tower}.").removeprefix("text.")
+    is_projection = inner == "projection"
+    bare = "text_projection" if is_projection else inner
+    within = ("encoder." + bare, bare) if tower == "t5" else (bare,) if is_projection else (_TEXT + bare, bare)
+    yield f"text_encoders.{known}.transformer.{within[0]}"
+    for way in within:
+        yield f"text_encoders.{known}.transformer.{way}"
+        for own in {number, 1} if is_alone else {number}:
+            numbers = ("", "1") if own == 1 else (str(own),)
+            encoder = "text_encoder" if own == 1 else f"text_encoder_{own}"
+            yield from (f"lora_te{mark}_{way.replace('.', '_')}" for mark in numbers)
+            yield from (f"{prefix}{encoder}.{way}" for prefix in ("", "base_model.model."))
         if number == 1:
             yield f"lycoris_{way.replace('.', '_')}"
             yield f"cond_stage_model.transformer.{way}"

@@ -1,4 +1,4 @@
-"""Build the networks of Stable Diffusion 1 without weights, and give them some.
+"""Build networks without weights, and give them some.
 
 ``build`` makes a network on the meta device: all its layers, no memory. ``torch.device("meta")`` as a context changes the
 factory functions of this thread only. (accelerate's ``init_empty_weights`` replaces ``register_parameter`` of all modules of
@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from nodes.diffusion.configs import (
+    DiTConfig,
     PartConfig,
-    TextConfig,
     UNetConfig,
     VaeConfig,
-    text_arguments,
+    dit_arguments,
     unet_arguments,
     vae_arguments,
 )
@@ -31,13 +31,11 @@ def build(config: PartConfig) -> nn.Module:
     """The network of ``config`` in evaluation mode, its parameters on the meta device in float32."""
     with torch.device("meta"):
         module = _construct(config)
-    for embeddings in (child for child in module.modules() if "position_ids" in child._buffers):
-        embeddings.register_buffer("position_ids", torch.arange(_positions(config)).unsqueeze(0), persistent=False)
     return module.requires_grad_(False).eval()
 
 
 def _construct(config: PartConfig) -> nn.Module:
-    # imported here, because each of the three costs a good part of a second and a run may need only one
+    # imported here, because each of them costs a good part of a second and a run may need only one
     module: nn.Module
     if isinstance(config, UNetConfig):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -47,16 +45,15 @@ def _construct(config: PartConfig) -> nn.Module:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         module = AutoencoderKL(**vae_arguments(config))
+    elif isinstance(config, DiTConfig):
+        from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+        module = SD3Transformer2DModel(**dit_arguments(config))
     else:
-        from transformers.models.clip.configuration_clip import CLIPTextConfig
-        from transformers.models.clip.modeling_clip import CLIPTextModel
+        from nodes.diffusion.towers import Towers
 
-        module = CLIPTextModel(CLIPTextConfig(**text_arguments(config)))
+        module = Towers(config)
     return module
-
-
-def _positions(config: PartConfig) -> int:
-    return config.positions if isinstance(config, TextConfig) else 0
 
 
 def wanted_shapes(module: nn.Module) -> Shapes:

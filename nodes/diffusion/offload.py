@@ -16,6 +16,8 @@ STREAMED_BLOCKS: Final = (
     "ResnetBlock2D",
     "Transformer2DModel",
     "CLIPEncoderLayer",
+    "JointTransformerBlock",
+    "T5Block",
 )
 """Classes of modules whose weights travel together; what is outside of them travels layer by layer."""
 

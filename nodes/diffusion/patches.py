@@ -30,7 +30,7 @@ from nodes.diffusion import hypernetworks, networks
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
 from nodes.diffusion.families import PART_NAMES
-from nodes.diffusion.layouts import TEXT_TOWER, original_names
+from nodes.diffusion.layouts import original_places
 from nodes.diffusion.lora import Change, LoraFile, open_lora
 from nodes.diffusion.overlay import Overlaid
 from nodes.diffusion.sources import open_source
@@ -129,7 +129,7 @@ def contents(ref: ModelRef, device: torch.device | None = None, like: Target | N
 
 def _lora(patch: Patch, target: Target) -> Mapping[str, Step]:
     lora = open_lora(patch.location)
-    changes = lora.match(target.part, target.config, target.shapes).changes
+    changes = lora.match(target.config, target.shapes).changes
     return {name: partial(_change, lora, found, patch.strength) for name, found in changes.items()}
 
 
@@ -140,11 +140,11 @@ def _change(lora: LoraFile, changes: Sequence[Change], strength: float, weight: 
 
 
 def _merge(patch: Patch, target: Target) -> Mapping[str, Step]:
-    originals = original_names(target.config, target.shapes)
+    places = original_places(target.config, target.shapes)
     ratios = {name: float(value or 0) for name, value in patch.options}
 
     def ratio(name: str) -> float:
-        longest = max((start for start in ratios if originals[name].startswith(start)), key=len, default=None)
+        longest = max((start for start in ratios if places[name].name.startswith(start)), key=len, default=None)
         return patch.strength if longest is None else ratios[longest]
 
     return _mixed(patch, target, lambda name: (ratio(name), 1 - ratio(name)))
@@ -189,8 +189,8 @@ def check_merge(one: ModelRef, other: ModelRef) -> list[str]:
 
 
 def _bare(shapes: Shapes) -> Shapes:
-    """Without what is of no use, and without the name that some files have before a text tower."""
-    return {name.removeprefix(TEXT_TOWER): shape for name, shape in shapes.items() if not is_ignorable(name)}
+    """Without what is of no use."""
+    return {name: shape for name, shape in shapes.items() if not is_ignorable(name)}
 
 
 def _scale(patch: Patch, target: Target) -> Mapping[str, Step]:

@@ -5,7 +5,7 @@ on a few decoded latents; applying it costs one small matrix product."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
+
+from nodes.diffusion.configs import FamilyName
+from nodes.diffusion.family import Family
 
 LONGEST_SIDE: Final = 512
 """Previews are scaled so that their longer side has as many pixels."""
@@ -36,13 +39,28 @@ class PreviewMap:
         return (colours.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
-WITHOUT_VAE: Final = PreviewMap(
-    torch.tensor([[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473]])
-    * (0.18215 / 2),
-    torch.full((3,), 0.5),
-)
-"""For a model that came without a VAE: the map that Kevin Turner published for Stable Diffusion 1 (2022, Hugging Face forum, "Decoding
-latents to RGB without upscaling")."""
+_SD1: Final = (
+    (0.3512, 0.2297, 0.3227), (0.3250, 0.4974, 0.2350), (-0.2829, 0.1762, 0.2721), (-0.2120, -0.2616, -0.7177),
+)  # fmt: skip
+_SDXL: Final = (
+    (0.3651, 0.4232, 0.4341), (-0.2533, -0.0042, 0.1068), (0.1076, 0.1111, -0.0362), (-0.3165, -0.2492, -0.2188),
+)  # fmt: skip
+_SD3: Final = (
+    (-0.0922, -0.0175, 0.0749), (0.0311, 0.0633, 0.0954), (0.1994, 0.0927, 0.0458), (0.0856, 0.0339, 0.0902),
+    (0.0587, 0.0272, -0.0496), (-0.0006, 0.1104, 0.0309), (0.0978, 0.0306, 0.0427), (-0.0042, 0.1038, 0.1358),
+    (-0.0194, 0.0020, 0.0669), (-0.0488, 0.0130, -0.0268), (0.0922, 0.0988, 0.0951), (-0.0278, 0.0524, -0.0542),
+    (0.0332, 0.0456, 0.0895), (-0.0069, -0.0030, -0.0810), (-0.0596, -0.0465, -0.0293), (-0.1448, -0.1463, -0.1189),
+)  # fmt: skip
+_COLOURS: Final[Mapping[FamilyName, tuple[tuple[float, ...], ...]]] = {
+    "sd1": _SD1, "sd2": _SD1, "sdxl": _SDXL, "refiner": _SDXL, "sd3": _SD3,
+}  # fmt: skip
+"""Colours, -1..1, of a family's latents as its model sees them, by channel: as they are commonly given for the released VAEs."""
+
+
+def usual(family: Family) -> PreviewMap:
+    """The map for models that come without a VAE, by that of their family."""
+    weight = torch.tensor(_COLOURS[family.name]) * family.scale / 2
+    return PreviewMap(weight, 0.5 - family.shift * weight.sum(0))
 
 
 def fit(

@@ -154,18 +154,26 @@ def sample_latent(
     """A LATENT value sampled: its ``samples`` [B,C,h,w] in VAE space, float32 on the CPU, the rest as it was.
 
     With ``resume``, a state that ``save`` or ``park`` was given in a run of the same arguments, the run goes on from there.
-    Raises InputError for unknown names, a latent of other channels than the model's, or latents that stop being finite.
+    Raises InputError for unknown names, text or a latent of another model, or latents that stop being finite.
     """
+    if (hearing := denoiser.hearing) is not None:
+        for name, side in (("positive", positive), ("negative", negative)):
+            for embedding, _ in side:
+                hearing.check(embedding, name)
     sampler, sigmas = planned(denoiser, settings)
     samples = denoiser.latent_format.widened(latent["samples"])
     if len(sigmas) == 0:
         return {**latent, "samples": samples}
     noise = _noise(settings, samples, latent.get("batch_index"))
     clean = denoiser.latent_format.into_model(samples.float()).to(denoiser.device)
-    entries = [resolve(side, clean, denoiser.schedule, inputs_of=inputs_of) for side in (positive, negative)]
+    mask = latent.get("noise_mask")
+    entries = [
+        resolve(side, clean, denoiser.schedule, inputs_of=inputs_of, noise_mask=mask, is_negative=side is negative)
+        for side in (positive, negative)
+    ]
     guider: Guider = CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
-    if latent.get("noise_mask") is not None:
-        guider = _inpainting(guider, denoiser, settings, latent["noise_mask"], clean, noise)
+    if mask is not None:
+        guider = _inpainting(guider, denoiser, settings, mask, clean, noise)
     state = resume or begin(
         denoiser,
         sampler,

@@ -7,7 +7,7 @@ for it. A file is held against the reader of checkpoints before it is given out,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -16,17 +16,18 @@ from torch import Tensor
 from engine.errors import InputError, ModelFileError
 from engine.models import ModelRef, Part
 from nodes.diffusion.checkpoints import TensorInfo, Tensors
-from nodes.diffusion.configs import PartConfig, Schedule, UNetConfig, VaeConfig
-from nodes.diffusion.families import PART_NAMES, TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX, describe
-from nodes.diffusion.layouts import TEXT_TOWER, original_names
-from nodes.diffusion.patches import HYPERNETWORK, contents
+from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, TowersConfig, UNetConfig, VaeConfig
+from nodes.diffusion.convert import Names, Stored, as_stored
+from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, VAE_PREFIX, describe
+from nodes.diffusion.layouts import original_places
+from nodes.diffusion.lora_keys import TOWERS
+from nodes.diffusion.patches import HYPERNETWORK, Contents, contents
 from nodes.diffusion.sources import open_source
 
 Progress = Callable[[int, int], None]
 
-CHECKPOINT_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": TEXT_PREFIXES[0], "vae": VAE_PREFIX}
-LONE_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": TEXT_TOWER, "vae": ""}
-"""What stands before the names of a part that is in a file of its own."""
+_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": "", "vae": VAE_PREFIX}
+"""What stands before the names of a part in a checkpoint, beside what those of a text encoder begin with."""
 
 _VAE_CONVOLUTIONS: Final = (".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")
 """The attention layers of the original autoencoder, which are 1x1 convolutions there."""
@@ -39,7 +40,7 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None =
     return save(dict(tensors), {"format": "pt", **(metadata or {})})
 
 
-def checkpoint(refs: Iterable[ModelRef], prefixes: Mapping[Part, str], progress: Progress) -> bytes:
+def checkpoint(refs: Iterable[ModelRef], progress: Progress) -> bytes:
     """The parts that ``refs`` make, in one file.
 
     Raises InputError where a recipe is more than weights, or a part cannot be said in the original layout.
@@ -49,17 +50,43 @@ def checkpoint(refs: Iterable[ModelRef], prefixes: Mapping[Part, str], progress:
     schedule = Schedule()
     chosen = list(refs)
     for index, ref in enumerate(chosen):
-        _check_kinds(ref)
 
         def tell(done: int, total: int, index: int = index) -> None:
             progress(index * 1000 + done * 1000 // total, len(chosen) * 1000)
 
-        configs[ref.part], found = _part(ref, tell)
-        tensors |= {prefixes[ref.part] + name: tensor for name, tensor in found.items()}
+        found = _contents(ref)
+        configs[ref.part] = found.config
+        prefix = "" if len(chosen) == 1 and ref.part == "vae" else _PREFIXES[ref.part]
+        places = original_places(found.config, found.weights)
+        tensors |= {prefix + name: tensor for name, tensor in _laid_out(found, places, tell)}
         if ref.part == "unet":
             schedule = open_source(ref.location).description.schedule
     tensors |= _marks(schedule)
     return to_bytes(tensors, _metadata(tensors, configs, schedule))
+
+
+def text_encoders(ref: ModelRef, progress: Progress) -> dict[str, bytes]:
+    """A file for each text encoder of ``ref``, in the layout of transformers, by the encoder's usual name."""
+    found = _contents(ref)
+    assert isinstance(found.config, TowersConfig)
+    files = {}
+    for tower in found.config.names:
+        own = [name for name in found.weights if name.startswith(f"{tower}.")]
+        places = {name: Stored(_lone_name(name)) for name in own}
+        files[TOWERS[tower][1]] = to_bytes(dict(_laid_out(found, places, progress)), _text_words(found.config))
+    return files
+
+
+def _lone_name(name: str) -> str:
+    tower, _, rest = name.partition(".")
+    if rest == "projection.weight":
+        return "text_projection.weight"
+    return ("encoder." if tower == "t5" else "text_model.") + rest.removeprefix("text.")
+
+
+def _contents(ref: ModelRef) -> Contents:
+    _check_kinds(ref)
+    return contents(ref)
 
 
 def _check_kinds(ref: ModelRef) -> None:
@@ -70,24 +97,27 @@ def _check_kinds(ref: ModelRef) -> None:
         )
 
 
-def _part(ref: ModelRef, progress: Progress) -> tuple[PartConfig, dict[str, Tensor]]:
-    """The tensors of one part by original names without prefix."""
-    found = contents(ref)
-    tensors: dict[str, Tensor] = {}
-    names = original_names(found.config, found.weights)
-    for index, (name, original) in enumerate(names.items()):
-        progress(index, len(names))
-        pristine = found.pristine[name]
-        tensor = found.weights[name].to(pristine.dtype).cpu()
-        if isinstance(found.config, VaeConfig) and original.endswith(_VAE_CONVOLUTIONS) and tensor.ndim == 2:
+def _laid_out(found: Contents, places: Names, progress: Progress) -> Iterator[tuple[str, Tensor]]:
+    """The tensors at ``places`` by their names there."""
+    together: dict[str, list[str]] = {}
+    for name, place in places.items():
+        together.setdefault(place.name, []).append(name)
+    for index, (stored, names) in enumerate(together.items()):
+        progress(index, len(together))
+        tensor = as_stored((places[name], _as_in_source(found, name)) for name in names)
+        if isinstance(found.config, VaeConfig) and stored.endswith(_VAE_CONVOLUTIONS) and tensor.ndim == 2:
             tensor = tensor[:, :, None, None]
-        tensors[original] = tensor.contiguous()
-    return found.config, tensors
+        yield stored, tensor.contiguous()
+
+
+def _as_in_source(found: Contents, name: str) -> Tensor:
+    """A tensor in the dtype that its source has for it."""
+    return found.weights[name].to(found.pristine[name].dtype).cpu()
 
 
 def _marks(schedule: Schedule) -> dict[str, Tensor]:
     """The empty tensors by which trainers say what a UNet was trained on."""
-    if (schedule.betas, schedule.steps) != (Schedule().betas, Schedule().steps):
+    if schedule.prediction != "flow" and (schedule.betas, schedule.steps) != (Schedule().betas, Schedule().steps):
         raise InputError(
             f"expected a model trained on the usual noise, found betas {schedule.betas} in {schedule.steps} steps; "
             "a checkpoint cannot say that"
@@ -123,7 +153,15 @@ def _reads_as(
 def _words(config: PartConfig) -> dict[str, dict[str, Any]]:
     """What the reader takes from metadata, by its key there."""
     if isinstance(config, UNetConfig):
-        return {"unet": {"num_heads": config.heads, "norm_groups": config.norm_groups}}
+        heads = {"num_heads": config.heads[0]} if len(set(config.heads)) == 1 else {}
+        return {"unet": {**heads, "norm_groups": config.norm_groups}}
     if isinstance(config, VaeConfig):
         return {"vae": {"norm_groups": config.norm_groups, "scale_factor": config.scale_factor}}
-    return {"text": {"heads": config.heads, "act": config.activation}}
+    if isinstance(config, TowersConfig) and len(config.towers) == 1:
+        ((_, tower),) = config.towers
+        return {"text": {"heads": tower.heads, "act": tower.activation}} if isinstance(tower, TextConfig) else {}
+    return {}
+
+
+def _text_words(config: TowersConfig) -> Mapping[str, str]:
+    return {key: json.dumps(value) for key, value in _words(config).items()}

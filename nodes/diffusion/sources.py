@@ -6,58 +6,58 @@ a tensor is used, and writing to one never reaches the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from engine.errors import MissingFile
+from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
-from nodes.diffusion.configs import SD1_SCALE_FACTOR, PartConfig, Schedule, VaeConfig
-from nodes.diffusion.convert import Shapes, bind, old_folder_vae_modules, rename
-from nodes.diffusion.families import PART_NAMES, Description, PartSource, describe
-from nodes.diffusion.folders import (
-    Json,
-    part_folders,
-    read_json,
-    read_schedule,
-    read_text,
-    read_unet,
-    read_vae,
-    weight_files,
-)
-
-_READERS: Final[Mapping[Part, Callable[[Json], PartConfig]]] = {"unet": read_unet, "clip": read_text, "vae": read_vae}
+from nodes.diffusion.configs import FamilyName, Schedule, Tower, VaeConfig
+from nodes.diffusion.convert import Names, Shapes, bind
+from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
+from nodes.diffusion.family import FAMILIES, Family
+from nodes.diffusion.folder_parts import Shelf, components, describe_folder, shelves_of
+from nodes.diffusion.text_parts import Found as FoundTower
+from nodes.diffusion.text_parts import find_tower, together
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What one must know of a model to use its latents and its UNet.
 
-    ``scale_factor`` times an unscaled latent is what the UNet sees; ``downscale`` is pixels per latent cell.
+    ``(latent - shift) * scale_factor`` is what the UNet sees of an unscaled latent; ``downscale`` is pixels per latent cell.
     """
 
     latent_channels: int
     scale_factor: float
     downscale: int
     schedule: Schedule
-    family: str = "sd1"
+    family: Family = FAMILIES["sd1"]
+    shift: float = 0.0
+
+
+_DOWNSCALE: Final = 8
+_SPREAD: Final = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_WIDE: Final = 0.09
 
 
 class Weights(Mapping[str, torch.Tensor]):
     """Pristine mapped tensors of one part, by the names and in the shapes of the network they go into."""
 
-    def __init__(self, names: Mapping[str, str], shapes: Shapes, files: Sequence[WeightFile]) -> None:
+    def __init__(self, names: Names, shapes: Shapes, shelves: Sequence[Shelf]) -> None:
         self._names = names
         self._shapes = shapes
-        self._files = {name: file for file in files for name in file}
+        self._shelves = {shelf.prefix + name: shelf for shelf in shelves for name in shelf.file}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         stored = self._names[name]
-        return self._files[stored][stored].reshape(self._shapes[name])
+        shelf = self._shelves[stored.name]
+        whole = shelf.file[stored.name.removeprefix(shelf.prefix)]
+        return stored.of(whole).reshape(self._shapes[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -67,76 +67,96 @@ class Weights(Mapping[str, torch.Tensor]):
 
 
 class Source:
-    """An opened checkpoint file or diffusers folder at ``path``.
+    """An opened checkpoint file or diffusers folder at ``path``, or text encoders in files of their own, there and at ``more``.
 
     Raises MissingFile or ModelFileError, saying what was expected and what was found.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *more: Path) -> None:
         self.path = path
-        if path.is_dir():
-            folders = part_folders(path)
-            self._files = {part: tuple(map(WeightFile, weight_files(folder))) for part, folder in folders.items()}
-            self.description = describe_folder(path, folders, self._files)
+        if more:
+            shelves = [Shelf(WeightFile(file), f"{index}/") for index, file in enumerate((path, *more))]
+            self._shelves: Mapping[Part, Sequence[Shelf]] = {"clip": shelves}
+            self.description = _joined(shelves)
+        elif path.is_dir():
+            found = components(path)
+            self._shelves = shelves_of(found)
+            self.description = describe_folder(path, found)
         else:
             file = WeightFile(path)
             self.description = describe(path.name, file.header.tensors, file.header.metadata)
-            self._files = dict.fromkeys(self.description.parts, (file,))
+            self._shelves = dict.fromkeys(self.description.parts, (Shelf(file),))
+            if self._predicts_velocity(file):
+                self.description = replace(
+                    self.description, schedule=replace(self.description.schedule, prediction="v_prediction")
+                )
+
+    def _predicts_velocity(self, file: WeightFile) -> bool:
+        """Whether this is a Stable Diffusion 2 that was trained on velocities, which its shapes do not tell.
+
+        Its last attention's bias is spread more widely there than in models that predict the noise.
+        """
+        name = next((name for name in (UNET_PREFIX + _SPREAD, _SPREAD) if name in file), None)
+        if self.description.family.name != "sd2" or name is None:
+            return False
+        return bool(file[name].float().std(correction=0) > _WIDE)
 
     @property
     def facts(self) -> Facts:
-        """What the parts have in common; where the source has no VAE, Stable Diffusion 1's."""
+        """What the parts have in common, by their family."""
+        family, schedule = self.description.family, self.description.schedule
         vae = self.description.parts.get("vae")
-        schedule = self.description.schedule
         if vae is not None and isinstance(vae.config, VaeConfig):
-            return Facts(vae.config.latent_channels, vae.config.scale_factor, vae.config.downscale, schedule)
-        return Facts(latent_channels=4, scale_factor=SD1_SCALE_FACTOR, downscale=8, schedule=schedule)
+            config = vae.config
+            return Facts(config.latent_channels, config.scale_factor, config.downscale, schedule, family, family.shift)
+        return Facts(family.channels, family.scale, _DOWNSCALE, schedule, family, family.shift)
 
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
 
     def shapes(self, part: Part) -> Shapes:
         """Shape of every tensor of ``part`` by its name in the network, as stored: a linear layer may be a 1x1 convolution."""
-        stored = {name: info.shape for file in self._files[part] for name, info in file.header.tensors.items()}
-        return {name: stored[old] for name, old in self.part(part).names.items()}
+        stored = self._stored_shapes(part)
+        return {name: place.shape(stored[place.name]) for name, place in self.part(part).names.items()}
+
+    def _stored_shapes(self, part: Part) -> Shapes:
+        return {
+            shelf.prefix + name: info.shape
+            for shelf in self._shelves[part]
+            for name, info in shelf.file.header.tensors.items()
+        }
 
     def weights(self, part: Part, wanted: Shapes) -> Weights:
         """The weights of ``part`` for a network that wants tensors of the shapes ``wanted``, complete and fitting."""
-        source, files = self.part(part), self._files[part]
-        found = {name: info.shape for file in files for name, info in file.header.tensors.items()}
+        source, shelves = self.part(part), self._shelves[part]
+        found = self._stored_shapes(part)
         what = f"{PART_NAMES[part]} of {self.path.name}"
-        return Weights(bind(_as_wanted(source.names, wanted), found, wanted, what), wanted, files)
+        return Weights(bind(source.names, found, wanted, what), wanted, shelves)
 
 
-def _as_wanted(names: Mapping[str, str], wanted: Shapes) -> Mapping[str, str]:
-    """transformers before version 5 keeps a text tower below ``text_model.``, later ones do not; files do either."""
-    prefix = "text_model."
-    bare = {name.removeprefix(prefix): stored for name, stored in names.items()}
-    nested = any(name.startswith(prefix) for name in wanted)
-    return {prefix + name: stored for name, stored in bare.items()} if nested else bare
-
-
-def describe_folder(
-    path: Path, folders: Mapping[Part, Path], files: Mapping[Part, Sequence[WeightFile]]
-) -> Description:
-    """What the diffusers folder ``path`` holds, read from its config files and the names of its tensors."""
-    parts = {
-        part: PartSource(_READERS[part](read_json(folder / "config.json")), _folder_names(part, files[part]))
-        for part, folder in folders.items()
-    }
-    scheduler = path / "scheduler" / "scheduler_config.json"
-    schedule = read_schedule(read_json(scheduler)) if scheduler.is_file() else Schedule()
-    return Description(parts, schedule)
-
-
-def _folder_names(part: Part, files: Sequence[WeightFile]) -> Mapping[str, str]:
-    modules = old_folder_vae_modules() if part == "vae" else {}
-    return {rename(name, modules): name for file in files for name in file}
+def _joined(shelves: Sequence[Shelf]) -> Description:
+    """The text encoders of several files, together."""
+    found: dict[Tower, FoundTower] = {}
+    for shelf in shelves:
+        name, header = shelf.file.path.name, shelf.file.header
+        tower = find_tower(header.tensors, header.metadata)
+        if tower is None:
+            what = foreign_family(header.tensors) or sample(header.tensors)
+            raise ModelFileError(f"expected a text encoder alone in {name}, found {what}")
+        if tower[0] in found:
+            raise ModelFileError(
+                f"expected text encoders of different kinds, found a second {tower[0].upper()} in {name}"
+            )
+        config, names = tower[1]
+        found[tower[0]] = config, {key: replace(it, name=shelf.prefix + it.name) for key, it in names.items()}
+    kind: FamilyName = "sd3" if "t5" in found else "sdxl"
+    return Description({"clip": PartSource(*together(kind, found))}, family=FAMILIES[kind])
 
 
 def open_source(location: str) -> Source:
-    """The source at ``location``; MissingFile when nothing is there."""
-    path = Path(location)
-    if not path.exists():
-        raise MissingFile(f"expected a model at {path}, found nothing; it was moved or deleted since it was chosen")
-    return Source(path)
+    """The source at ``location``, see ``ModelRef``; MissingFile when nothing is there."""
+    paths = [Path(line) for line in location.splitlines()]
+    for path in paths:
+        if not path.exists():
+            raise MissingFile(f"expected a model at {path}, found nothing; it was moved or deleted since it was chosen")
+    return Source(*paths)

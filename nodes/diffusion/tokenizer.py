@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engine.errors import MissingFile
+from engine.errors import MissingFile, ModelFileError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,6 +34,24 @@ def tokenize(text: str) -> list[int]:
     """Token numbers of ``text``, without start, end or padding."""
     ids: list[int] = _tokenizer().encode(text, add_special_tokens=False).ids
     return ids
+
+
+@functools.lru_cache(maxsize=4)
+def t5_tokenizer(path: Path) -> Callable[[str], list[int]]:
+    """T5's tokenizer out of the ``tokenizer.json`` at ``path``, or in the folder there. Raises ModelFileError for a broken one."""
+    from tokenizers import Tokenizer
+
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        loaded = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more special
+        raise ModelFileError(f"expected a tokenizer at {file}, found: {error}") from error
+
+    def split(text: str) -> list[int]:
+        ids: list[int] = loaded.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return split
 
 
 @functools.cache

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from engine.models import ModelRef, ModelStore
-from nodes.diffusion.denoiser import Denoiser, LatentFormat
+from nodes.diffusion.conditioning import InputsOf
+from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
+from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
+from nodes.diffusion.extras import CONCAT, inputs_of
 from nodes.diffusion.noise import NoiseDevice
-from nodes.diffusion.predictions import prediction
-from nodes.diffusion.preview import WITHOUT_VAE, PreviewMap, fit, preview_jpeg
-from nodes.diffusion.schedules import stable_diffusion
+from nodes.diffusion.predictions import PredictionName, prediction
+from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
+from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import open_source
 
 if TYPE_CHECKING:
@@ -26,27 +31,66 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 
 
 def denoiser(unet: LoadedModel) -> Denoiser:
-    """The denoiser of a leased UNet; it is good for as long as the lease is."""
+    """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
     facts = unet.facts
-    beta_start, beta_end = facts.schedule.betas
-
-    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
-        out: Tensor = unet.module(x, timestep, context, return_dict=False, **inputs)[0]
-        return out
-
+    schedule = facts.schedule
     return Denoiser(
-        network=network,
-        schedule=stable_diffusion(
-            beta_start=beta_start,
-            beta_end=beta_end,
-            steps=facts.schedule.steps,
-            zero_terminal_snr=facts.schedule.zero_terminal_snr,
-        ),
-        prediction=prediction("v" if facts.schedule.prediction == "v_prediction" else "eps"),
+        network=_transformer(unet, unet.config) if isinstance(unet.config, DiTConfig) else _unet(unet),
+        schedule=_sigmas(schedule),
+        prediction=prediction(_PREDICTIONS[schedule.prediction]),
         dtype=unet.dtype,
         device=unet.device,
-        latent_format=LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels),
+        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+        hearing=_hearing(unet),
     )
+
+
+def _hearing(unet: LoadedModel) -> Hearing:
+    config = unet.config
+    assert isinstance(config, UNetConfig | DiTConfig)
+    return Hearing(unet.facts.family.title, config.context_dim, takes_narrower=isinstance(config, DiTConfig))
+
+
+_PREDICTIONS: Final[Mapping[str, PredictionName]] = {"epsilon": "eps", "v_prediction": "v", "flow": "flow"}
+
+
+def _sigmas(schedule: Schedule) -> ModelSigmas:
+    if schedule.prediction == "flow":
+        return FlowSchedule(schedule.flow_shift)
+    beta_start, beta_end = schedule.betas
+    return stable_diffusion(
+        beta_start=beta_start,
+        beta_end=beta_end,
+        steps=schedule.steps,
+        zero_terminal_snr=schedule.zero_terminal_snr,
+    )
+
+
+def _unet(unet: LoadedModel) -> Network:
+    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+        beside = inputs.pop(CONCAT, None)
+        seen = x if beside is None else torch.cat([x, beside], 1)
+        out: Tensor = unet.module(seen, timestep, context, return_dict=False, **inputs)[0]
+        return out
+
+    return network
+
+
+def _transformer(unet: LoadedModel, config: DiTConfig) -> Network:
+    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+        # without T5 the states of CLIP are all there is, and they may be narrower
+        wide = pad(context, (0, config.context_dim - context.shape[-1]))
+        out: Tensor = unet.module(
+            hidden_states=x, timestep=timestep, encoder_hidden_states=wide, return_dict=False, **inputs
+        )[0]
+        return out
+
+    return network
+
+
+def inputs_for(unet: LoadedModel) -> InputsOf:
+    """What the leased model takes beside latent, time and text, entry by entry."""
+    return partial(inputs_of, unet.config, unet.facts.family)
 
 
 def working_bytes(latent_shape: Sequence[int]) -> int:
@@ -63,16 +107,18 @@ def noise_device(settings: DeviceSettings) -> NoiseDevice:
 def previewer(model: ModelRef, store: ModelStore) -> Callable[[Tensor], bytes]:
     """Makes JPEG previews of ``model``'s latents (model space, [B,C,h,w]; the first is shown).
 
-    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings;
-    a model that came alone has a published one.
+    The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings. A model
+    that came without one is shown in the usual colours of its family.
     """
     vae = replace(model, part="vae", patches=(), settings=())
 
     @cache
     def fitted() -> tuple[PreviewMap, LatentFormat]:
-        if "vae" not in open_source(model.location).description.parts:
-            return WITHOUT_VAE, LatentFormat()
-        return _fit(vae, store)
+        description = open_source(model.location).description
+        if "vae" in description.parts:
+            return _fit(vae, store)
+        family = description.family
+        return usual(family), LatentFormat(scale=family.scale, shift=family.shift, channels=family.channels)
 
     def preview(denoised: Tensor) -> bytes:
         mapping, latent_format = fitted()
@@ -93,4 +139,4 @@ def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
         if mapping is None:
             mapping = fit(decode, facts.latent_channels, facts.scale_factor, device=loaded.device)
             loaded.derived["preview"] = mapping
-    return mapping, LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels)
+    return mapping, LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels)

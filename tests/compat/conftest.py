@@ -28,7 +28,8 @@ class Watched:
     """What one call said, and whether it is to stop."""
 
     reports: list[tuple[int, int, Preview | None]] = field(default_factory=list)
-    messages: list[tuple[str, Any]] = field(default_factory=list)
+    messages: list[tuple[str | int, Any, str | None]] = field(default_factory=list)
+    shown: list[bytes] = field(default_factory=list)
     cancelled: bool = False
 
     def context(self, node: str = "7", index: int = 0, metadata: dict[str, Any] | None = None) -> NodeContext:
@@ -50,7 +51,9 @@ class Watched:
             missing=frozenset(),
             index=index,
             metadata=MappingProxyType(metadata or {}),
-            send=lambda name, data: self.messages.append((name, data)),
+            client="editor-1",
+            send=lambda name, data, client: self.messages.append((name, data, client)),
+            show=self.shown.append,
         )
 
 

@@ -54,7 +54,7 @@ def merge(type_: str, **inputs: float) -> Call:
 
 def parameters(studio: Studio, ref: ModelRef, names: dict[str, str]) -> dict[str, Tensor]:
     with studio.store.lease(ref) as model:
-        tower = getattr(model.module, "text_model", model.module)
+        tower = model.module.get_submodule("l.text") if ref.part == "clip" else model.module
         return {stored: tower.get_parameter(name).clone() for name, stored in names.items()}
 
 

@@ -12,6 +12,7 @@ from engine.graph.read import read_workflow
 from engine.registry import Registry
 from engine.service import editor
 from engine.service.desk import Desk
+from engine.service.served import Folder
 from tests.conftest import ROOT
 
 FILES = {
@@ -105,7 +106,6 @@ async def test_types_and_caching(files_client: httpx.AsyncClient, name: str, typ
         "/..%5c__init__.py",
         "/assets/%2fetc%2fpasswd",
         "//etc/passwd",
-        "/link.txt",
         "/a%00.js",
         "/api/none",
         "/extensions/core/none.js",
@@ -118,20 +118,46 @@ async def test_types_and_caching(files_client: httpx.AsyncClient, name: str, typ
         "/templates/..%2fsecret.json",
     ],
 )
-async def test_what_is_not_there(
-    files_client: httpx.AsyncClient, files_desk: Desk, frontend: Path, tmp_path: Path, path: str
-) -> None:
+@pytest.mark.usefixtures("frontend")
+async def test_what_is_not_there(files_client: httpx.AsyncClient, files_desk: Desk, tmp_path: Path, path: str) -> None:
     """No folder is listed, and no path leads out of the folders that are served."""
-    (tmp_path / "secret.js").write_bytes(b"secret")
-    (frontend / "static" / "link.txt").symlink_to(tmp_path / "secret.js")
     pack = tmp_path / "pack" / "web"
     pack.mkdir(parents=True)
     (pack.parent / "secret.js").write_bytes(b"secret")
     (pack / "link.js").symlink_to(pack.parent / "secret.js")
-    files_desk.web_directories["pack"] = pack
+    files_desk.web_directories["pack"] = Folder(pack)
     answer = await files_client.get(path)
     # what lists extensions is a route of its own
     assert (answer.status_code, answer.content) == (404, b"") or path == "/extensions", answer.content
+
+
+async def test_packages_that_are_made_of_links(
+    files_client: httpx.AsyncClient, files_desk: Desk, site: Path, tmp_path: Path
+) -> None:
+    """Some installers keep files elsewhere and link to them: the editor, its texts and installed packs' scripts are served as ever."""
+    made = {
+        "comfyui_frontend_package": {f"static/{name}": data for name, data in FILES.items()},
+        "comfyui_embedded_docs": {"docs/KSampler/en.md": b"# KSampler"},
+        "comfyui_workflow_templates": {"templates/index.json": b"[1]"},
+        "a_pack": {"web/a.js": b"export {}", "web/own.py": b"secret"},
+    }
+    for name, files in made.items():
+        make_package(tmp_path / "store", name, files)
+        for path in files:
+            (site / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (site / name / path).symlink_to(tmp_path / "store" / name / path)
+        (site / name / "__init__.py").symlink_to(tmp_path / "store" / name / "__init__.py")
+    files_desk.web_directories["pack"] = Folder(site / "a_pack" / "web", is_installed=True)
+    assert (await files_client.get("/")).content == FILES["index.html"]
+    for name in ("assets/index-abc.js", "assets/logo.png", "extensions/core/a.js"):
+        assert (await files_client.get(f"/{name}")).content == FILES[name]
+    assert (await files_client.get("/docs/KSampler/en.md")).content == b"# KSampler"
+    assert (await files_client.get("/templates/index.json")).json() == [1]
+    listed = ["/extensions/core/a.js", "/extensions/mezzotint/first_visit.js", "/extensions/pack/a.js"]
+    assert (await files_client.get("/extensions")).json() == listed
+    assert (await files_client.get("/extensions/pack/a.js")).content == b"export {}"
+    for path in ("/.env", "/extensions/pack/own.py", "/..%2f__init__.py", "/assets/..%2f..%2f__init__.py"):
+        assert (await files_client.get(path)).status_code == 404
 
 
 @pytest.mark.usefixtures("frontend")
@@ -150,7 +176,7 @@ async def test_scripts_of_packs(files_client: httpx.AsyncClient, files_desk: Des
     (pack / "style.css").write_bytes(b"body {}")
     (tmp_path / "secret.js").write_bytes(b"secret")
     (pack / "out.js").symlink_to(tmp_path / "secret.js")
-    files_desk.web_directories["my pack"] = pack
+    files_desk.web_directories["my pack"] = Folder(pack)
     urls = (await files_client.get("/api/extensions")).json()
     assert urls == [
         "/extensions/core/a.js",
@@ -166,7 +192,7 @@ async def test_scripts_of_packs(files_client: httpx.AsyncClient, files_desk: Des
 async def test_a_pack_cannot_take_our_name(files_client: httpx.AsyncClient, files_desk: Desk, tmp_path: Path) -> None:
     """What is served under our name is ours."""
     (tmp_path / "first_visit.js").write_bytes(b"theirs")
-    files_desk.web_directories["mezzotint"] = tmp_path
+    files_desk.web_directories["mezzotint"] = Folder(tmp_path)
     assert b"theirs" not in (await files_client.get("/extensions/mezzotint/first_visit.js")).content
 
 

@@ -12,8 +12,10 @@ import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from engine.graph.graph import NodeId
 from engine.jobs.feed import JobPreview
 from engine.jobs.records import Chunk
+from engine.run.events import NodeBytes
 from engine.service import calls
 from engine.service.stream import Connection
 from engine.service.wire import BadFrame, pack, unpack, unpack_of_client
@@ -25,6 +27,9 @@ class _Broken:
         raise ValueError("broken")
 
     def show(self, preview: JobPreview) -> None:
+        raise ValueError("broken")
+
+    def carry(self, message: NodeBytes) -> None:
         raise ValueError("broken")
 
 
@@ -42,6 +47,10 @@ def test_one_that_fails_keeps_nothing_from_the_others(tmp_path: Path, caplog: py
             assert (await jobs.client.get("/history/j")).json()["j"]["status"]["completed"]
             feed.show(JobPreview("j", "1", "1", b"x"))
             assert [preview.image for preview in (await watcher.next()).previews] == [b"x"]
+            socket = jobs.work.hub.join("a")
+            await socket.next()
+            feed.carry(NodeBytes("j", NodeId("1"), NodeId("1"), 7, b"x"))
+            assert await socket.next() == b"\0\0\0\7x"
             watcher.close()
 
     asyncio.run(main())

@@ -17,7 +17,7 @@ from engine.service.comfy.frames import (
     progress_text_frame,
     text_frame,
 )
-from engine.service.comfy.narrator import Message, Narrator
+from engine.service.comfy.narrator import Message, Narrator, Only
 
 JOB = "job-1"
 PROMPT: Mapping[str, Any] = {
@@ -513,11 +513,19 @@ def test_current() -> None:
     assert seen == [None, {"node": "1"}, {"node": "2"}, {"node": "1"}, None]
 
 
-def test_messages_of_nodes() -> None:
-    """A node's own message is passed on to the submitter under its name."""
+@pytest.mark.parametrize("submitter", ["c", None])
+def test_messages_of_nodes(submitter: str | None) -> None:
+    """A node's own message is passed on under its name: to the client that it names, or to everybody, whoever asked for the run."""
     tape = Tape()
-    message = tape("node_message", node="1", shown="1", name="rough.log", data={"lines": 3})
-    assert narrate([tape.started(), tape.begun("1"), message])[1][-1] == Message("rough.log", {"lines": 3})
+    data = {"node": "1", "shown": "1", "name": "rough.log", "data": {"lines": 3}}
+    events = [tape.started(), *(tape("node_message", **data, client=client) for client in (None, "d"))]
+    told = narrate(events, client=submitter)[1][-2:]
+    assert told == [
+        Message("rough.log", {"lines": 3}, "everyone"),
+        Message("rough.log", {"lines": 3}, Only("d")),
+    ]
+    # as an earlier release stored it
+    assert narrate([tape.started(), tape("node_message", **data)], client=submitter)[1][-1].audience == "everyone"
 
 
 def test_text_frames() -> None:

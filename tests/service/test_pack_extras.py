@@ -11,10 +11,11 @@ from starlette.applications import Starlette
 
 from engine.packs.sources import find_packs
 from engine.service.pack_extras import merged, pack_folders, template_file, template_routes, templates, translations
+from engine.service.served import Folder
 from tests.conftest import ROOT
 from tests.service.serving import raw_get, served
 
-PACK = ROOT / "tests/packs/route_tools"
+PACK = Folder(ROOT / "tests/packs/route_tools")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_packs_translate_side_by_side(tmp_path: Path) -> None:
         (tmp_path / pack / "locales/en").mkdir(parents=True)
         (tmp_path / pack / "locales/en/main.json").write_text(text)
     (tmp_path / "c/locales/de").symlink_to(tmp_path)
-    folders = {name: tmp_path / name for name in "abc"}
+    folders = {name: Folder(tmp_path / name) for name in "abc"}
     assert translations(folders) == {"en": {"x": 2, "deep": {"a": 1, "b": 2}}}
     assert merged({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
 
@@ -60,7 +61,9 @@ def test_packs_translate_side_by_side(tmp_path: Path) -> None:
 
 def test_examples_are_listed_and_served(client: httpx.Client) -> None:
     """By pack and name, with their pictures; and under /api as well."""
-    assert templates({"route_tools": PACK, "none": PACK / "web"}) == {"route_tools": ["first steps", "second"]}
+    assert templates({"route_tools": PACK, "none": Folder(PACK.path / "web")}) == {
+        "route_tools": ["first steps", "second"]
+    }
     answer = client.get("/api/workflow_templates/route_tools/first steps.json")
     assert (answer.json(), answer.headers["content-type"]) == ({"nodes": []}, "application/json")
     assert client.get("/workflow_templates/route_tools/second.jpg").content == b"\xff\xd8\xff"
@@ -80,11 +83,16 @@ def test_examples_lie_in_a_folder_of_the_pack(tmp_path: Path) -> None:
     (tmp_path / "a/workflows/one.json").write_text("{}")
     (tmp_path / "b").mkdir()
     (tmp_path / "b/example_workflows").symlink_to(tmp_path / "secrets")
-    folders = {"a": tmp_path / "a", "b": tmp_path / "b"}
+    folders = {"a": Folder(tmp_path / "a"), "b": Folder(tmp_path / "b")}
     assert templates(folders) == {"a": ["one"]}
     one = tmp_path / "a/workflows/one.json"
     assert template_file(folders, "a", "one.json") == (one, one.stat())
     assert template_file(folders, "b", "key.json") is None
+    # of an installed pack a folder may be a link
+    folders["b"] = Folder(tmp_path / "b", is_installed=True)
+    assert templates(folders) == {"a": ["one"], "b": ["key"]}
+    key = tmp_path / "b/example_workflows/key.json"
+    assert template_file(folders, "b", "key.json") == (key, key.stat())
 
 
 def test_packs_that_are_folders_have_one(tmp_path: Path) -> None:
@@ -92,4 +100,4 @@ def test_packs_that_are_folders_have_one(tmp_path: Path) -> None:
     (tmp_path / "single.py").write_text("")
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole/__init__.py").write_text("")
-    assert pack_folders(find_packs([tmp_path])) == {"whole": tmp_path / "whole"}
+    assert pack_folders(find_packs([tmp_path])) == {"whole": Folder(tmp_path / "whole")}

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from engine.service.app import create_app
 from engine.service.security import Guard
+from engine.service.served import Folder
 from engine.service.settings import ServiceSettings
 from tests.conftest import ROOT
 from tests.service.files_app import places_below
@@ -47,7 +48,11 @@ def app(root: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """The whole app, with the scripts of three packs, of which one is gone."""
     places = places_below(tmp_path_factory.mktemp("service"))
     app = create_app(ServiceSettings(places=places))
-    app.state.desk.web_directories |= {"route_tools": PACK / "web", "my pack": root, "gone": root / "gone"}
+    app.state.desk.web_directories |= {
+        "route_tools": Folder(PACK / "web"),
+        "my pack": Folder(root),
+        "gone": Folder(root / "gone"),
+    }
     return app
 
 
@@ -161,7 +166,7 @@ def test_nothing_else_is_served(address: str, path: str) -> None:
 def test_a_pack_cannot_take_our_name(app: FastAPI, client: httpx.Client, root: Path) -> None:
     """What is listed and served under our name is ours."""
     before = client.get("/extensions").json()
-    app.state.desk.web_directories["mezzotint"] = root
+    app.state.desk.web_directories["mezzotint"] = Folder(root)
     try:
         assert client.get("/extensions").json() == before
         assert client.get("/extensions/mezzotint/fine.js").status_code == 404

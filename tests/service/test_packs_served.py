@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -92,5 +93,39 @@ def test_a_pack_lives_in_the_worker_and_dies_there(tmp_path: Path, packs: Path) 
         with httpx.Client(base_url=service.url, timeout=30) as http:
             first = http.get("/object_info").json()
             assert "Doubler" in first or http.get("/object_info/Doubler").json()
+    finally:
+        service.close()
+
+
+def test_an_installed_pack_may_be_made_of_links(tmp_path: Path) -> None:
+    """Its files lie where the installer keeps them, and the folder of packages is itself reached over a link: all it brings is served."""
+    store, real, site = tmp_path / "store", tmp_path / "lib", tmp_path / "site"
+    files = {
+        "doubler_pack/__init__.py": PACK,
+        "doubler_pack/web/d.js": "export const d = 2;",
+        "doubler_pack/locales/de/main.json": '{"a": "b"}',
+        "doubler_pack/example_workflows/twice.json": "{}",
+        "doubler-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: doubler\nVersion: 1.0\n",
+        "doubler-1.0.dist-info/entry_points.txt": "[mezzotint.packs]\ndoubler = doubler_pack\n",
+    }
+    for name, text in files.items():
+        for folder in (store, real):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_text(text)
+        (real / name).symlink_to(store / name)
+    site.symlink_to(real)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    service = ServiceProcess(tmp_path / "s", "--installed-packs", environment={"PYTHONPATH": path})
+    try:
+        service.start()
+        with httpx.Client(base_url=service.url, timeout=30) as http:
+            deadline = time.monotonic() + 60
+            while "/extensions/doubler/d.js" not in http.get("/extensions").json() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert http.get("/extensions/doubler/d.js").text == "export const d = 2;"
+            assert http.get("/extensions/doubler/../__init__.py").status_code == 404
+            assert http.get("/i18n").json() == {"de": {"a": "b"}}
+            assert http.get("/workflow_templates").json() == {"doubler": ["twice"]}
+            assert http.get("/api/workflow_templates/doubler/twice.json").json() == {}
     finally:
         service.close()

@@ -1,4 +1,4 @@
-"""Pictures that come in: what is taken, under which name, and what is refused."""
+"""Pictures and other media that come in: what is taken, under which name, and what is refused."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from engine.errors import InputError
 from engine.graph.png import read_text
+from engine.graph.safetensors_header import with_safetensors_metadata
 from engine.service.comfy.uploads import store_input
 from engine.service.desk import Desk
 from engine.service.settings import ServiceLimits
@@ -92,6 +93,88 @@ async def test_formats_that_are_taken(files_client: httpx.AsyncClient, format: s
     """The formats that the nodes read."""
     answer = await send(files_client, f"a.{format.lower()}", picture(format=format))
     assert answer.status_code == 200
+
+
+LATENT = with_safetensors_metadata((2).to_bytes(8, "little") + b"{}", {"prompt": "{}"})
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "kind"),
+    [
+        ("a.mp3", "audio/mpeg", "inline"),
+        ("a.WAV", "audio/wav", "inline"),
+        ("a.flac", "audio/flac", "inline"),
+        ("a.opus", "audio/ogg", "inline"),
+        ("a.mp4", "video/mp4", "inline"),
+        ("a.webm", "video/webm", "inline"),
+        ("a.avi", "video/x-msvideo", "inline"),
+        ("a.latent", "application/octet-stream", "attachment"),
+        ("a.safetensors", "application/octet-stream", "attachment"),
+        ("a.glb", "application/octet-stream", "attachment"),
+        ("a.gltf", "application/octet-stream", "attachment"),
+        ("a.obj", "application/octet-stream", "attachment"),
+        ("a.fbx", "application/octet-stream", "attachment"),
+        ("a.STL", "application/octet-stream", "attachment"),
+    ],
+)
+async def test_other_media_are_taken_and_never_run(
+    files_client: httpx.AsyncClient, input_folder: Path, name: str, type_: str, kind: str
+) -> None:
+    """Sound, film, latents and 3D models are kept byte for byte; what is sent back is played or saved, whatever is in it."""
+    data = LATENT if type_ == "application/octet-stream" else b"<script>alert(1)</script>"
+    answer = await send(files_client, name, data, subfolder="3d", type="input")
+    assert (answer.status_code, answer.json()) == (200, {"name": name, "subfolder": "3d", "type": "input"})
+    assert (await send(files_client, name, data, subfolder="3d")).json()["name"] == name
+    another = (await send(files_client, name, data + b"x", subfolder="3d")).json()["name"]
+    assert another == f"{name[0]} (1){name[1:]}"
+    assert files_below(input_folder) == {f"3d/{name}": data, f"3d/{another}": data + b"x"}
+    found = await files_client.get("/view", params={"filename": name, "subfolder": "3d", "type": "input"})
+    assert (found.content, found.headers["content-type"]) == (data, type_)
+    assert found.headers["content-disposition"] == f'{kind}; filename="{name}"'
+    assert found.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.svg", "a.html", "a.glb.html", "a.mp4.js", "a.py", "a.ckpt", "a.json", "a.pdf", "mp4"]
+)
+async def test_what_is_no_media_is_refused(files_client: httpx.AsyncClient, input_folder: Path, name: str) -> None:
+    """And the answer says what is taken."""
+    for data in (picture(), b"text"):
+        answer = await send(files_client, name, data)
+        assert answer.status_code == 400
+        for suffix in (".png", ".mp3", ".mp4", ".latent", ".glb"):
+            assert suffix in answer.json()["error"]
+    assert files_below(input_folder) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.latent", b""),
+        ("a.latent", b"\x80\x04cos\nsystem\n."),
+        ("a.safetensors", LATENT[:20]),
+        ("a.safetensors", (2**40).to_bytes(8, "little") + b"{}"),
+        ("a.png", LATENT),
+        ("a.mp4", b""),
+        ("a.glb", b""),
+    ],
+)
+async def test_what_is_not_what_it_is_called_is_refused(
+    files_client: httpx.AsyncClient, input_folder: Path, name: str, data: bytes
+) -> None:
+    """As far as that is looked at: a latent is a safetensors file, and no pickle; and nothing is no film."""
+    answer = await send(files_client, name, data)
+    assert answer.status_code == 400
+    assert name in answer.json()["error"] or "picture" in answer.json()["error"]
+    assert files_below(input_folder) == {}
+
+
+@pytest.mark.parametrize("name", ["../a.mp4", "sub/a.mp4", "/etc/a.glb", ".hidden.mp3", "a.latent [output]"])
+async def test_other_media_stay_in_their_folder(files_client: httpx.AsyncClient, files_desk: Desk, name: str) -> None:
+    """Their names are held to the same rules as those of pictures."""
+    for form in ({}, {"overwrite": "true"}, {"subfolder": "../.."}):
+        assert (await send(files_client, name, LATENT, **form)).status_code == 400
+    assert files_below(files_desk.places.state.parent) == {}
 
 
 async def test_many_frames_and_many_bits(files_client: httpx.AsyncClient, input_folder: Path) -> None:
@@ -258,7 +341,8 @@ async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
     """Neither a length that is said nor one that is not gets past the limit, in one part or many."""
     desk = make_desk(tmp_path, body=100_000)
     async with asking(desk) as client:
-        assert (await send(client, "a.png", bytes(200_000))).status_code == 413
+        for name in ("a.png", "a.mp4"):
+            assert (await send(client, name, bytes(200_000))).status_code == 413
         request = client.build_request("POST", "/upload/image", files={"image": ("a.png", bytes(200_000))})
         body = await request.aread()
 
@@ -269,8 +353,9 @@ async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
         headers = {"content-type": request.headers["content-type"]}
         assert (await client.post("/upload/image", content=parts(), headers=headers)).status_code == 413
         assert (await send(client, "a.png", picture())).status_code == 200
-    with pytest.raises(InputError, match="at most 100000 bytes"):
-        store_input(desk.files.roots, desk.settings.limits, "a.png", bytes(100_001))
+    for name in ("a.png", "a.mp4"):
+        with pytest.raises(InputError, match="at most 100000 bytes"):
+            store_input(desk.files.roots, desk.settings.limits, name, bytes(100_001))
 
 
 async def test_a_mask_becomes_the_alpha_of_its_picture(files_client: httpx.AsyncClient, files_desk: Desk) -> None:

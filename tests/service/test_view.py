@@ -138,7 +138,8 @@ async def test_a_link_within_the_folder_is_followed(files_client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize(
-    "suffix", ["svg", "html", "htm", "xhtml", "xml", "js", "mjs", "css", "pdf", "swf", "unknown", ""]
+    "suffix",
+    ["svg", "html", "htm", "xhtml", "xml", "js", "mjs", "css", "pdf", "swf", "glb", "obj", "latent", "safetensors", ""],
 )
 async def test_nothing_that_could_run_is_shown(files_client: httpx.AsyncClient, output: Path, suffix: str) -> None:
     """What a browser could run with our origin's rights is bytes to be saved, and the browser is told not to guess."""
@@ -160,7 +161,7 @@ async def test_nothing_that_could_run_is_shown(files_client: httpx.AsyncClient, 
         ("x.flac", "audio/flac"),
         ("x.json", "application/json"),
         ("x.txt", "text/plain; charset=utf-8"),
-        ("x.safetensors", "application/octet-stream"),
+        ("x.ogv", "video/ogg"),
     ],
 )
 async def test_plain_data_says_what_it_is(files_client: httpx.AsyncClient, output: Path, name: str, type_: str) -> None:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
-from engine.service.comfy.narrator import Message, Preview
+from engine.service.comfy.narrator import Binary, Message, Preview
 
 IMAGE: Final = 1
 TEXT: Final = 3
@@ -28,8 +28,10 @@ def text_frame(type_: str, data: Any) -> str:
         return json.dumps(_plain(message), allow_nan=False, separators=(",", ":"))
 
 
-def message_frame(message: Message) -> str | bytes:
+def message_frame(message: Message | Binary) -> str | bytes:
     """The frame of a message: text, but for ``progress_text``, which editors read as binary."""
+    if isinstance(message, Binary):
+        return struct.pack(">I", message.kind) + message.data
     data = message.data
     if message.type == "progress_text" and isinstance(data, Mapping) and {"node", "text"} <= data.keys():
         return progress_text_frame(str(data["node"]), str(data["text"]))

@@ -12,13 +12,16 @@ from typing import Any, Final
 from engine.jobs.feed import Feed, JobPreview
 from engine.jobs.records import Chunk, StoredEvent
 from engine.jobs.store import Store
+from engine.run.events import NodeBytes
 from engine.service.comfy.frames import message_frame, preview_frame, text_frame
-from engine.service.comfy.narrator import Message, Narrator, Preview
+from engine.service.comfy.narrator import Audience, Binary, Message, Narrator, Only, audience_of
 
 _REMEMBERED: Final = 200
 """Ended jobs whose messages are at hand; those of others are made again from the store."""
 _BACKLOG: Final = 64 * 2**20
 """Bytes that wait for a slow reader before it is cut off; it may connect again."""
+_RESULTS: Final = 2**30
+"""The same of what packs send as bytes, counted apart: it is nowhere to be asked for, and one film may be larger than all else."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,15 +33,19 @@ class Socket:
     sid: str
     wants_metadata: bool = False
     """Whether previews go with what they are of."""
-    _waiting: deque[str | bytes] = field(default_factory=deque)
+    _waiting: deque[tuple[str | bytes, bool]] = field(default_factory=deque)
+    """Frames, and whether they are results."""
     _bytes: int = 0
+    _result_bytes: int = 0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_closed: bool = False
 
-    def send(self, frame: str | bytes) -> None:
-        self._waiting.append(frame)
-        self._bytes += len(frame)
-        if self._bytes > _BACKLOG:
+    def send(self, frame: str | bytes, *, is_result: bool = False) -> None:
+        if self.is_closed:
+            return
+        self._waiting.append((frame, is_result))
+        self._count(frame, is_result, 1)
+        if self._bytes > _BACKLOG or self._result_bytes > _RESULTS:
             self.close()
         self._woken.set()
 
@@ -59,9 +66,15 @@ class Socket:
                 return None
             self._woken.clear()
             await self._woken.wait()
-        frame = self._waiting.popleft()
-        self._bytes -= len(frame)
+        frame, is_result = self._waiting.popleft()
+        self._count(frame, is_result, -1)
         return frame
+
+    def _count(self, frame: str | bytes, is_result: bool, sign: int) -> None:
+        if is_result:
+            self._result_bytes += sign * len(frame)
+        else:
+            self._bytes += sign * len(frame)
 
 
 class Hub:
@@ -106,9 +119,9 @@ class Hub:
     def __len__(self) -> int:
         return len(self._sockets)
 
-    def broadcast(self, name: str, data: Any) -> None:
-        """To everybody."""
-        self._send_all(text_frame(name, data))
+    def pass_on(self, message: Message | Binary) -> None:
+        """A message whose audience does not depend on a run."""
+        self._send(message, None)
 
     def send_to(self, sid: str, name: str, data: Any) -> None:
         """To one client, if it is there."""
@@ -128,8 +141,18 @@ class Hub:
 
     def show(self, preview: JobPreview) -> None:
         narrator = self._narrators.get(preview.job)
-        if narrator is not None and self._sockets:
-            self._send_preview(narrator.preview(preview.node, preview.shown, preview.image), narrator.client)
+        if narrator is None or not self._sockets:
+            return
+        told = narrator.preview(preview.node, preview.shown, preview.image)
+        for socket in self._receivers(told.audience, narrator.client):
+            frame = preview_frame(told, socket.wants_metadata)
+            if preview.is_result:
+                socket.send(frame, is_result=True)
+            else:
+                socket.send_preview(frame)
+
+    def carry(self, message: NodeBytes) -> None:
+        self.pass_on(Binary(message.kind, message.data, audience_of(message.client)))
 
     def hear(self, chunk: Chunk) -> None:
         narrator = self._narrators.get(chunk.job)
@@ -180,8 +203,7 @@ class Hub:
     def _recall(self, job: str, before: int | None = None) -> Narrator:
         """The narrator of a job as its stored events leave it."""
         payload = self._store.payload(job)
-        client = payload.extra_data.get("client_id") if payload is not None else None
-        narrator = Narrator(job, payload.prompt if payload else {}, client if isinstance(client, str) else None)
+        narrator = Narrator(job, payload.prompt if payload else {}, payload.client if payload else None)
         events = [event for chunk in self._store.events(0, job, 1_000_000) for event in chunk.events]
         narrator.replay([event for event in events if before is None or event.seq < before])
         return narrator
@@ -191,23 +213,18 @@ class Hub:
     def _status(self) -> dict[str, Any]:
         return {"status": {"exec_info": {"queue_remaining": self.remaining}}}
 
-    def _send(self, message: Message, client: str | None) -> None:
-        if not self._sockets:
-            return
-        frame = message_frame(message)
-        if message.audience == "everyone":
-            self._send_all(frame)
-        elif client in self._sockets:
-            self._sockets[client].send(frame)
+    def _send(self, message: Message | Binary, client: str | None) -> None:
+        receivers = self._receivers(message.audience, client)
+        frame = message_frame(message) if receivers else ""
+        for socket in receivers:
+            socket.send(frame, is_result=isinstance(message, Binary))
 
     def _send_all(self, frame: str | bytes) -> None:
         for socket in self._sockets.values():
             socket.send(frame)
 
-    def _send_preview(self, preview: Preview, client: str | None) -> None:
-        if preview.audience == "everyone":
-            receivers = list(self._sockets.values())
-        else:
-            receivers = [self._sockets[client]] if client in self._sockets else []
-        for socket in receivers:
-            socket.send_preview(preview_frame(preview, socket.wants_metadata))
+    def _receivers(self, audience: Audience, submitter: str | None) -> list[Socket]:
+        if audience == "everyone":
+            return list(self._sockets.values())
+        named = audience.client if isinstance(audience, Only) else submitter
+        return [self._sockets[named]] if named in self._sockets else []

@@ -18,7 +18,20 @@ from typing import Any, Literal
 from engine.jobs.records import StoredEvent
 from engine.service.comfy.failures import class_type_of, error_data
 
-Audience = Literal["submitter", "everyone"]
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """One client, whoever asked for the run."""
+
+    client: str
+
+
+Audience = Literal["submitter", "everyone"] | Only
+
+
+def audience_of(client: str | None) -> Audience:
+    """Whom a pack's message is for that names a client, or none."""
+    return "everyone" if client is None else Only(client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,15 @@ class Message:
     type: str
     data: Any
     audience: Audience = "submitter"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A message of bytes, as a pack made them."""
+
+    kind: int
+    data: bytes
+    audience: Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +160,8 @@ class Narrator:
                 return self._complete(event)
             case "node_blocked":
                 return self._block(event)
-        return [Message(str(event.data["name"]), event.data["data"])]
+        client = event.data.get("client")  # what an earlier release has stored names none
+        return [Message(str(event.data["name"]), event.data["data"], audience_of(client))]
 
     def _begin(self, event: StoredEvent) -> list[Message]:
         messages = self._halt()
@@ -312,7 +335,7 @@ class Narrator:
 
     def _heard(self, messages: Iterable[Message]) -> list[Message]:
         """Without those for a submitter where there is none."""
-        return [message for message in messages if self.client is not None or message.audience == "everyone"]
+        return [message for message in messages if self.client is not None or message.audience != "submitter"]
 
 
 def with_unneeded(prompt: Mapping[str, Any], cached: Sequence[str]) -> list[str]:

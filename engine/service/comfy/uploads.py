@@ -1,4 +1,4 @@
-"""``/upload/image`` and ``/upload/mask``: pictures that come into the input folder."""
+"""``/upload/image`` and ``/upload/mask``: pictures and other media that come into the input folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from engine.errors import InputError, MezzotintError, PathOutsideRoots, ResourceError, UsageError
-from engine.fileref import PICTURE_SUFFIXES
 from engine.files import FILE_KINDS, FileKind, FileRoots
 from engine.graph.png import is_png, read_text, with_text
 from engine.run.atomic import remove, replace_file, take_name, write_temporary
@@ -26,6 +25,7 @@ from engine.service.bodies import bounded, refusal
 from engine.service.comfy.routing import as_json, both
 from engine.service.comfy.view import Refused, find_viewed
 from engine.service.desk import Desk, desk_of
+from engine.service.media import check_content, check_suffix
 from engine.service.pictures import ONE_AT_A_TIME, eight_bits, encoded, read_picture
 from engine.service.served import inside, regular_file, safe_name
 from engine.service.settings import ServiceLimits
@@ -66,9 +66,7 @@ async def _upload(request: Request, store: Callable[[Desk, FormData, str, bytes]
         ) as form:
             image = form.get("image")
             if not isinstance(image, UploadFile) or not image.filename:
-                raise UsageError(
-                    "expected a form with a file called 'image', found none; send the picture as multipart"
-                )
+                raise UsageError("expected a form with a file called 'image', found none; send the file as multipart")
             data = await image.read()
             stored = await run_in_threadpool(store, desk, form, image.filename, data)
     except HTTPException as error:
@@ -150,11 +148,11 @@ def store_input(
     kind: str = "input",
     overwrite: bool = False,
 ) -> Stored:
-    """Put a picture into a folder, byte for byte, and say how a workflow names it.
+    """Put a picture, sound, film, a latent or a 3D model into a folder, byte for byte, and say how a workflow names it.
 
     A file of the same name and bytes is used again; another one keeps its name and this one gets a number, unless ``overwrite``.
-    Raises ``InputError`` for what is no picture, is too large, or has a name that cannot be used; ``ResourceError`` when it cannot be
-    written.
+    Raises ``InputError`` for what is none of these, is too large, or has a name that cannot be used; ``ResourceError`` when it cannot
+    be written.
     """
     if len(data) > limits.body:
         raise InputError(f"expected a file of at most {limits.body} bytes, found {len(data)}; send a smaller one")
@@ -162,7 +160,7 @@ def store_input(
     below = safe_name(subfolder) if subfolder.strip("/") else PurePosixPath()
     wanted = below / input_name(name)
     inside(folder, wanted)
-    read_picture(data, limits.pixels)
+    check_content(wanted.name, data, limits.pixels)
     try:
         stored = _write(folder, wanted, data, overwrite)
     except OSError as error:
@@ -178,13 +176,12 @@ def _kind(name: str) -> FileKind:
 
 
 def input_name(name: str) -> str:
-    """The name a picture is stored under: characters that some file systems reserve become ``_``. Raises ``InputError``."""
+    """The name a file is stored under: characters that some file systems reserve become ``_``. Raises ``InputError``."""
     plain = safe_name(name)
     if len(plain.parts) != 1 or "/" in name or "\\" in name:
         raise PathOutsideRoots(f"expected a file name without folders, found {name!r}; say the folder as 'subfolder'")
     cleaned = _RESERVED.sub("_", plain.name)
-    if not cleaned.lower().endswith(PICTURE_SUFFIXES):
-        raise InputError(f"expected the name of a picture ({' '.join(PICTURE_SUFFIXES)}), found {name!r}; rename it")
+    check_suffix(cleaned)
     if _DEVICES.fullmatch(cleaned) or len(cleaned.encode()) > _LONGEST_NAME:
         raise InputError(
             f"expected a file name of at most {_LONGEST_NAME} bytes that is no device, found {name[:80]!r}"

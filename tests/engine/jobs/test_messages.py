@@ -113,10 +113,11 @@ EVENTS: list[events.Event] = [
     events.NodeCached("j", N, S, "disk", {"text": ["a"]}),
     events.NodeStarted("j", N, S, "KSampler"),
     events.NodeProgress("j", N, S, 1, 20),
-    events.NodePreview("j", N, S, b"\xff\xd8"),
+    events.NodePreview("j", N, S, b"\xff\xd8", is_result=True),
     events.NodeExpanded("j", N, S, (NodeId("9.1"), NodeId("9.2"))),
     events.NodeBlocked("j", N, S, "Show", "why"),
-    events.NodeMessage("j", N, S, "pack.event", {"a": [1, None, b"x"]}),
+    events.NodeMessage("j", N, S, "pack.event", {"a": [1, None, b"x"]}, "editor"),
+    events.NodeBytes("j", N, S, 1, b"\0\xff", "editor"),
     events.NodeCheckpointed("j", NodeId("1"), NodeId("1"), "place"),
     events.NodeWarning("j", N, S, "careful"),
     events.NodeFinished("j", N, S, 0.25, {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}),
@@ -167,6 +168,7 @@ def test_every_option_of_a_run_is_carried(ends: Ends) -> None:
         targets=(NodeId("a"),),
         metadata={"prompt": {"a": 1}},
         job="j",
+        client="c",
         use_cache=False,
         resume=False,
         previews=True,
@@ -192,7 +194,7 @@ def test_a_stored_job_is_the_run_that_was_asked_for(ends: Ends) -> None:
     run = run_from_plain(_through(ends, job_to_plain("j", payload)))
     assert run.graph == Graph({"a": Call("A", {"seed": 2**70, "from": Link(NodeId("b"), 1)}, "T")})
     assert run.metadata == {"prompt": prompt, "workflow": {"nodes": []}}
-    assert (run.job, run.targets, run.use_cache, run.stop_on_failure) == ("j", ("a",), False, True)
+    assert (run.job, run.client, run.targets, run.use_cache, run.stop_on_failure) == ("j", "c", ("a",), False, True)
     assert (run.previews, run.claims_files) == (True, True)
 
 

@@ -472,7 +472,7 @@ def test_what_is_closed_starts_no_process(tmp_path: Path) -> None:
 
 def test_who_no_longer_waits_keeps_nobody_from_being_told(places: WorkerSettings) -> None:
     """Of two questions that stay open one is given up; the other is told of the end of the process all the same."""
-    process = WorkerProcess(places, lambda name, data: None)
+    process = WorkerProcess(places, lambda name, data, client: None)
     process.ready.result(PATIENCE)
     os.kill(process.pid, signal.SIGSTOP)
     given_up, other = (process.ask("describe", "BP_Fine", {}) for _ in range(2))
@@ -487,7 +487,7 @@ def test_who_no_longer_waits_keeps_nobody_from_being_told(places: WorkerSettings
 
 
 def test_what_cannot_be_sent_fails_alone(places: WorkerSettings) -> None:
-    process = WorkerProcess(places, lambda name, data: None)
+    process = WorkerProcess(places, lambda name, data, client: None)
     process.ready.result(PATIENCE)
 
     class Odd(dict[str, int]):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from engine.errors import MissingFile, ModelFileError
 from engine.models import Digest, ModelRef, Part
-from nodes.diffusion.folders import FOLDERS, read_schedule, read_text, read_unet, read_vae, weight_files
+from nodes.diffusion.folders import read_schedule, read_text, read_unet, read_vae, weight_files
 from nodes.diffusion.sources import Source
 from nodes.diffusion.store import LoadedModel, LocalModelStore
 from tests.nodes.diffusion.conftest import MakeRef
@@ -21,12 +21,15 @@ from tests.nodes.diffusion.conftest import MakeRef
 def save_part(folder: Path, model: LoadedModel, **changes: Any) -> None:
     """Write a leased part as diffusers and transformers write it, in half precision."""
     folder.mkdir(parents=True)
-    module: Any = model.module
+    module: Any = model.module.get_submodule("l.text") if model.ref.part == "clip" else model.module
     config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
     (folder / "config.json").write_text(json.dumps(config | {"_class_name": type(module).__name__} | changes))
     weights = {name: tensor.half().contiguous() for name, tensor in module.state_dict().items()}
     stem = "model" if model.ref.part == "clip" else "diffusion_pytorch_model"
     save_file(weights, folder / f"{stem}.fp16.safetensors")
+
+
+FOLDERS: dict[Part, str] = {"unet": "unet", "clip": "text_encoder", "vae": "vae"}
 
 
 @pytest.fixture(scope="session")
@@ -99,21 +102,22 @@ UNET = {"block_out_channels": [32, 64], "down_block_types": ["CrossAttnDownBlock
 
 @pytest.mark.parametrize(
     "change",
-    [{"addition_embed_type": "text_time"}, {"attention_head_dim": [5, 10]}, {"block_out_channels": [32, 48]},
-     {"down_block_types": ["CrossAttnDownBlock2D", "AttnDownBlock2D"]}, {"in_channels": 9}, {"layers_per_block": [1]},
+    [{"addition_embed_type": "text_image"}, {"attention_head_dim": [5, 10]}, {"block_out_channels": [32, 48]},
+     {"down_block_types": ["CrossAttnDownBlock2D", "AttnDownBlock2D"]}, {"layers_per_block": [1]},
+     {"transformer_layers_per_block": [1, 0]}, {"transformer_layers_per_block": [[0], 1]}, {"mid_block_type": "X"},
      {"cross_attention_dim": [64]}, {"attention_head_dim": 7}],
 )  # fmt: skip
 def test_other_unets_are_refused(change: dict[str, Any]) -> None:
-    """A config of a UNet that is no Stable Diffusion 1 UNet is a ModelFileError."""
+    """A config of a UNet that no known family has is a ModelFileError."""
     assert read_unet(UNET).context_dim == 64
     with pytest.raises(ModelFileError):
         read_unet(UNET | change)
 
 
 def test_other_configs_are_refused() -> None:
-    """Configs of an autoencoder with a shift, a text tower of no size, a linear schedule: a ModelFileError each."""
+    """Configs of an autoencoder that scales by nothing, a text tower of no size, a linear schedule: a ModelFileError each."""
     with pytest.raises(ModelFileError):
-        read_vae({"block_out_channels": [32], "shift_factor": 0.1})
+        read_vae({"block_out_channels": [32], "scaling_factor": 0})
     with pytest.raises(ModelFileError):
         read_text({"hidden_size": 0})
     with pytest.raises(ModelFileError):
@@ -121,10 +125,10 @@ def test_other_configs_are_refused() -> None:
 
 
 def test_folders_of_other_models_are_refused(tmp_path: Path) -> None:
-    """A folder made for a model with a second text encoder, or of no known part, is named as such."""
-    index = {"_class_name": "StableDiffusionXLPipeline", "unet": ["a", "b"], "text_encoder_2": ["a", "b"]}
+    """A folder made for a model with a prior, or of no known part, is named as such."""
+    index = {"_class_name": "StableCascadeCombinedPipeline", "unet": ["a", "b"], "prior": ["a", "b"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelFileError, match="StableDiffusionXLPipeline"):
+    with pytest.raises(ModelFileError, match="StableCascadeCombinedPipeline with a prior"):
         Source(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "X"}))
     with pytest.raises(ModelFileError, match="none of them"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.diffusion.configs import TextConfig, UNetConfig
+from nodes.diffusion.configs import DiTConfig, TextConfig, Tower, TowersConfig, UNetConfig
 from nodes.diffusion.lora_keys import grouped, is_text, spellings
 
 UNET = UNetConfig(
@@ -12,10 +12,11 @@ UNET = UNetConfig(
     out_channels=4,
     model_channels=320,
     channel_mult=(1, 2, 4, 4),
-    res_blocks=(2, 2, 2, 2),
-    depths=(1, 1, 1, 0),
+    down_depths=((1, 1), (1, 1), (1, 1), (0, 0)),
+    up_depths=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
     mid_depth=1,
     context_dim=768,
+    heads=(8, 8, 8, 8),
 )
 TEXT = TextConfig(width=768, layers=12, heads=12, positions=77, vocabulary=49408, intermediate=3072)
 QUERY = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -55,30 +56,42 @@ def test_modules_of_a_unet_by_either_layout(key: str, module: str, role: str) ->
     groups, others = grouped([key])
     ((spelled, roles),) = groups.items()
     names = [f"{path}.{leaf}" for path in (QUERY, OUT, CONV, DOWN, TIME) for leaf in ("weight", "bias")]
-    assert spellings("unet", UNET, names)[spelled] == module
+    assert spellings(UNET, names)[spelled] == module
     assert (list(roles), others, is_text(spelled)) == ([role], [], False)
 
 
 @pytest.mark.parametrize(
     ("key", "tower"),
     [
-        ("lora_te_text_model_encoder_layers_3_mlp_fc1.lora_up.weight", ""),
-        ("lora_te1_text_model_encoder_layers_3_mlp_fc1.lora_up.weight", "clip_l."),
-        ("lora_te2_text_model_encoder_layers_3_mlp_fc1.lora_up.weight", "clip_g."),
-        ("text_encoder.text_model.encoder.layers.3.mlp.fc1.lora_linear_layer.up.weight", "clip_l."),
-        ("text_encoder_2.text_model.encoder.layers.3.mlp.fc1.lora_B.weight", "clip_g."),
-        ("text_encoders.clip_g.transformer.text_model.encoder.layers.3.mlp.fc1.lora_B.weight", "clip_g."),
-        ("base_model.model.text_model.encoder.layers.3.mlp.fc1.lora_B.weight", ""),
+        ("lora_te_text_model_encoder_layers_3_mlp_fc1.lora_up.weight", "l"),
+        ("lora_te1_text_model_encoder_layers_3_mlp_fc1.lora_up.weight", "l"),
+        ("lora_te2_text_model_encoder_layers_3_mlp_fc1.lora_up.weight", "g"),
+        ("text_encoder.text_model.encoder.layers.3.mlp.fc1.lora_linear_layer.up.weight", "l"),
+        ("text_encoder_2.text_model.encoder.layers.3.mlp.fc1.lora_B.weight", "g"),
+        ("text_encoders.clip_g.transformer.text_model.encoder.layers.3.mlp.fc1.lora_B.weight", "g"),
+        ("base_model.model.text_model.encoder.layers.3.mlp.fc1.lora_B.weight", "l"),
     ],
 )
-def test_modules_of_text_towers(key: str, tower: str) -> None:
-    """A lone tower goes by the first one's names as well; of two, each has its own. transformers' versions name the same."""
+def test_modules_of_text_towers(key: str, tower: Tower) -> None:
+    """Of two, each has names of its own; the only one there is goes by the first one's as well."""
     ((spelled, roles),) = grouped([key])[0].items()
     assert (list(roles), is_text(spelled)) == (["up"], True)
-    for nested in ("", "text_model."):
-        towers = [""] if not tower else ["clip_l.", "clip_g."]
-        names = [f"{name}{nested}{MLP}.weight" for name in towers]
-        assert spellings("clip", TEXT, names)[spelled] == f"{tower}{nested}{MLP}"
+    both = TowersConfig("sdxl", (("l", TEXT), ("g", TEXT)))
+    assert spellings(both, [f"{name}.text.{MLP}.weight" for name in both.names])[spelled] == f"{tower}.text.{MLP}"
+    alone = TowersConfig("refiner", (("g", TEXT),))
+    if not key.startswith(("base_model", "text_encoders")):
+        assert spellings(alone, [f"g.text.{MLP}.weight"])[spelled] == f"g.text.{MLP}"
+
+
+def test_a_fused_layer_goes_by_the_networks_own_names() -> None:
+    """The original layout has query, key and value of Stable Diffusion 3 in one matrix, which is none of the network's."""
+    config = DiTConfig(
+        channels=16, patch=2, layers=2, heads=2, head_width=64, context_dim=64, pooled_dim=64, positions=8
+    )
+    found = spellings(config, ["transformer_blocks.0.attn.to_q.weight", "transformer_blocks.0.ff.net.2.weight"])
+    assert found["transformer.transformer_blocks.0.attn.to_q"] == "transformer_blocks.0.attn.to_q"
+    assert found["diffusion_model.joint_blocks.0.x_block.mlp.fc2"] == "transformer_blocks.0.ff.net.2"
+    assert not any("qkv" in spelled for spelled in found)
 
 
 def test_keys_that_end_in_no_known_way_are_kept_apart() -> None:

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nodes.diffusion.preview import PreviewMap, fit, preview_image, preview_jpeg, preview_size
+from nodes.diffusion.family import FAMILIES
+from nodes.diffusion.preview import PreviewMap, fit, preview_image, preview_jpeg, preview_size, usual
 
 WEIGHT = torch.tensor([[0.02, 0.0, 0.01], [0.0, 0.03, 0.0], [-0.01, 0.0, 0.02], [0.01, 0.01, 0.01]])
 BIAS = torch.tensor([0.5, 0.4, 0.6])
@@ -60,3 +61,14 @@ def test_jpeg_can_be_read() -> None:
         assert (image.format, image.size) == ("JPEG", (512, 256))
         pixel = image.getpixel((10, 10))
     assert pixel == pytest.approx((128, 102, 153), abs=3)
+
+
+def test_usual_colours_are_of_the_models_own_space() -> None:
+    """A latent that the model sees as nothing is grey, whatever the family's shift; one channel more is its colour."""
+    for family in FAMILIES.values():
+        mapping = usual(family)
+        nothing = torch.full((family.channels, 1, 1), family.shift)
+        assert mapping.picture(nothing)[0, 0].tolist() == [128, 128, 128]
+    latent = torch.tensor([1.0, 0.0, 0.0, 0.0])[:, None, None] / 0.18215
+    expected = [round((1 + colour) / 2 * 255) for colour in (0.3512, 0.2297, 0.3227)]
+    assert usual(FAMILIES["sd1"]).picture(latent)[0, 0].tolist() == expected

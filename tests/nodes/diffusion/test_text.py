@@ -27,11 +27,11 @@ def reference(text: str, clip: LoadedModel, layer: int = -1) -> Tensor:
     ids = [START_TOKEN, *tokenize(text)]
     padded = torch.tensor([ids + [END_TOKEN] * (77 - len(ids))])
     with torch.inference_mode():
-        out = clip.module(input_ids=padded, output_hidden_states=True)
+        tower: Any = clip.module.get_submodule("l.text")
+        out = tower(input_ids=padded, output_hidden_states=True)
         if layer == -1:
             last: Tensor = out.last_hidden_state
             return last
-        tower: Any = getattr(clip.module, "text_model", clip.module)
         skipped: Tensor = tower.final_layer_norm(out.hidden_states[layer])
         return skipped
 
@@ -86,7 +86,7 @@ def test_embedding_stands_in_the_place_of_tokens(demo_store: LocalModelStore, de
     """The learned vectors of an embedding act as tokens: those of a word give that word's encoding."""
     path = tmp_path / "mine.safetensors"
     with demo_store.lease(demo("clip")) as clip:
-        tower: Any = getattr(clip.module, "text_model", clip.module)
+        tower: Any = clip.module.get_submodule("l.text")
         table: Tensor = tower.embeddings.token_embedding.weight
         save_file({"emb_params": table[tokenize("red circle")].clone()}, path)
         found = states("a embedding:mine, blue", clip, find_embedding={"mine": path}.get)
