@@ -7,8 +7,9 @@ decided by name and shape, so that a LoRA for a larger model does not go half in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,8 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
-from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Form, fits
-from nodes.diffusion.lora_keys import Group, grouped, is_text, spellings
+from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
+from nodes.diffusion.lora_keys import Group, fused_spellings, grouped, is_text, spellings
 from nodes.diffusion.sources import open_source
 
 _LISTED: Final = 8
@@ -66,6 +67,22 @@ class Change:
 
     form: Form
     keys: Group
+    piece: int = 0
+    pieces: int = 1
+    """The tensor is number ``piece`` of so many equal ones along the outputs of what the file changes."""
+
+    def apply(self, weight: Tensor, factors: Factors, strength: float) -> Tensor:
+        """The changed weight, a new tensor."""
+        if self.pieces == 1:
+            return self.form.apply(weight, factors, strength)
+        nothing = weight.new_zeros(len(weight) * self.pieces, *weight.shape[1:])
+        return weight + self.form.apply(nothing, factors, strength).chunk(self.pieces)[self.piece]
+
+    def fits(self, weight: Tensor, factors: Factors) -> Tensor | None:
+        """What it makes of ``weight``, None where it cannot be done; only sums can be done to a part of a weight."""
+        if self.pieces > 1 and ("dora_scale" in self.keys or not self.form.is_sum):
+            return None
+        return attempt(partial(self.apply, weight, factors, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,28 +144,33 @@ class LoraFile:
     def match(self, config: PartConfig, shapes: Shapes) -> Match:
         """What of the file goes into the network of ``config`` with tensors of ``shapes``."""
         paths = spellings(config, shapes)
+        fused = fused_spellings(config, shapes)
         changes: dict[str, tuple[Change, ...]] = {}
         matched: set[str] = set()
         for spelled, group in self.groups.items():
-            found = dict(self._changes(group, paths[spelled], shapes)) if spelled in paths else {}
-            for name, more in found.items():
+            modules = (paths[spelled],) if spelled in paths else fused.get(spelled, ())
+            for name, more in self._changes(group, modules, shapes):
                 changes[name] = (*changes.get(name, ()), *more)
                 matched.add(spelled)
         return Match(changes, frozenset(matched))
 
-    def _changes(self, group: Group, path: str, shapes: Shapes) -> Iterator[tuple[str, tuple[Change, ...]]]:
+    def _changes(
+        self, group: Group, modules: Sequence[str], shapes: Shapes
+    ) -> Iterator[tuple[str, tuple[Change, ...]]]:
+        """What ``group`` does to the tensors of ``modules``, which are one in the file."""
         for leaf, forms in (("weight", WEIGHT_FORMS), ("bias", BIAS_FORMS)):
-            name = f"{path}.{leaf}"
-            chosen = tuple(Change(form, keys) for form, keys in _forms(group, forms))
-            if chosen and name in shapes and self._fit(chosen, shapes[name]):
-                yield name, chosen
+            for piece, module in enumerate(modules):
+                chosen = tuple(Change(form, keys, piece, len(modules)) for form, keys in _forms(group, forms))
+                name = f"{module}.{leaf}"
+                if chosen and name in shapes and self._fit(chosen, shapes[name]):
+                    yield name, chosen
 
     def _fit(self, changes: Iterable[Change], shape: tuple[int, ...]) -> bool:
         """Whether ``changes``, one after the other, leave a tensor of ``shape`` in its shape."""
         weight: Tensor | None = torch.empty(shape, device="meta")
         for change in changes:
             if weight is not None:
-                weight = fits(change.form, self._outline(change.keys), weight)
+                weight = change.fits(weight, self._outline(change.keys))
         return weight is not None and tuple(weight.shape) == shape
 
     def _outline(self, keys: Group) -> dict[str, Tensor]:
