@@ -1,6 +1,7 @@
 """A model on a wire is a recipe, never weights.
 
-MODEL, CLIP and VAE values are ``ModelRef``s: small, hashable, immutable, good to send to another process. A node that changes a
+MODEL, CLIP and VAE values are ``ModelRef``s: small, hashable, immutable, good to send to another process. What is made
+without weights of its own, a sampler say, is a ``Recipe``. A node that changes a
 model returns a new recipe; only a lease of a ``ModelStore`` turns one into weights on a device.
 """
 
@@ -102,6 +103,17 @@ class ModelRef:
             patches=tuple(map(Patch.from_plain, plain["patches"])),
             settings=tuple((name, value) for name, value in plain["settings"]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make something that has no weights of its own: a sampler, a noise, a guider. Whoever uses it makes it.
+
+    ``kind`` says what it is; ``parts`` are values like those on any link, never changed.
+    """
+
+    kind: str
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ModelStore(Protocol):

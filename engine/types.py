@@ -30,7 +30,11 @@ SOCKETS: Final[dict[str, str]] = {
     "MODEL": "ModelRef, part unet",
     "CLIP": "ModelRef, part clip",
     "VAE": "ModelRef, part vae",
-    "SIGMAS": "float32 [n+1], falling, ends in 0",
+    "SIGMAS": "float32 [n+1], mostly falling to 0",
+    "SAMPLER": "Recipe, kind sampler",
+    "NOISE": "Recipe, kind noise",
+    "GUIDER": "Recipe, kind guider",
+    "LATENT_OPERATION": "Recipe, kind latent_operation",
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.models import Recipe
+
 if TYPE_CHECKING:
     from engine.types import ValueCheck
 
@@ -48,6 +50,15 @@ def _conditioning(value: Any) -> str | None:
     return None if pairs else f"a list of [tensor, dict], {_found(value)}"
 
 
+def _recipe(kind: str) -> ValueCheck:
+    def check(value: Any) -> str | None:
+        if isinstance(value, Recipe) and value.kind == kind:
+            return None
+        return f"a recipe of a {kind.replace('_', ' ')}, {_found(value)}"
+
+    return check
+
+
 def _sigmas(value: Any) -> str | None:
     return None if _is_tensor(value, 1) else f"float32 [steps+1], {_found(value)}"
 
@@ -58,4 +69,8 @@ CHECKS: Final[Mapping[str, ValueCheck]] = {
     "LATENT": _latent,
     "CONDITIONING": _conditioning,
     "SIGMAS": _sigmas,
+    "SAMPLER": _recipe("sampler"),
+    "NOISE": _recipe("noise"),
+    "GUIDER": _recipe("guider"),
+    "LATENT_OPERATION": _recipe("latent_operation"),
 }

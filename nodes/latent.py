@@ -12,6 +12,7 @@ from nodes.sockets import Latent, LatentDict
 
 LatentMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 Side = Annotated[int, Range(16, 16384, step=8)]
+LargeSide = Annotated[int, Range(16, 16384, step=16)]
 ScaledSide = Annotated[int, Range(0, 16384, step=8)]
 
 
@@ -21,6 +22,14 @@ def empty_latent_image(
 ) -> LatentDict:
     """The start of text to image: an empty latent for pictures of this size."""
     return diffusion.latents.empty(width, height, batch_size)
+
+
+@node("EmptySD3LatentImage", category="latent/sd3", outputs=[Output("LATENT")])
+def empty_sd3_latent_image(
+    width: LargeSide = 1024, height: LargeSide = 1024, batch_size: Annotated[int, Range(1, 4096)] = 1
+) -> LatentDict:
+    """The same for models whose latents have 16 channels: SD3, FLUX."""
+    return diffusion.latents.empty(width, height, batch_size, channels=16)
 
 
 @node("LatentUpscale", title="Upscale Latent", category="latent", outputs=[Output("LATENT")])

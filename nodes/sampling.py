@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.run.context import NodeContext
@@ -11,7 +13,8 @@ from nodes.diffusion.names import DIFFUSERS_NAMES, SAMPLER_NAMES, SCHEDULER_NAME
 from nodes.sockets import Conditioning, Latent, LatentDict, Model
 
 if TYPE_CHECKING:
-    from nodes.diffusion.sample import Settings
+    from nodes.diffusion.denoiser import Denoiser
+    from nodes.diffusion.sample import Hooks, Settings
 
 SeedInt = Annotated[int, Range(0, 2**64 - 1), Seed()]
 Steps = Annotated[int, Range(1, 10_000)]
@@ -44,14 +47,10 @@ def _advanced_estimate(**given: Any) -> Estimate:
     )
 
 
-def _sample(
-    ctx: NodeContext,
-    model: Model,
-    settings: Settings,
-    positive: Conditioning,
-    negative: Conditioning,
-    latent: LatentDict,
-) -> LatentDict:
+@contextmanager
+def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple[Denoiser, Hooks]]:
+    """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
+    states to go on from."""
     with ctx.models.lease(model, working_bytes=diffusion.unet.working_bytes(latent["samples"].shape)) as loaded:
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
@@ -61,18 +60,20 @@ def _sample(
             ctx.progress(info.step, info.total, lambda: preview(info.denoised))
 
         ctx.check_cancelled()
-        sampled = diffusion.sample.sample_latent(
-            diffusion.unet.denoiser(loaded),
-            settings,
-            positive,
-            negative,
-            latent,
-            inputs_of=diffusion.unet.inputs_for(loaded),
-            on_step=on_step,
-            resume=keeper.found,
-            save=keeper.keep,
-            park=keeper.park,
-        )
+        hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
+        yield diffusion.unet.denoiser(loaded), hooks
+
+
+def _sample(
+    ctx: NodeContext,
+    model: Model,
+    settings: Settings,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: LatentDict,
+) -> LatentDict:
+    with leased(ctx, model, latent) as (denoiser, hooks):
+        sampled = diffusion.sample.sample_latent(denoiser, settings, positive, negative, latent, hooks=hooks)
         return {**latent, "samples": sampled["samples"]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
-from engine.models import ModelRef
+from engine.models import ModelRef, Recipe
 from engine.spec import Socket
 
 if TYPE_CHECKING:
@@ -32,3 +32,8 @@ Conditioning = Annotated[list[Any], Socket("CONDITIONING")]
 Model = Annotated[ModelRef, Socket("MODEL")]
 Clip = Annotated[ModelRef, Socket("CLIP")]
 Vae = Annotated[ModelRef, Socket("VAE")]
+Sigmas = Annotated[Tensor, Socket("SIGMAS")]
+Sampler = Annotated[Recipe, Socket("SAMPLER")]
+Noise = Annotated[Recipe, Socket("NOISE")]
+Guider = Annotated[Recipe, Socket("GUIDER")]
+LatentOperation = Annotated[Recipe, Socket("LATENT_OPERATION")]

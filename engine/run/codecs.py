@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from engine.fileref import FileRef
-from engine.models import Digest, ModelRef
+from engine.models import Digest, ModelRef, Recipe
 from engine.run.results import Blocked, OutputFile, Outputs
 
 Buffer = bytes | bytearray | memoryview
@@ -133,6 +133,7 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 _ENCODERS: Final[Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]]] = {
     ModelRef: ("m", lambda ref: [ref.to_plain()]),
+    Recipe: ("e", lambda recipe: [recipe.kind, dict(recipe.parts)]),
     FileRef: ("f", lambda ref: [ref.digest, str(ref.path), ref.name]),
     OutputFile: (
         "o",
@@ -157,6 +158,7 @@ _DECODERS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
     "t": tuple,
     "d": _pairs,
     "m": lambda parts: ModelRef.from_plain(parts[0]),
+    "e": lambda parts: Recipe(*parts),
     "f": lambda parts: FileRef(Digest(parts[0]), Path(parts[1]), parts[2]),
     "o": lambda parts: OutputFile(*parts),
     "r": lambda parts: Outputs(*parts),

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 from engine.fileref import FileRef
-from engine.models import ModelRef
+from engine.models import ModelRef, Recipe
 from engine.run.results import OutputFile, Outputs
 
 Slot = tuple[Any, ...]
@@ -108,6 +108,8 @@ def _parts(item: Any) -> Sequence[Any]:
         return [*item.keys(), *item.values()]
     if isinstance(item, list | tuple | set | frozenset):
         return list(item)
+    if isinstance(item, Recipe):
+        return [item.kind, item.parts]
     if isinstance(item, NodeValue):
         return [item.slots, item.files, item.ui]
     if isinstance(item, Outputs):

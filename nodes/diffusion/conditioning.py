@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from engine.errors import InputError
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 
 Conditioning = Sequence[Sequence[Any]]
@@ -152,6 +153,11 @@ def _area(options: Mapping[str, Any], mask: Tensor | None, height: int, width: i
     if given[0] == "percentage":
         h, w, y, x = given[1:]
         given = (max(1, round(h * height)), max(1, round(w * width)), round(y * height), round(x * width))
+    elif given[2] >= height or given[3] >= width:
+        raise InputError(
+            f"expected the area of a prompt to begin inside the picture of {width} x {height} latent cells, "
+            f"found one that begins at cell ({given[3]}, {given[2]}); a cell is 8 pixels, move the area or enlarge the picture"
+        )
     return _fitted(Area(*given), height, width)
 
 
@@ -224,6 +230,16 @@ def matched_sides(positive: Sequence[Entry], negative: Sequence[Entry]) -> tuple
     """Both sides of guidance, each with the areas of the other."""
     negative = match_areas(positive, negative)
     return match_areas(negative, positive), negative
+
+
+def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
+    """``matched_sides`` for any number of sides."""
+    found = [tuple(side) for side in sides]
+    for one in range(len(found)):
+        for other in range(len(found)):
+            if one != other:
+                found[other] = match_areas(found[one], found[other])
+    return tuple(found)
 
 
 def at_sigma(entries: Iterable[Entry], sigma: float, latent: Tensor) -> list[Entry]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError
+from nodes.diffusion.conditioning import InputsOf, no_inputs
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
@@ -83,7 +84,8 @@ def per_sample(sigma: Tensor, like: Tensor) -> Tensor:
 class Denoiser:
     """A network with its noise levels, its prediction type and its latent space.
 
-    ``dtype`` is what the network computes in; everything around it is float32. ``device`` is where it is.
+    ``dtype`` is what the network computes in; everything around it is float32. ``device`` is where it is. ``differential`` is the
+    strength of differential diffusion (0..1) where inpainting is to take masks so.
     """
 
     network: Network
@@ -93,6 +95,9 @@ class Denoiser:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     latent_format: LatentFormat = field(default_factory=LatentFormat)
     hearing: Hearing | None = None
+    inputs_of: InputsOf = no_inputs
+    """What else the network takes, for an entry of conditioning."""
+    differential: float | None = None
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``

@@ -3,25 +3,74 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nodes.diffusion.conditioning import Entry, Group, at_sigma, for_batch, groups, matched_sides, stretched
+from nodes.diffusion.conditioning import (
+    Conditioning,
+    Entry,
+    Group,
+    at_sigma,
+    for_batch,
+    groups,
+    matched_sides,
+    resolve,
+    stretched,
+)
 from nodes.diffusion.denoiser import Denoiser, per_sample
+from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.predictions import Prediction
+
+Memory = Mapping[str, Tensor]
+"""What guidance keeps from one evaluation to the next; a run that was cut goes on with it."""
+
+NOTHING: Final[Memory] = MappingProxyType({})
+
+
+class Guidance(NamedTuple):
+    """A guided prediction of the clean latent and, where it was asked for, the unconditional one beside it; without a
+    negative side that is the prediction itself."""
+
+    denoised: Tensor
+    unconditional: Tensor
+    memory: Memory = NOTHING
 
 
 class Guider(Protocol):
     """Makes the prediction a sampler asks for."""
 
-    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The clean latent for ``x`` [B,C,h,w] at ``sigma`` (float32 [B], on the CPU)."""
+    def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
+        """The clean latent for ``x`` [B,C,h,w] at ``sigma`` (float32 [B], on the CPU).
+
+        With ``apart`` the unconditional prediction is wanted too, even where guidance does without it.
+        """
         ...
+
+
+def entries_for(
+    denoiser: Denoiser, side: Conditioning, clean: Tensor, name: str, noise_mask: Tensor | None = None
+) -> tuple[Entry, ...]:
+    """The entries of a side of guidance called ``name``, for the latent ``clean`` [B,C,h,w] in the model's space.
+
+    Raises InputError for text of another model's encoders.
+    """
+    if (hearing := denoiser.hearing) is not None:
+        for embedding, _ in side:
+            hearing.check(embedding, name)
+    return resolve(
+        side,
+        clean,
+        denoiser.schedule,
+        inputs_of=denoiser.inputs_of,
+        noise_mask=noise_mask,
+        is_negative=name == "negative",
+    )
 
 
 def predictions(
@@ -89,15 +138,17 @@ class CfgGuider:
         """With the areas of each side made known to the other."""
         return cls(denoiser, *matched_sides(positive, negative), scale, most)
 
-    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
         level = float(sigma[0])
+        alone = math.isclose(self.scale, 1.0) and not (apart and self.negative)
         positive = at_sigma(self.positive, level, x)
-        negative = [] if math.isclose(self.scale, 1.0) else at_sigma(self.negative, level, x)
+        negative = [] if alone else at_sigma(self.negative, level, x)
         outputs = predictions(self.denoiser, x, sigma, [*positive, *negative], self.most)
         toward = averaged(x, positive, outputs[: len(positive)])
-        if math.isclose(self.scale, 1.0):
-            return toward
-        return guided(toward, averaged(x, negative, outputs[len(positive) :]), self.scale)
+        if alone:
+            return Guidance(toward, toward, memory)
+        away = averaged(x, negative, outputs[len(positive) :])
+        return Guidance(guided(toward, away, self.scale), away, memory)
 
 
 def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:
@@ -112,7 +163,8 @@ class InpaintGuider:
     """Keeps ``latent`` where ``mask`` is 0: the model sees it at the sample's noise level there, and the prediction is
     replaced by it.
 
-    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space.
+    ``mask`` is [B,1,h,w]; ``noise`` and ``latent`` are [B,C,h,w] in the model's space. With ``change`` the mask is what that makes
+    of it at each noise level.
     """
 
     inner: Guider
@@ -120,8 +172,10 @@ class InpaintGuider:
     latent: Tensor
     noise: Tensor
     prediction: Prediction
+    change: ChangeMap | None = None
 
-    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
+        mask = self.mask if self.change is None else self.change.at(self.mask, float(sigma[0]))
         kept = self.prediction.noised(self.latent, self.noise, per_sample(sigma, x))
-        denoised = self.inner.guide(x * self.mask + kept * (1 - self.mask), sigma)
-        return denoised * self.mask + self.latent * (1 - self.mask)
+        seen = self.inner.look(x * mask + kept * (1 - mask), sigma, memory, apart=apart)
+        return seen._replace(denoised=seen.denoised * mask + self.latent * (1 - mask))

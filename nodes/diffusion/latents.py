@@ -20,9 +20,9 @@ SD1_SCALE: Final = 0.18215
 """``.latent`` files without a version hold latents multiplied by this."""
 
 
-def empty(width: int, height: int, batch_size: int) -> LatentDict:
+def empty(width: int, height: int, batch_size: int, channels: int = 4) -> LatentDict:
     """Zeros for pictures of ``width`` x ``height`` pixels: the start of text to image."""
-    return {"samples": torch.zeros(batch_size, 4, height // 8, width // 8)}
+    return {"samples": torch.zeros(batch_size, channels, height // 8, width // 8)}
 
 
 def upscale(latent: LatentDict, width: int, height: int, method: str, crop: str) -> LatentDict:

@@ -6,23 +6,44 @@ from typing import Final
 
 SAMPLER_NAMES: Final = (
     "euler",
+    "euler_cfg_pp",
     "euler_ancestral",
+    "euler_ancestral_cfg_pp",
     "heun",
+    "heunpp2",
     "dpm_2",
     "dpm_2_ancestral",
     "lms",
+    "dpm_fast",
+    "dpm_adaptive",
     "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
     "dpmpp_sde",
     "dpmpp_sde_gpu",
     "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
     "dpmpp_2m_sde",
     "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2m_sde_heun_gpu",
     "dpmpp_3m_sde",
     "dpmpp_3m_sde_gpu",
     "ddpm",
     "lcm",
     "ipndm",
+    "ipndm_v",
     "deis",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
     "ddim",
     "uni_pc",
     "uni_pc_bh2",
@@ -41,7 +62,16 @@ SCHEDULER_NAMES: Final = (
 )
 
 TWO_EVALUATIONS: Final = frozenset(
-    {"heun", "dpm_2", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu"}
+    {
+        "heun",
+        "dpm_2",
+        "dpm_2_ancestral",
+        "dpmpp_2s_ancestral",
+        "dpmpp_2s_ancestral_cfg_pp",
+        "dpmpp_sde",
+        "dpmpp_sde_gpu",
+        "seeds_2",
+    }
 )
 """Samplers that evaluate the model twice in a step, but once in the step that ends at sigma 0."""
 
@@ -50,11 +80,15 @@ DROPS_PENULTIMATE: Final = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni
 
 BROWNIAN: Final = frozenset(
     {"dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu"}
+    | {"dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu"}
 )
 """Samplers whose step noise is a Brownian path over sigma; the ``_gpu`` ones draw it on the device."""
 
 FRESH_INPAINT_NOISE: Final = frozenset({"ddim"})
 """Samplers that renoise the kept part of an inpainting with noise of their own instead of the initial noise."""
+
+RESIZING: Final = frozenset({"lcm_upscale"})
+"""Samplers that change the size of the latent."""
 
 DIFFUSERS_PREFIX: Final = "diffusers/"
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from engine.errors import Cancelled, InputError
-from nodes.diffusion.conditioning import Conditioning, InputsOf, no_inputs, resolve
+from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.denoiser import Denoiser
-from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, latent_mask
-from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE
+from nodes.diffusion.differential import ChangeMap
+from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, entries_for, latent_mask
+from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, RESIZING
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
-from nodes.diffusion.samplers import Sampler, State, make_sampler
+from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
+from nodes.diffusion.samplers.single_step import Euler
 from nodes.diffusion.schedules import sampling_sigmas
 
 CHECK_EVERY: Final = 8
@@ -64,9 +66,7 @@ def sample(
     continued from, ``park`` the one at which the run was cancelled. Raises InputError when the latents are no longer finite."""
     with torch.no_grad():
         while not state.done:
-            x, sigma = sampler.query(state)
-            denoised = guider.guide(x, sigma)
-            before, state = state, sampler.advance(state, denoised)
+            before, (state, denoised) = state, _advanced(guider, sampler, state)
             if state.step > before.step:
                 _check(state)
                 if on_step is not None:
@@ -75,6 +75,16 @@ def sample(
             if save is not None:
                 save(state)
     return state
+
+
+def _advanced(guider: Guider, sampler: Sampler, state: State) -> tuple[State, Tensor]:
+    """The state after one evaluation, and the guided prediction."""
+    x, sigma = sampler.query(state)
+    seen = guider.look(x, sigma, state.memory, apart=isinstance(sampler, ApartSampler))
+    known = replace(state, memory=seen.memory)
+    if isinstance(sampler, ApartSampler):
+        return sampler.advance_apart(known, seen.denoised, seen.unconditional), seen.denoised
+    return sampler.advance(known, seen.denoised), seen.denoised
 
 
 @contextmanager
@@ -125,7 +135,7 @@ def planned(denoiser: Denoiser, settings: Settings) -> tuple[Sampler, Tensor]:
     }
     if settings.sampler.startswith(DIFFUSERS_PREFIX):
         return _planned_by_diffusers(denoiser, settings, rules)
-    sampler = make_sampler(settings.sampler, denoiser.law)
+    sampler = make_sampler(settings.sampler, denoiser.law, denoiser.schedule)
     sigmas = sampling_sigmas(denoiser.schedule, settings.sampler, settings.scheduler, settings.steps, **rules)
     return sampler, torch.from_numpy(sigmas)
 
@@ -138,6 +148,33 @@ def _planned_by_diffusers(denoiser: Denoiser, settings: Settings, rules: dict[st
     return sampler, torch.from_numpy(sigmas)
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a run tells and is told: see ``sample``. ``resume`` is a state that ``save`` or ``park`` was given in a run of
+    the same arguments; the run goes on from there."""
+
+    on_step: OnStep | None = None
+    resume: State | None = None
+    save: Save | None = None
+    park: Save | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A way down: ``sampler``, which is called ``name``, along ``sigmas`` [n + 1] (float32, on the CPU)."""
+
+    name: str
+    sampler: Sampler
+    sigmas: Tensor
+    seed: int
+    add_noise: bool = True
+    noise_device: NoiseDevice = "model"
+
+
+GuiderFor = Callable[[Tensor], Guider]
+"""Makes the guider for a clean latent [B,C,h,w] of the model's space."""
+
+
 def sample_latent(
     denoiser: Denoiser,
     settings: Settings,
@@ -145,55 +182,76 @@ def sample_latent(
     negative: Conditioning,
     latent: Mapping[str, Any],
     *,
-    inputs_of: InputsOf = no_inputs,
     on_step: OnStep | None = None,
     resume: State | None = None,
     save: Save | None = None,
     park: Save | None = None,
+    hooks: Hooks | None = None,
 ) -> dict[str, Any]:
     """A LATENT value sampled: its ``samples`` [B,C,h,w] in VAE space, float32 on the CPU, the rest as it was.
 
-    With ``resume``, a state that ``save`` or ``park`` was given in a run of the same arguments, the run goes on from there.
+    ``hooks``, or the four arguments before it that they are made of, are what a run tells and is told.
+
     Raises InputError for unknown names, text or a latent of another model, or latents that stop being finite.
     """
-    if (hearing := denoiser.hearing) is not None:
-        for name, side in (("positive", positive), ("negative", negative)):
-            for embedding, _ in side:
-                hearing.check(embedding, name)
+
+    def guider(clean: Tensor) -> Guider:
+        mask = latent.get("noise_mask")
+        entries = [
+            entries_for(denoiser, side, clean, name, mask)
+            for name, side in (("positive", positive), ("negative", negative))
+        ]
+        return CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
+
     sampler, sigmas = planned(denoiser, settings)
+    way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
+    return walk(denoiser, way, guider, latent, hooks or Hooks(on_step, resume, save, park))[0]
+
+
+def walk(
+    denoiser: Denoiser, way: Walk, guider_for: GuiderFor, latent: Mapping[str, Any], hooks: Hooks
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A LATENT value sampled, and the last prediction of the clean latent in its place; both the latent itself if there
+    is nothing to do. Raises InputError as ``sample_latent`` does."""
     samples = denoiser.latent_format.widened(latent["samples"])
-    if len(sigmas) == 0:
-        return {**latent, "samples": samples}
-    noise = _noise(settings, samples, latent.get("batch_index"))
+    if len(way.sigmas) == 0:
+        unchanged = {**latent, "samples": samples}
+        return unchanged, unchanged
+    if way.name in RESIZING and latent.get("noise_mask") is not None:
+        raise InputError(f"{way.name} cannot repaint a part; found a noise mask: sample without one")
+    noise = initial_noise(samples, way.seed, latent.get("batch_index")) if way.add_noise else torch.zeros_like(samples)
     clean = denoiser.latent_format.into_model(samples.float()).to(denoiser.device)
-    mask = latent.get("noise_mask")
-    entries = [
-        resolve(side, clean, denoiser.schedule, inputs_of=inputs_of, noise_mask=mask, is_negative=side is negative)
-        for side in (positive, negative)
-    ]
-    guider: Guider = CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
-    if mask is not None:
-        guider = _inpainting(guider, denoiser, settings, mask, clean, noise)
-    state = resume or begin(
-        denoiser,
-        sampler,
-        sigmas,
-        noise.to(denoiser.device),
-        clean,
-        step_noise(settings.sampler, settings.seed, sigmas, denoiser.device, settings.noise_device),
-    )
-    ended = sample(guider, sampler, state, on_step=on_step, save=save, park=park)
-    result = denoiser.prediction.finished(ended.x, ended.sigmas[-1])
-    return {**latent, "samples": denoiser.latent_format.from_model(result).float().cpu()}
+    guider = guider_for(clean)
+    if latent.get("noise_mask") is not None:
+        guider = _inpainting(guider, denoiser, way, latent["noise_mask"], clean, noise)
+    predicted: list[Tensor] = []
+
+    def on_step(info: StepInfo) -> None:
+        predicted[:] = [info.denoised]
+        if hooks.on_step is not None:
+            hooks.on_step(info)
+
+    state = hooks.resume or _begun(denoiser, way, noise.to(denoiser.device), clean)
+    ended = sample(guider, way.sampler, state, on_step=on_step, save=hooks.save, park=hooks.park)
+    result = denoiser.prediction.finished(ended.x, way.sigmas[-1])
+
+    def shown(x: Tensor) -> dict[str, Any]:
+        return {**latent, "samples": denoiser.latent_format.from_model(x).float().cpu()}
+
+    return shown(result), shown(predicted[0] if predicted else result)
 
 
-def _noise(settings: Settings, samples: Tensor, batch_index: list[int] | None) -> Tensor:
-    return initial_noise(samples, settings.seed, batch_index) if settings.add_noise else torch.zeros_like(samples)
+def _begun(denoiser: Denoiser, way: Walk, noise: Tensor, clean: Tensor) -> State:
+    # A single sigma says how much noise there is to be; no solver is needed to stay there.
+    sampler = way.sampler if len(way.sigmas) > 1 else Euler()
+    name = way.name if len(way.sigmas) > 1 else ""
+    source = step_noise(name, way.seed, way.sigmas, denoiser.device, way.noise_device)
+    return begin(denoiser, sampler, way.sigmas, noise, clean, source)
 
 
-def _inpainting(
-    inner: Guider, denoiser: Denoiser, settings: Settings, mask: Tensor, clean: Tensor, noise: Tensor
-) -> Guider:
-    if settings.sampler in FRESH_INPAINT_NOISE:
-        noise = initial_noise(noise, (settings.seed + 1) % 2**64)
-    return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction)
+def _inpainting(inner: Guider, denoiser: Denoiser, way: Walk, mask: Tensor, clean: Tensor, noise: Tensor) -> Guider:
+    if way.name in FRESH_INPAINT_NOISE:
+        noise = initial_noise(noise, (way.seed + 1) % 2**64)
+    strength = denoiser.differential
+    change = None if strength is None else ChangeMap.over(denoiser.schedule, way.sigmas, strength)
+    return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction, change)

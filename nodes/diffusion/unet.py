@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.models import ModelRef, ModelStore
-from nodes.diffusion.conditioning import InputsOf
+from nodes.diffusion import differential
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
@@ -42,6 +42,8 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
         hearing=_hearing(unet),
+        inputs_of=partial(inputs_of, unet.config, facts.family),
+        differential=_strength(unet.ref),
     )
 
 
@@ -88,9 +90,16 @@ def _transformer(unet: LoadedModel, config: DiTConfig) -> Network:
     return network
 
 
-def inputs_for(unet: LoadedModel) -> InputsOf:
-    """What the leased model takes beside latent, time and text, entry by entry."""
-    return partial(inputs_of, unet.config, unet.facts.family)
+def levels(model: ModelRef, store: ModelStore) -> ModelSigmas:
+    """The noise levels of a model."""
+    with store.lease(model) as loaded:
+        return denoiser(loaded).schedule
+
+
+def _strength(model: ModelRef) -> float | None:
+    """That of differential diffusion."""
+    strength = model.setting(differential.SETTING)
+    return None if strength is None else float(strength)
 
 
 def working_bytes(latent_shape: Sequence[int]) -> int:

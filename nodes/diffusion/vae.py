@@ -62,18 +62,8 @@ def decode(samples: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tensor
         ResourceError: not even tiles fit into memory.
     """
     config = _config(vae)
-    if samples.ndim != 4 or samples.shape[1] != config.latent_channels:
-        raise InputError(
-            f"expected latents of shape [batch, {config.latent_channels}, height, width], found {list(samples.shape)}; "
-            "use the VAE they were made for",
-            input="samples",
-        )
-
-    def run(latents: Tensor) -> Tensor:
-        module: Any = vae.module
-        pictures: Tensor = module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
-        return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
-
+    _check_latents(samples, config)
+    run = _decoder(vae)
     pixels = samples.shape[-2] * config.downscale, samples.shape[-1] * config.downscale
     pictures = _in_pieces(samples, run, vae, working_bytes(config, *pixels, vae.dtype), config.downscale, 1, warn)
     return pictures.movedim(1, -1).contiguous()
@@ -96,17 +86,90 @@ def encode(pictures: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tenso
         ResourceError: not even tiles fit into memory.
     """
     config = _config(vae)
-    pixels = centre_crop(pictures[..., :3], config.downscale).movedim(-1, 1)
-    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+    pixels = _pixels(pictures, vae)
+    need = working_bytes(config, pixels.shape[-2], pixels.shape[-1], vae.dtype)
+    return _in_pieces(pixels, _encoder(vae), vae, need, 1, config.downscale, warn)
 
-    def run(batch: Tensor) -> Tensor:
-        scaled = batch.to(vae.device, torch.float32) * 2 - 1
+
+def _check_latents(samples: Tensor, config: VaeConfig) -> None:
+    if samples.ndim != 4 or samples.shape[1] != config.latent_channels:
+        raise InputError(
+            f"expected latents of shape [batch, {config.latent_channels}, height, width], found {list(samples.shape)}; "
+            "use the VAE they were made for",
+            input="samples",
+        )
+
+
+def _pixels(pictures: Tensor, vae: LoadedModel) -> Tensor:
+    """[B, H, W, C] as [B, 3, H', W'] that the encoder takes."""
+    pixels = centre_crop(pictures[..., :3], _config(vae).downscale).movedim(-1, 1)
+    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+
+
+def _decoder(vae: LoadedModel) -> Callable[[Tensor], Tensor]:
+    def run(latents: Tensor) -> Tensor:
+        module: Any = vae.module
+        pictures: Tensor = module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+        return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    return run
+
+
+def _encoder(vae: LoadedModel) -> Callable[[Tensor], Tensor]:
+    def run(pixels: Tensor) -> Tensor:
+        scaled = pixels.to(vae.device, torch.float32) * 2 - 1
         module: Any = vae.module
         latents: Tensor = module.encode(scaled.to(vae.dtype), return_dict=False)[0].mode()
         return latents.float().cpu()
 
-    need = working_bytes(config, pixels.shape[-2], pixels.shape[-1], vae.dtype)
-    return _in_pieces(pixels, run, vae, need, 1, config.downscale, warn)
+    return run
+
+
+OnTile = Callable[[int, int], None]
+"""Told how many tiles of how many are done; may end the work by raising."""
+
+
+@torch.inference_mode()
+def decode_tiled(samples: Tensor, vae: LoadedModel, tile: int, overlap: int, on_tile: OnTile) -> Tensor:
+    """As ``decode``, in tiles of ``tile`` pixels a side that fade into each other over ``overlap`` pixels.
+
+    An overlap of more than a quarter of the tile counts as that. The networks normalise by what a tile shows, so that colours in it
+    may differ from those of the whole; fading hides the seams, not that.
+    """
+    config = _config(vae)
+    _check_latents(samples, config)
+    grow = config.downscale
+    tiling = Tiling(max(1, tile // grow), min(overlap, tile // 4) // grow, grow, 1)
+    return _each_tiled(samples, _decoder(vae), tiling, on_tile).movedim(1, -1).contiguous()
+
+
+@torch.inference_mode()
+def encode_tiled(pictures: Tensor, vae: LoadedModel, tile: int, overlap: int, on_tile: OnTile) -> Tensor:
+    """As ``encode``, in tiles of ``tile`` pixels a side; see ``decode_tiled``."""
+    shrink = _config(vae).downscale
+    cells = max(1, tile // shrink)
+    shared = min(overlap, tile // 4) // shrink
+    tiling = Tiling(cells * shrink, shared * shrink, 1, shrink)
+    return _each_tiled(_pixels(pictures, vae), _encoder(vae), tiling, on_tile)
+
+
+def _each_tiled(batch: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, on_tile: OnTile) -> Tensor:
+    total = len(batch) * len(spans(batch.shape[-2], tiling)) * len(spans(batch.shape[-1], tiling))
+    done = 0
+
+    def counted(tile: Tensor) -> Tensor:
+        nonlocal done
+        result = run(tile)
+        done += 1
+        on_tile(done, total)
+        return result
+
+    return torch.cat([tiled(one, counted, tiling) for one in batch.split(1)])
+
+
+def downscale(vae: LoadedModel) -> int:
+    """Pixels along the side of one latent cell."""
+    return _config(vae).downscale
 
 
 def centre_crop(pictures: Tensor, multiple: int) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine.models import Digest, ModelRef, Recipe
 from engine.run.codecs import Encoded, decode, encode
+from engine.run.values import locations, nbytes
 from nodes.codecs import LEAVES
 
 CODECS = {codec.type_name: codec for codec in LEAVES}
@@ -57,3 +59,16 @@ def test_a_conditioning_made_under_inference_mode_is_stored() -> None:
     back = _round_trip(value)
     assert isinstance(back, list)
     assert torch.equal(back[0][0], torch.ones(1, 77, 4))
+
+
+def test_a_recipe_comes_back_with_what_it_holds() -> None:
+    """A guider's model, its conditionings with their tensors, and its numbers; its files and its size are known."""
+    model = ModelRef(Digest("d"), "unet", "/models/demo.safetensors")
+    sides = {"positive": [[torch.ones(1, 77, 4), {"strength": 0.5}]]}
+    recipe = Recipe("guider", {"model": model, "sides": sides, "numbers": {"scale": 8.0, "range": (1.0, 0.5)}})
+    back = _round_trip(recipe)
+    assert isinstance(back, Recipe)
+    assert (back.kind, back.parts["model"], back.parts["numbers"]) == ("guider", model, recipe.parts["numbers"])
+    assert torch.equal(back.parts["sides"]["positive"][0][0], torch.ones(1, 77, 4))
+    assert locations(recipe) == ("/models/demo.safetensors",)
+    assert nbytes(recipe) >= 77 * 4 * 4

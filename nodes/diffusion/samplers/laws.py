@@ -32,9 +32,9 @@ class Law(Protocol):
         """The inverse of ``lam``."""
         ...
 
-    def ancestral(self, sigma: Tensor, sigma_next: Tensor) -> AncestralStep:
-        """How to reach ``sigma_next`` with as much fresh noise as the forward process would have added on the way (eta
-        1)."""
+    def ancestral(self, sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> AncestralStep:
+        """How to reach ``sigma_next`` with fresh noise: none at ``eta`` 0, at 1 as much as the forward process would have
+        added on the way."""
         ...
 
     def solvable(self, sigmas: Tensor) -> Tensor:
@@ -55,9 +55,11 @@ class VarianceExploding:
     def sigma(self, lam: Tensor) -> Tensor:
         return (-lam).exp()
 
-    def ancestral(self, sigma: Tensor, sigma_next: Tensor) -> AncestralStep:
+    def ancestral(self, sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> AncestralStep:
         """Song et al. 2021, "Score-Based Generative Modeling through SDEs", appendix F: the posterior's variance."""
         up = (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5
+        # From infinite noise, or upwards, the formula has no value: then all of the noise is fresh.
+        up = torch.fmin(sigma_next, eta * up)
         return AncestralStep((sigma_next**2 - up**2) ** 0.5, torch.ones_like(up), up)
 
     def solvable(self, sigmas: Tensor) -> Tensor:
@@ -80,9 +82,10 @@ class StraightPath:
     def sigma(self, lam: Tensor) -> Tensor:
         return torch.sigmoid(-lam)
 
-    def ancestral(self, sigma: Tensor, sigma_next: Tensor) -> AncestralStep:
-        """Down to ``sigma_next^2 / sigma``; the scale restores the signal, the noise the variance of ``sigma_next``."""
-        down = sigma_next * (sigma_next / sigma)
+    def ancestral(self, sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> AncestralStep:
+        """Down to ``sigma_next^2 / sigma`` for eta 1; the scale restores the signal, the noise the variance of
+        ``sigma_next``."""
+        down = sigma_next * (1 + (sigma_next / sigma - 1) * eta)
         scale = (1 - sigma_next) / (1 - down)
         return AncestralStep(down, scale, (sigma_next**2 - (down * scale) ** 2) ** 0.5)
 

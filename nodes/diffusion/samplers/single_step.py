@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from nodes.diffusion.samplers.laws import Law
+from nodes.diffusion.resize import resize
+from nodes.diffusion.samplers.laws import AncestralStep, Law
 from nodes.diffusion.samplers.state import Solver, State
 
 
 def slope(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
     """``dx/dsigma`` of the probability flow (Karras et al. 2022, eq. 3): for epsilon models, the predicted noise."""
     return (x - denoised) / sigma
+
+
+def renoised(
+    state: State, x: Tensor, step: AncestralStep, s_noise: float = 1.0, history: tuple[Tensor, ...] = ()
+) -> State:
+    """The state after an ancestral step that came down to ``x``; the noise is ``s_noise`` times the step's."""
+    if not bool(step.up > 0):
+        return state.stepped(x * step.scale, history=history)
+    noise, source = state.draw()
+    return state.stepped(x * step.scale + noise * (step.up * s_noise), noise=source, history=history)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +42,15 @@ class EulerAncestral(Solver):
     F)."""
 
     law: Law
+    eta: float = 1.0
+    s_noise: float = 1.0
 
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:
             return state.stepped(denoised)
-        down, scale, up = self.law.ancestral(state.sigma, state.sigma_next)
+        step = self.law.ancestral(state.sigma, state.sigma_next, self.eta)
         d = slope(state.x, state.sigma, denoised)
-        noise, source = state.draw()
-        return state.stepped((state.x + d * (down - state.sigma)) * scale + noise * up, noise=source)
+        return renoised(state, state.x + d * (step.down - state.sigma), step, self.s_noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,30 @@ class Ddpm(Solver):
         noise, source = state.draw()
         sample = mean + ((1 - alpha) * (1 - abar_next) / (1 - abar)) ** 0.5 * noise
         return state.stepped(sample / abar_next**0.5, noise=source)
+
+
+@dataclass(frozen=True, slots=True)
+class LcmUpscale(Solver):
+    """``Lcm`` for variance exploding models that enlarges the prediction on its way, evenly to ``scale`` times its first
+    sides over the first ``steps`` steps (-1: half of them)."""
+
+    scale: float = 1.0
+    steps: int = -1
+    method: str = "bislerp"
+
+    def advance(self, state: State, denoised: Tensor) -> State:
+        x = denoised
+        count = max(len(state.sigmas) // 2, 1) if self.steps < 0 else min(self.steps, len(state.sigmas))
+        sides = state.extra.get("sides", torch.tensor(state.x.shape[-2:]))
+        if state.step < count:
+            factor = 1 + (self.scale - 1) * (state.step + 1) / count
+            height, width = (round(int(side) * factor) for side in sides)
+            x = resize(x, width, height, self.method)
+        larger = replace(state, x=x, extra={"sides": sides})
+        if state.ends_clean:
+            return larger.stepped(x)
+        noise, source = larger.draw()
+        return larger.stepped(x + noise * state.sigma_next, noise=source)
 
 
 @dataclass(frozen=True, slots=True)

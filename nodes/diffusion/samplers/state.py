@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,8 +30,9 @@ class State:
     """Where a sampling is.
 
     ``x`` [B,C,...] is the sample at ``sigmas[step]``. ``sigmas`` [n + 1] float32 falls and lives on the CPU, so that
-    decisions never wait for a device. ``history`` is what a multistep solver remembers, newest first. ``extra`` and
-    ``note`` belong to solvers from elsewhere."""
+    decisions never wait for a device. ``history`` is what a multistep solver remembers, newest first. ``extra`` (on the
+    CPU) and ``note`` are a solver's own: a step width, what a library keeps. ``memory`` is what guidance remembers from
+    one evaluation to the next."""
 
     x: Tensor
     sigmas: Tensor
@@ -41,6 +42,7 @@ class State:
     pending: Pending | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     note: str = ""
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -97,6 +99,15 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class ApartSampler(Sampler, Protocol):
+    """A sampler that needs the unconditional prediction beside the guided one."""
+
+    def advance_apart(self, state: State, denoised: Tensor, unconditional: Tensor) -> State:
+        """``advance`` with both predictions at the query."""
+        ...
+
+
 class Solver:
     """What every solver of this package shares: how it starts and where it asks."""
 
@@ -114,6 +125,7 @@ def to_tensors(state: State) -> tuple[dict[str, Tensor], Numbers]:
     tensors = {"x": state.x, "sigmas": state.sigmas}
     tensors |= {f"history.{i}": tensor for i, tensor in enumerate(state.history)}
     tensors |= {f"extra.{name}": tensor for name, tensor in state.extra.items()}
+    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
     tensors |= {f"noise.{name}": tensor for name, tensor in noise_tensors.items()}
     if state.pending is not None:
         tensors |= {"pending.x": state.pending.x, "pending.sigma": state.pending.sigma}
@@ -151,4 +163,5 @@ def from_tensors(
         pending=pending,
         extra=_below(tensors, "extra."),
         note=str(numbers["note"]),
+        memory={name: tensor.to(device) for name, tensor in _below(tensors, "memory.").items()},
     )

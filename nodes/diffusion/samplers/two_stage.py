@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nodes.diffusion.noise import StepNoise
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
-from nodes.diffusion.samplers.single_step import slope
+from nodes.diffusion.samplers.single_step import renoised, slope
 from nodes.diffusion.samplers.state import Solver, State
 
 
@@ -62,14 +62,13 @@ class Dpm2Ancestral(Solver):
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:
             return _euler(state, denoised)
-        down, scale, up = self.law.ancestral(state.sigma, state.sigma_next)
+        step = self.law.ancestral(state.sigma, state.sigma_next)
         if state.pending is None:
-            middle = _geometric_mean(state.sigma, down)
+            middle = _geometric_mean(state.sigma, step.down)
             d = slope(state.x, state.sigma, denoised)
             return state.waiting(state.x + d * (middle - state.sigma), middle, denoised)
         d = slope(state.pending.x, state.pending.sigma, denoised)
-        noise, source = state.draw()
-        return state.stepped((state.x + d * (down - state.sigma)) * scale + noise * up, noise=source)
+        return renoised(state, state.x + d * (step.down - state.sigma), step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ class Dpmpp2sAncestral(Solver):
     constant prediction is the linear interpolation towards it; so one formula holds for straight paths too."""
 
     law: Law
+    eta: float = 1.0
+    s_noise: float = 1.0
 
     def _middle(self, sigma: Tensor, down: Tensor) -> Tensor:
         if isinstance(self.law, StraightPath) and sigma >= 1:
@@ -89,12 +90,13 @@ class Dpmpp2sAncestral(Solver):
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:
             return _euler(state, denoised)
-        down, scale, up = self.law.ancestral(state.sigma, state.sigma_next)
+        step = self.law.ancestral(state.sigma, state.sigma_next, self.eta)
+        if not bool(step.down > 0):
+            return renoised(state, denoised, step, self.s_noise)
         if state.pending is None:
-            middle = self._middle(state.sigma, down)
+            middle = self._middle(state.sigma, step.down)
             return state.waiting(_towards(denoised, state.x, middle / state.sigma), middle, denoised)
-        noise, source = state.draw()
-        return state.stepped(_towards(denoised, state.x, down / state.sigma) * scale + noise * up, noise=source)
+        return renoised(state, _towards(denoised, state.x, step.down / state.sigma), step, self.s_noise)
 
 
 def _towards(denoised: Tensor, x: Tensor, kept: Tensor) -> Tensor:
@@ -103,12 +105,16 @@ def _towards(denoised: Tensor, x: Tensor, kept: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class DpmppSde(Solver):
-    """SDE-DPM-Solver++ of second order in one step (Lu et al. 2022, "DPM-Solver++", section 5 and appendix C), r = 1/2.
+    """SDE-DPM-Solver++ of second order in one step (Lu et al. 2022, "DPM-Solver++", section 5 and appendix C); the stage
+    lies at ``r`` of the step in lambda.
 
-    Both the half and the whole step are ancestral; the noise is the increment of one Brownian path, so that the half
-    step's noise is part of the whole step's."""
+    Both the part and the whole step are ancestral; the noise is the increment of one Brownian path, so that the part's
+    noise is in the whole step's."""
 
     law: Law
+    eta: float = 1.0
+    s_noise: float = 1.0
+    r: float = 0.5
 
     def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
         # Explicit base: a slotted dataclass is a new class, which zero-argument super() would miss.
@@ -118,18 +124,21 @@ class DpmppSde(Solver):
         if state.ends_clean:
             return state.stepped(denoised)
         if state.pending is None:
-            middle = self.law.sigma((self.law.lam(state.sigma) + self.law.lam(state.sigma_next)) / 2)
+            middle = self.law.sigma(self.law.lam(state.sigma).lerp(self.law.lam(state.sigma_next), self.r))
             x, source = self._ancestral(state, denoised, middle)
             return state.waiting(x, middle, denoised, noise=source)
-        # 1/(2r) = 1: the whole step is made with the prediction at its middle alone.
-        x, source = self._ancestral(state, denoised, state.sigma_next)
+        # With r = 1/2 the whole step is made with the prediction at its middle alone.
+        mixed = state.pending.evaluated[0].lerp(denoised, 1 / (2 * self.r)) if self.r != 0.5 else denoised
+        x, source = self._ancestral(state, mixed, state.sigma_next)
         return state.stepped(x, noise=source)
 
     def _ancestral(self, state: State, denoised: Tensor, end: Tensor) -> tuple[Tensor, StepNoise]:
         """The exact step to ``end`` for a constant prediction, in ``x / alpha``, where noise has ``exp(-lambda)``."""
         alpha, alpha_end = self.law.alpha(state.sigma), self.law.alpha(end)
         level, level_end = state.sigma / alpha, end / alpha_end
-        down, _, up = VarianceExploding().ancestral(level, level_end)
-        noise, source = state.draw(state.sigma, end)
+        down, _, up = VarianceExploding().ancestral(level, level_end, self.eta)
         x = alpha_end * _towards(denoised, state.x / alpha, down / level)
-        return x + noise * (alpha_end * up), source
+        if self.eta <= 0 or self.s_noise <= 0:
+            return x, state.noise
+        noise, source = state.draw(state.sigma, end)
+        return x + noise * (alpha_end * up * self.s_noise), source

@@ -22,7 +22,7 @@ from nodes.diffusion.sources import Source
 from nodes.diffusion.store import LoadedModel, LocalModelStore
 from nodes.diffusion.text import encode
 from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, tokenize
-from nodes.diffusion.unet import denoiser, inputs_for
+from nodes.diffusion.unet import denoiser
 
 PROMPT = "a red circle"
 
@@ -185,7 +185,7 @@ def test_latents_equal_those_of_diffusers_networks(sampled: tuple[str, LoadedMod
     positive, negative = told(context, 128 if flow else 64, 1), told(context, 128 if flow else 64, 2)
     latent = {"samples": torch.zeros(1, 16 if flow else 4, 8, 8)}
     settings = Settings(seed=5, steps=3, cfg=3.0, sampler="euler", scheduler="simple")
-    ours = sample_latent(denoiser(unet), settings, positive, negative, latent, inputs_of=inputs_for(unet))["samples"]
+    ours = sample_latent(denoiser(unet), settings, positive, negative, latent)["samples"]
 
     noise = torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(5))
     network = theirs(name, unet)
@@ -263,7 +263,7 @@ def test_an_inpainting_model_sees_mask_and_kept_picture(files: dict[str, Path], 
         for options in (given, {}):
             entry = [[torch.randn(1, 77, 64, generator=draw), options]]
             latent = {"samples": torch.zeros(1, 4, 8, 8)}
-            sample_latent(denoiser(unet), settings, entry, entry, latent, inputs_of=inputs_for(unet))
+            sample_latent(denoiser(unet), settings, entry, entry, latent)
         handle.remove()
     told_all, told_nothing = seen
     assert torch.equal(told_all[:, 4, :4], torch.ones(1, 4, 8))

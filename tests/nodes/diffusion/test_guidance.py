@@ -24,7 +24,7 @@ from nodes.diffusion.conditioning import (
     stretched,
 )
 from nodes.diffusion.denoiser import Denoiser
-from nodes.diffusion.guidance import CfgGuider, InpaintGuider, averaged, guided, latent_mask
+from nodes.diffusion.guidance import NOTHING, CfgGuider, Guidance, InpaintGuider, Memory, averaged, guided, latent_mask
 from nodes.diffusion.predictions import Epsilon, Flow
 from nodes.diffusion.schedules import BEYOND_NOISE, stable_diffusion
 
@@ -58,14 +58,14 @@ def entries(*conditioning: list[Any], latent: Tensor = LATENT) -> tuple[Entry, .
 
 
 def predicted(positive: tuple[Entry, ...], negative: tuple[Entry, ...] = (), scale: float = 1.0) -> Tensor:
-    return CfgGuider.between(denoiser(Recorder()), positive, negative, scale).guide(LATENT, SIGMA)
+    return CfgGuider.between(denoiser(Recorder()), positive, negative, scale).look(LATENT, SIGMA).denoised
 
 
 def test_guidance_goes_beyond_the_positive_prediction() -> None:
     """At scale 7 the result is the negative prediction plus seven times the difference, in one call of the network."""
     network = Recorder()
     guider = CfgGuider.between(denoiser(network), entries(told(3.0)), entries(told(1.0)), 7.0)
-    torch.testing.assert_close(guider.guide(LATENT, SIGMA), torch.full_like(LATENT, 15.0))
+    torch.testing.assert_close(guider.look(LATENT, SIGMA).denoised, torch.full_like(LATENT, 15.0))
     assert [call[0] for call in network.calls] == [(2, 4, 16, 16)]
 
 
@@ -73,7 +73,7 @@ def test_scale_one_skips_the_negative_side() -> None:
     """At scale 1 only the positive side goes through the network."""
     network = Recorder()
     guider = CfgGuider.between(denoiser(network), entries(told(3.0)), entries(told(1.0)), 1.0)
-    torch.testing.assert_close(guider.guide(LATENT, SIGMA), torch.full_like(LATENT, 3.0))
+    torch.testing.assert_close(guider.look(LATENT, SIGMA).denoised, torch.full_like(LATENT, 3.0))
     assert [call[0] for call in network.calls] == [(1, 4, 16, 16)]
 
 
@@ -96,7 +96,7 @@ def test_area_is_cropped_and_the_rest_left_to_others() -> None:
     """The model sees only the area; outside of it the other entry alone counts, inside both do."""
     network = Recorder()
     positive = entries(told(1.0), told(3.0, area=(8, 8, 0, 0)))
-    result = CfgGuider.between(denoiser(network), positive, (), 1.0).guide(LATENT, SIGMA)
+    result = CfgGuider.between(denoiser(network), positive, (), 1.0).look(LATENT, SIGMA).denoised
     assert sorted(call[0] for call in network.calls) == [(1, 4, 8, 8), (1, 4, 16, 16)]
     assert result[0, 0, 0, 0] == pytest.approx(2.0)
     assert result[0, 0, 12, 12] == pytest.approx(1.0)
@@ -177,7 +177,7 @@ def test_default_entry_fills_what_is_uncovered() -> None:
 def test_token_counts_are_repeated_to_a_common_multiple() -> None:
     """77 and 231 tokens go together as 231; 77 and 462 would need six repeats and go apart."""
     network = Recorder()
-    CfgGuider.between(denoiser(network), entries(told(1.0)), entries(told(2.0, tokens=231)), 2.0).guide(LATENT, SIGMA)
+    CfgGuider.between(denoiser(network), entries(told(1.0)), entries(told(2.0, tokens=231)), 2.0).look(LATENT, SIGMA)
     assert [call[1] for call in network.calls] == [(2, 231, 8)]
     assert len(groups(entries(told(1.0), told(2.0, tokens=462)), LATENT)) == 2
     assert stretched(torch.tensor([[[1.0], [2.0]]]), 4).flatten().tolist() == [1, 2, 1, 2]
@@ -202,7 +202,7 @@ def test_entries_with_other_inputs_go_apart() -> None:
     network = Recorder()
     context = torch.zeros(1, 77, 8)
     one, two = Entry(context, inputs={"y": torch.ones(1, 5)}), Entry(context, inputs={"y": torch.ones(1, 6)})
-    CfgGuider(denoiser(network), (one,), (two,), 2.0).guide(LATENT.expand(3, -1, -1, -1), SIGMA.expand(3))
+    CfgGuider(denoiser(network), (one,), (two,), 2.0).look(LATENT.expand(3, -1, -1, -1), SIGMA.expand(3))
     assert [call[2]["y"].shape for call in network.calls] == [(3, 5), (3, 6)]
 
 
@@ -243,9 +243,9 @@ class Constant:
 
     seen: Tensor
 
-    def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
         self.seen = x
-        return torch.full_like(x, 5.0)
+        return Guidance(torch.full_like(x, 5.0), torch.full_like(x, 2.0), {"passed": x})
 
 
 @pytest.mark.parametrize(("prediction", "kept"), [(Epsilon(), 1.0 + 0.5 * 3.0), (Flow(), 0.5 * 1.0 + 0.5 * 3.0)])
@@ -254,9 +254,23 @@ def test_inpainting_keeps_what_is_not_masked(prediction: Epsilon | Flow, kept: f
     inner = Constant()
     mask = torch.tensor([[[[1.0, 0.0, 0.5]]]])
     guider = InpaintGuider(inner, mask, torch.full((1, 1, 1, 3), 1.0), torch.full((1, 1, 1, 3), 3.0), prediction)
-    result = guider.guide(torch.full((1, 1, 1, 3), 10.0), torch.tensor([0.5]))
+    seen = guider.look(torch.full((1, 1, 1, 3), 10.0), torch.tensor([0.5]), apart=True)
+    result = seen.denoised
     assert inner.seen.flatten().tolist() == pytest.approx([10.0, kept, (10 + kept) / 2])
     assert result.flatten().tolist() == pytest.approx([5.0, 1.0, 3.0])
+    assert seen.unconditional.flatten().tolist() == [2.0, 2.0, 2.0]
+    assert set(seen.memory) == {"passed"}
+
+
+def test_the_unconditional_side_is_told_apart_where_it_is_asked_for() -> None:
+    """Even at scale 1, where guidance does without it; without a negative side it is the prediction itself."""
+    network = Recorder()
+    guider = CfgGuider.between(denoiser(network), entries(told(3.0)), entries(told(1.0)), 1.0)
+    seen = guider.look(LATENT, SIGMA, apart=True)
+    assert (float(seen.denoised.mean()), float(seen.unconditional.mean())) == (3.0, 1.0)
+    assert [call[0] for call in network.calls] == [(2, 4, 16, 16)]
+    alone = CfgGuider.between(denoiser(network), entries(told(3.0)), (), 1.0).look(LATENT, SIGMA, apart=True)
+    assert float(alone.unconditional.mean()) == 3.0
 
 
 def test_noise_mask_is_resized_and_repeated() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.errors import Cancelled, InputError
 from nodes.diffusion.denoiser import Denoiser, LatentFormat
+from nodes.diffusion.guidance import NOTHING, Guidance, Memory
 from nodes.diffusion.noise import initial_noise, step_noise
 from nodes.diffusion.predictions import Epsilon, Flow
 from nodes.diffusion.sample import Settings, StepInfo, begin, sample, sample_latent
@@ -165,8 +166,8 @@ def test_sampling_keeps_no_graph() -> None:
     weight = torch.ones(1, requires_grad=True)
 
     class Weighted:
-        def guide(self, x: Tensor, sigma: Tensor) -> Tensor:
-            return x * weight
+        def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
+            return Guidance(x * weight, x, memory)
 
     sigmas = torch.tensor([2.0, 1.0, 0.0])
     sampler = make_sampler("euler", VarianceExploding())
