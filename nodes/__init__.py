@@ -29,6 +29,7 @@ FAMILIES: Final = (
     "vae",
     "inpaint",
     "image",
+    "masks",
     "image_files",
     "primitives",
     "strings",
