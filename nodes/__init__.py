@@ -30,6 +30,8 @@ FAMILIES: Final = (
     "inpaint",
     "image",
     "masks",
+    "compositing",
+    "image_transform",
     "image_files",
     "primitives",
     "strings",

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latents as latents
+    from nodes.diffusion import layout as layout
     from nodes.diffusion import masks as masks
     from nodes.diffusion import pictures as pictures
+    from nodes.diffusion import porter_duff as porter_duff
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
     from nodes.diffusion import sample as sample
@@ -36,8 +38,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inpaint",
         "latent_maths",
         "latents",
+        "layout",
         "masks",
         "pictures",
+        "porter_duff",
         "prompts",
         "resume",
         "sample",
