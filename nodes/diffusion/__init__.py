@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latents as latents
+    from nodes.diffusion import layout as layout
     from nodes.diffusion import lora as lora
     from nodes.diffusion import masks as masks
     from nodes.diffusion import patches as patches
     from nodes.diffusion import pictures as pictures
+    from nodes.diffusion import porter_duff as porter_duff
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
     from nodes.diffusion import sample as sample
@@ -38,26 +40,28 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "custom",
-        "sequences",
-        "devices",
-        "extract",
-        "hypernetworks",
-        "latents",
-        "lora",
-        "patches",
         "compositing",
+        "custom",
+        "devices",
         "differential",
         "entries",
+        "extract",
+        "hypernetworks",
         "inpaint",
         "latent_maths",
+        "latents",
+        "layout",
+        "lora",
         "masks",
+        "patches",
         "pictures",
+        "porter_duff",
         "prompts",
         "resume",
         "sample",
         "saving",
         "schedules",
+        "sequences",
         "sources",
         "text",
         "unet",
