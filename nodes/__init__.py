@@ -25,6 +25,8 @@ FAMILIES: Final = (
     "sampler_parts",
     "sigmas",
     "custom_sampling",
+    "model_sampling",
+    "guidance",
     "latent",
     "vae",
     "image",

@@ -11,7 +11,9 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from nodes.diffusion import custom as custom
+    from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
+    from nodes.diffusion import model_sampling as model_sampling
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import schedules as schedules
     from nodes.diffusion import sequences as sequences
     from nodes.diffusion import sources as sources
+    from nodes.diffusion import steering as steering
     from nodes.diffusion import text as text
     from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
@@ -28,7 +31,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "custom",
         "sequences",
+        "latent_operations",
         "latents",
+        "model_sampling",
+        "steering",
         "pictures",
         "prompts",
         "resume",

@@ -13,6 +13,7 @@ from engine.errors import InputError
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
+from nodes.diffusion.steering import Option
 
 
 class Network(Protocol):
@@ -63,7 +64,8 @@ def per_sample(sigma: Tensor, like: Tensor) -> Tensor:
 class Denoiser:
     """A network with its noise levels, its prediction type and its latent space.
 
-    ``dtype`` is what the network computes in; everything around it is float32. ``device`` is where it is.
+    ``dtype`` is what the network computes in; everything around it is float32. ``device`` is where it is. ``options`` are
+    what its guidance does beside the usual.
     """
 
     network: Network
@@ -72,6 +74,7 @@ class Denoiser:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     latent_format: LatentFormat = field(default_factory=LatentFormat)
+    options: tuple[Option, ...] = ()
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``

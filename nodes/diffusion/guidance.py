@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from nodes.diffusion.conditioning import Entry, Group, at_sigma, for_batch, groups, matched_sides, stretched
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.predictions import Prediction
+from nodes.diffusion.steering import Seen, combined, prepared
 
 Memory = Mapping[str, Tensor]
 """What guidance keeps from one evaluation to the next; a run that was cut goes on with it."""
@@ -116,10 +117,11 @@ class CfgGuider:
         negative = [] if alone else at_sigma(self.negative, level, x)
         outputs = predictions(self.denoiser, x, sigma, [*positive, *negative], self.most)
         toward = averaged(x, positive, outputs[: len(positive)])
-        if alone:
-            return Guidance(toward, toward, memory)
-        away = averaged(x, negative, outputs[len(positive) :])
-        return Guidance(guided(toward, away, self.scale), away, memory)
+        away = None if alone else averaged(x, negative, outputs[len(positive) :])
+        seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory)
+        seen = prepared(self.denoiser.options, seen)
+        denoised = combined(self.denoiser.options, seen)
+        return Guidance(denoised, denoised if seen.negative is None else seen.negative, seen.memory)
 
 
 def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from engine.models import ModelRef, ModelStore
 from nodes.diffusion.denoiser import Denoiser, LatentFormat
+from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.predictions import prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg
-from nodes.diffusion.schedules import ModelSigmas, stable_diffusion
+from nodes.diffusion.schedules import DiscreteSchedule, ModelSigmas, stable_diffusion
+from nodes.diffusion.steering import options_of
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -33,18 +35,25 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         out: Tensor = unet.module(x, timestep, context, return_dict=False, **inputs)[0]
         return out
 
+    def table(zero_terminal_snr: bool) -> DiscreteSchedule:
+        return stable_diffusion(
+            beta_start=beta_start, beta_end=beta_end, steps=facts.schedule.steps, zero_terminal_snr=zero_terminal_snr
+        )
+
+    own = Sampling(
+        schedule=table(facts.schedule.zero_terminal_snr),
+        prediction=prediction("v" if facts.schedule.prediction == "v_prediction" else "eps"),
+        latent_format=LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels),
+    )
+    way = chosen(unet.ref, own, table)
     return Denoiser(
         network=network,
-        schedule=stable_diffusion(
-            beta_start=beta_start,
-            beta_end=beta_end,
-            steps=facts.schedule.steps,
-            zero_terminal_snr=facts.schedule.zero_terminal_snr,
-        ),
-        prediction=prediction("v" if facts.schedule.prediction == "v_prediction" else "eps"),
+        schedule=way.schedule,
+        prediction=way.prediction,
         dtype=unet.dtype,
         device=unet.device,
-        latent_format=LatentFormat(scale=facts.scale_factor, channels=facts.latent_channels),
+        latent_format=way.latent_format,
+        options=options_of(unet.ref),
     )
 
 
