@@ -7,7 +7,7 @@ from typing import Annotated
 from engine.models import ModelRef, Recipe
 from engine.spec import Hint, Output, Range, node
 from nodes import diffusion
-from nodes.sockets import Latent, LatentDict, LatentOperation, Model
+from nodes.sockets import Conditioning, Latent, LatentDict, LatentOperation, Model
 
 ADVANCED = "advanced/guidance"
 OPERATIONS = "latent/advanced/operations"
@@ -17,6 +17,22 @@ OPERATIONS = "latent/advanced/operations"
 def rescale_cfg(model: Model, multiplier: Annotated[float, Range(0.0, 1.0, step=0.01)] = 0.7) -> ModelRef:
     """Guidance that keeps the contrast of the positive prediction."""
     return diffusion.steering.with_option(model, "rescaled", multiplier=multiplier)
+
+
+@node(
+    "PerpNeg",
+    title="Perp-Neg (DEPRECATED by PerpNegGuider)",
+    category="_for_testing",
+    outputs=[Output("MODEL")],
+    deprecated=True,
+    experimental=True,
+)
+def perp_neg(
+    model: Model, empty_conditioning: Conditioning, neg_scale: Annotated[float, Range(0.0, 100.0, step=0.01)] = 1.0
+) -> ModelRef:
+    """Guidance away from that part of the negative condition alone which says nothing of the positive one."""
+    empty = diffusion.packed.packed(empty_conditioning)
+    return diffusion.steering.with_option(model, "perpendicular", empty=empty, negative_scale=neg_scale)
 
 
 @node("CFGZeroStar", category=ADVANCED, outputs=[Output("MODEL", "patched_model")])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
     from nodes.diffusion import model_sampling as model_sampling
+    from nodes.diffusion import packed as packed
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import prompts as prompts
     from nodes.diffusion import resume as resume
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "latents",
         "model_sampling",
         "steering",
+        "packed",
         "pictures",
         "prompts",
         "resume",

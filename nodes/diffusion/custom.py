@@ -12,10 +12,10 @@ from engine.errors import InputError
 from engine.models import ModelRef, Recipe
 from nodes.diffusion.conditioning import Conditioning, InputsOf, no_inputs, resolve
 from nodes.diffusion.denoiser import Denoiser
-from nodes.diffusion.guidance import CfgGuider, Guider
+from nodes.diffusion.guidance import Guider
 from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider
 from nodes.diffusion.noise import NoiseDevice, initial_noise
-from nodes.diffusion.sample import Hooks, Walk, walk
+from nodes.diffusion.sample import Hooks, Walk, cfg_guider, walk
 from nodes.diffusion.samplers import make_sampler
 
 NO_HOOKS: Final = Hooks()
@@ -38,16 +38,12 @@ def guider(kind: str, model: ModelRef, sides: Mapping[str, Conditioning], **numb
 
 def make_guider(recipe: Recipe, denoiser: Denoiser, clean: Tensor, inputs_of: InputsOf = no_inputs) -> Guider:
     """The guider of a recipe for the latent ``clean`` [B,C,h,w], model space."""
-    sides = {
-        name: resolve(side, clean, denoiser.schedule, inputs_of=inputs_of)
-        for name, side in recipe.parts["sides"].items()
-    }
-    numbers = recipe.parts["numbers"]
+    given, numbers = recipe.parts["sides"], recipe.parts["numbers"]
+    if recipe.parts["guidance"] in ("basic", "cfg"):
+        scale = numbers.get("scale", 1.0)
+        return cfg_guider(denoiser, given["positive"], given.get("negative", []), scale, clean, inputs_of)
+    sides = {name: resolve(side, clean, denoiser.schedule, inputs_of=inputs_of) for name, side in given.items()}
     match recipe.parts["guidance"]:
-        case "basic":
-            return CfgGuider.between(denoiser, sides["positive"], (), 1.0)
-        case "cfg":
-            return CfgGuider.between(denoiser, sides["positive"], sides["negative"], **numbers)
         case "dual_cfg":
             return DualCfgGuider.between(denoiser, sides["first"], sides["second"], sides["negative"], **numbers)
         case "perp_neg":

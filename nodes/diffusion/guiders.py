@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nodes.diffusion.conditioning import Entry, at_sigma, matched
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory, averaged, guided, predictions
-from nodes.diffusion.steering import Seen, combined, finished
+from nodes.diffusion.steering import Seen, combined, finished, perpendicular
 
 
 def side_by_side(
@@ -79,17 +78,9 @@ class DualCfgGuider:
         return Guidance(outer + (first - second) * self.inner, second, memory)
 
 
-def perpendicular(positive: Tensor, negative: Tensor, empty: Tensor, scale: float, negative_scale: float) -> Tensor:
-    """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
-    problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off."""
-    toward, away = positive - empty, negative - empty
-    perp: Tensor = away - (away * toward).sum() / torch.linalg.vector_norm(toward) ** 2 * toward
-    return empty + scale * (toward - negative_scale * perp)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class PerpNegGuider:
-    """``perpendicular`` between the sides; ``empty`` is what the model predicts without a prompt."""
+    """``steering.perpendicular`` between the sides; ``empty`` is what the model predicts without a prompt."""
 
     denoiser: Denoiser
     positive: tuple[Entry, ...]
@@ -115,6 +106,6 @@ class PerpNegGuider:
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
         sides = (self.positive, self.negative, self.empty)
         toward, away, empty = side_by_side(self.denoiser, x, sigma, sides)
-        result = perpendicular(toward, away, empty, self.scale, self.negative_scale)
-        seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory)
+        seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
+        result = perpendicular(seen, "", self.negative_scale)
         return Guidance(finished(self.denoiser.options, seen, result), away, memory)

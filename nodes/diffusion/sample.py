@@ -17,9 +17,11 @@ from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, latent_mask
 from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, RESIZING
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
+from nodes.diffusion.packed import unpacked
 from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
 from nodes.diffusion.samplers.single_step import Euler
 from nodes.diffusion.schedules import sampling_sigmas
+from nodes.diffusion.steering import combination
 
 CHECK_EVERY: Final = 8
 """On a device the sample is looked at only every so many steps: looking waits for all that is queued there."""
@@ -196,12 +198,28 @@ def sample_latent(
     """
 
     def guider(clean: Tensor) -> Guider:
-        entries = [resolve(side, clean, denoiser.schedule, inputs_of=inputs_of) for side in (positive, negative)]
-        return CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
+        return cfg_guider(denoiser, positive, negative, settings.cfg, clean, inputs_of)
 
     sampler, sigmas = planned(denoiser, settings)
     way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
     return walk(denoiser, way, guider, latent, hooks or Hooks(on_step, resume, save, park))[0]
+
+
+def cfg_guider(
+    denoiser: Denoiser,
+    positive: Conditioning,
+    negative: Conditioning,
+    scale: float,
+    clean: Tensor,
+    inputs_of: InputsOf = no_inputs,
+) -> CfgGuider:
+    """Classifier-free guidance for the latent ``clean`` [B,C,h,w], model space, with what the model's options need."""
+    option = combination(denoiser.options)
+    further = unpacked(option.numbers["empty"]) if option is not None and "empty" in option.numbers else []
+    first, second, third = (
+        resolve(side, clean, denoiser.schedule, inputs_of=inputs_of) for side in (positive, negative, further)
+    )
+    return CfgGuider.between(denoiser, first, second, scale, further=third)
 
 
 def walk(

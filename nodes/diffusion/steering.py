@@ -45,7 +45,8 @@ def options_of(model: ModelRef) -> tuple[Option, ...]:
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
     """What guidance works with: the sample, its sigma [B,1,1,1], both predictions (``negative`` None where there is none)
-    and the scale. ``memory`` is what options remember, by name."""
+    and the scale. ``memory`` is what options remember, by name; ``further`` is the prediction of a third side, where an
+    option has one."""
 
     x: Tensor
     sigma: Tensor
@@ -53,6 +54,7 @@ class Seen:
     negative: Tensor | None
     scale: float
     memory: Mapping[str, Tensor]
+    further: Tensor | None = None
 
 
 def _inner(tensor: Tensor) -> tuple[int, ...]:
@@ -145,6 +147,18 @@ def rescaled(seen: Seen, multiplier: float) -> Tensor:
     return base - gain * velocity
 
 
+def perpendicular(seen: Seen, empty: str, negative_scale: float) -> Tensor:
+    """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
+    problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off.
+
+    ``empty``, a packed conditioning, says what the model predicts without a prompt: ``seen.further``."""
+    if seen.negative is None or seen.further is None:
+        return seen.positive
+    toward, away = seen.positive - seen.further, seen.negative - seen.further
+    perp: Tensor = away - (away * toward).sum() / torch.linalg.vector_norm(toward) ** 2 * toward
+    return seen.further + seen.scale * (toward - negative_scale * perp)
+
+
 def zero_star(seen: Seen, result: Tensor) -> Tensor:
     """CFG-Zero* (Fan et al. 2025, "CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models", eq. 7): the
     negative noise scaled to be as near to the positive one as it can."""
@@ -186,7 +200,9 @@ def epsilon_scaled(seen: Seen, result: Tensor, factor: float) -> Tensor:
 BEFORE: Final[Mapping[str, Callable[..., Seen]]] = MappingProxyType(
     {"tangential": tangential, "projected": projected, "operation": operated_on, "frequencies": frequencies}
 )
-COMBINE: Final[Mapping[str, Callable[..., Tensor]]] = MappingProxyType({"rescaled": rescaled})
+COMBINE: Final[Mapping[str, Callable[..., Tensor]]] = MappingProxyType(
+    {"rescaled": rescaled, "perpendicular": perpendicular}
+)
 AFTER: Final[Mapping[str, Callable[..., Tensor]]] = MappingProxyType(
     {"zero_star": zero_star, "normed": normed, "mahiro": mahiro, "epsilon_scaled": epsilon_scaled}
 )
@@ -202,9 +218,14 @@ def prepared(options: Sequence[Option], seen: Seen) -> Seen:
 
 def combined(options: Sequence[Option], seen: Seen) -> Tensor:
     """The guided prediction."""
-    chosen = [option for option in options if option.name in COMBINE]
-    result = COMBINE[chosen[-1].name](seen, **chosen[-1].numbers) if chosen else plain(seen)
+    chosen = combination(options)
+    result = COMBINE[chosen.name](seen, **chosen.numbers) if chosen else plain(seen)
     return finished(options, seen, result)
+
+
+def combination(options: Sequence[Option]) -> Option | None:
+    """The option that says how the predictions are combined; None for the plain way."""
+    return next((option for option in reversed(options) if option.name in COMBINE), None)
 
 
 def finished(options: Sequence[Option], seen: Seen, result: Tensor) -> Tensor:

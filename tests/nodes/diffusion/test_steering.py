@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.models import Digest, ModelRef
-from nodes.diffusion import sample, steering
+from nodes.diffusion import custom, sample, steering
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import CfgGuider, Guidance
 from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider
@@ -21,6 +21,7 @@ from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.samplers import State
 from nodes.diffusion.schedules import stable_diffusion
 from nodes.diffusion.steering import Option, Seen, combined, options_of, prepared, with_option
+from nodes.guidance import perp_neg
 from tests.nodes.diffusion.test_guidance import LATENT, SIGMA, Recorder, entries, told
 from tests.nodes.diffusion.test_sample import EMPTY, MODEL, NEGATIVE, POSITIVE, SETTINGS
 
@@ -196,6 +197,22 @@ def test_options_hold_wherever_guidance_happens() -> None:
     assert mean(perpendicular.look(LATENT, SIGMA)) == pytest.approx((1 + 2 * 8) / 2)
 
 
+def test_a_third_side_travels_with_the_model() -> None:
+    """PerpNeg as an option of the model gives what its guider gives; without a negative side it does nothing."""
+    empty: list[list[Any]] = [[torch.full((1, 77, 8), 0.7), {"strength": 1.0}]]
+    model = perp_neg(MODEL_REF, empty, 1.5)
+    steered_model = replace(MODEL, options=options_of(model))
+    sides = {"positive": POSITIVE, "negative": NEGATIVE, "empty": empty}
+    recipe = custom.guider("perp_neg", MODEL_REF, sides, scale=3.0, negative_scale=1.5)
+    x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([2.0, 2.0])
+    as_option = sample.cfg_guider(steered_model, POSITIVE, NEGATIVE, 3.0, EMPTY["samples"])
+    as_guider = custom.make_guider(recipe, MODEL, EMPTY["samples"])
+    torch.testing.assert_close(as_option.look(x, sigma).denoised, as_guider.look(x, sigma).denoised)
+    alone = sample.cfg_guider(steered_model, POSITIVE, NEGATIVE, 1.0, EMPTY["samples"]).look(x, sigma)
+    bare = sample.cfg_guider(MODEL, POSITIVE, NEGATIVE, 1.0, EMPTY["samples"]).look(x, sigma)
+    assert torch.equal(alone.denoised, bare.denoised)
+
+
 def test_guidance_with_a_memory_goes_on_with_the_same_bits() -> None:
     """APG's momentum is part of the state: a run cut anywhere ends as it would have."""
     momentum = Option("projected", {"eta": 0.5, "norm_threshold": 2.0, "momentum": -0.75})
@@ -216,4 +233,4 @@ def test_guidance_with_a_memory_goes_on_with_the_same_bits() -> None:
 def test_every_option_has_one_place() -> None:
     """Before, in the middle or after; a name is in one of them."""
     names = [*steering.BEFORE, *steering.COMBINE, *steering.AFTER]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names)) == 10
