@@ -31,6 +31,8 @@ FAMILIES: Final = (
     "sampler_parts",
     "sigmas",
     "custom_sampling",
+    "model_sampling",
+    "guidance",
     "latent",
     "latent_maths",
     "latent_shape",

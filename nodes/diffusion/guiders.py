@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nodes.diffusion.conditioning import Entry, at_sigma, matched
-from nodes.diffusion.denoiser import Denoiser
+from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory, averaged, guided, predictions
+from nodes.diffusion.steering import Seen, combined, finished, perpendicular
 
 
 def side_by_side(
@@ -60,30 +60,27 @@ class DualCfgGuider:
         if not (self.nested or apart) and math.isclose(self.outer, 1.0):
             return self._without_negative(x, sigma, memory)
         first, second, away = side_by_side(self.denoiser, x, sigma, (self.first, self.second, self.negative))
+        options, level = self.denoiser.options, per_sample(sigma, x)
         if self.nested:
-            return Guidance(guided(guided(first, second, self.inner), away, self.outer), away, memory)
-        return Guidance(guided(second, away, self.outer) + (first - second) * self.inner, away, memory)
+            inner = combined(options, Seen(x, level, first, second, self.inner, memory))
+            return Guidance(guided(inner, away, self.outer), away, memory)
+        outer = combined(options, Seen(x, level, second, away, self.outer, memory))
+        return Guidance(outer + (first - second) * self.inner, away, memory)
 
     def _without_negative(self, x: Tensor, sigma: Tensor, memory: Memory) -> Guidance:
         """At ``outer`` 1 the negative side cancels, and at ``inner`` 1 the second one too."""
         if math.isclose(self.inner, 1.0):
             (first,) = side_by_side(self.denoiser, x, sigma, (self.first,))
-            return Guidance(first, first, memory)
-        first, second = side_by_side(self.denoiser, x, sigma, (self.first, self.second))
-        return Guidance(guided(first, second, self.inner), second, memory)
-
-
-def perpendicular(positive: Tensor, negative: Tensor, empty: Tensor, scale: float, negative_scale: float) -> Tensor:
-    """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
-    problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off."""
-    toward, away = positive - empty, negative - empty
-    perp: Tensor = away - (away * toward).sum() / torch.linalg.vector_norm(toward) ** 2 * toward
-    return empty + scale * (toward - negative_scale * perp)
+            second = first
+        else:
+            first, second = side_by_side(self.denoiser, x, sigma, (self.first, self.second))
+        outer = combined(self.denoiser.options, Seen(x, per_sample(sigma, x), second, None, self.outer, memory))
+        return Guidance(outer + (first - second) * self.inner, second, memory)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PerpNegGuider:
-    """``perpendicular`` between the sides; ``empty`` is what the model predicts without a prompt."""
+    """``steering.perpendicular`` between the sides; ``empty`` is what the model predicts without a prompt."""
 
     denoiser: Denoiser
     positive: tuple[Entry, ...]
@@ -109,4 +106,6 @@ class PerpNegGuider:
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
         sides = (self.positive, self.negative, self.empty)
         toward, away, empty = side_by_side(self.denoiser, x, sigma, sides)
-        return Guidance(perpendicular(toward, away, empty, self.scale, self.negative_scale), away, memory)
+        seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
+        result = perpendicular(seen, "", self.negative_scale)
+        return Guidance(finished(self.denoiser.options, seen, result), away, memory)

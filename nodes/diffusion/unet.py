@@ -16,11 +16,13 @@ from nodes.diffusion import differential
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
-from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
+from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import open_source
+from nodes.diffusion.steering import options_of
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -34,16 +36,23 @@ def denoiser(unet: LoadedModel) -> Denoiser:
     """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
     facts = unet.facts
     schedule = facts.schedule
+    own = Sampling(
+        schedule=_sigmas(schedule, schedule.zero_terminal_snr),
+        prediction=prediction(_PREDICTIONS[schedule.prediction]),
+        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+    )
+    way = chosen(unet.ref, own, partial(_table, schedule))
     return Denoiser(
         network=_transformer(unet, unet.config) if isinstance(unet.config, DiTConfig) else _unet(unet),
-        schedule=_sigmas(schedule),
-        prediction=prediction(_PREDICTIONS[schedule.prediction]),
+        schedule=way.schedule,
+        prediction=way.prediction,
         dtype=unet.dtype,
         device=unet.device,
-        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+        latent_format=way.latent_format,
         hearing=_hearing(unet),
         inputs_of=partial(inputs_of, unet.config, facts.family),
         differential=_strength(unet.ref),
+        options=options_of(unet.ref),
     )
 
 
@@ -56,15 +65,16 @@ def _hearing(unet: LoadedModel) -> Hearing:
 _PREDICTIONS: Final[Mapping[str, PredictionName]] = {"epsilon": "eps", "v_prediction": "v", "flow": "flow"}
 
 
-def _sigmas(schedule: Schedule) -> ModelSigmas:
+def _sigmas(schedule: Schedule, zero_terminal_snr: bool) -> ModelSigmas:
     if schedule.prediction == "flow":
         return FlowSchedule(schedule.flow_shift)
+    return _table(schedule, zero_terminal_snr)
+
+
+def _table(schedule: Schedule, zero_terminal_snr: bool) -> DiscreteSchedule:
     beta_start, beta_end = schedule.betas
     return stable_diffusion(
-        beta_start=beta_start,
-        beta_end=beta_end,
-        steps=schedule.steps,
-        zero_terminal_snr=schedule.zero_terminal_snr,
+        beta_start=beta_start, beta_end=beta_end, steps=schedule.steps, zero_terminal_snr=zero_terminal_snr
     )
 
 

@@ -146,7 +146,7 @@ def test_files_of_core_nodes_are_placed(tmp_path: Path, call: NodeContext) -> No
     assert (tmp_path / "output/l" / shown["ui"]["latents"][0]["filename"]).is_file()
 
 
-def test_conditionings_are_joined_and_emptied() -> None:
+def test_conditionings_are_joined_and_emptied(call: NodeContext) -> None:
     a: list[Any]
     b: list[Any]
     a, b = [[torch.ones(1, 2, 3), {"x": 1}]], [[torch.ones(1, 4, 3), {"pooled_output": torch.ones(1, 3)}]]
