@@ -107,5 +107,5 @@ class PerpNegGuider:
         sides = (self.positive, self.negative, self.empty)
         toward, away, empty = side_by_side(self.denoiser, x, sigma, sides)
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
-        result = perpendicular(seen, "", self.negative_scale)
+        result = perpendicular(seen, self.negative_scale)
         return Guidance(finished(self.denoiser.options, seen, result), away, memory)

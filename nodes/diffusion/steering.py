@@ -147,11 +147,11 @@ def rescaled(seen: Seen, multiplier: float) -> Tensor:
     return base - gain * velocity
 
 
-def perpendicular(seen: Seen, empty: str, negative_scale: float) -> Tensor:
+def perpendicular(seen: Seen, negative_scale: float) -> Tensor:
     """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
     problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off.
 
-    ``empty``, a packed conditioning, says what the model predicts without a prompt: ``seen.further``."""
+    ``seen.further`` is what the model predicts without a prompt."""
     if seen.negative is None or seen.further is None:
         return seen.positive
     toward, away = seen.positive - seen.further, seen.negative - seen.further
@@ -201,7 +201,11 @@ BEFORE: Final[Mapping[str, Callable[..., Seen]]] = MappingProxyType(
     {"tangential": tangential, "projected": projected, "operation": operated_on, "frequencies": frequencies}
 )
 COMBINE: Final[Mapping[str, Callable[..., Tensor]]] = MappingProxyType(
-    {"rescaled": rescaled, "perpendicular": perpendicular}
+    {
+        "rescaled": rescaled,
+        # ``empty``, a packed conditioning, is what ``Seen.further`` is predicted from.
+        "perpendicular": lambda seen, empty, negative_scale: perpendicular(seen, negative_scale),
+    }
 )
 AFTER: Final[Mapping[str, Callable[..., Tensor]]] = MappingProxyType(
     {"zero_star": zero_star, "normed": normed, "mahiro": mahiro, "epsilon_scaled": epsilon_scaled}

@@ -37,7 +37,7 @@ def test_only_the_perpendicular_part_of_the_negative_counts() -> None:
     sigma = torch.ones(1, 1, 1, 1)
 
     def perpendicular(positive: Tensor, negative: Tensor) -> Tensor:
-        return steering.perpendicular(Seen(empty, sigma, positive, negative, 3.0, {}, empty), "", 0.5)
+        return steering.perpendicular(Seen(empty, sigma, positive, negative, 3.0, {}, empty), 0.5)
 
     found = perpendicular(positive, negative)
     assert found.flatten().tolist() == pytest.approx([3 * 2.0, 3 * -0.5 * 1.0])
