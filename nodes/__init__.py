@@ -32,6 +32,8 @@ FAMILIES: Final = (
     "masks",
     "compositing",
     "image_transform",
+    "image_batches",
+    "image_filters",
     "image_files",
     "primitives",
     "strings",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import compositing as compositing
     from nodes.diffusion import differential as differential
     from nodes.diffusion import entries as entries
+    from nodes.diffusion import filters as filters
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latents as latents
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "compositing",
         "differential",
         "entries",
+        "filters",
         "inpaint",
         "latent_maths",
         "latents",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -141,6 +141,15 @@ def join(first: Tensor, second: Tensor) -> Tensor:
     if first.shape[1:] != second.shape[1:]:
         second = scale(second, first.shape[2], first.shape[1], "bilinear", "center")
     return torch.cat([first, second])
+
+
+def rebatched(batches: Sequence[Tensor], size: int) -> list[Tensor]:
+    """All pictures of ``batches`` in batches of ``size``, the last perhaps smaller. Raises InputError where their shapes differ."""
+    shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
+    if len(shapes) > 1:
+        found = ", ".join(f"{width}x{height} with {channels} channels" for height, width, channels in shapes)
+        raise InputError(f"expected pictures of one size, found {found}; scale them first", input="images")
+    return [batch.clone() for batch in torch.cat(list(batches)).split(size)]
 
 
 def _opaque(image: Tensor, channels: int) -> Tensor:
