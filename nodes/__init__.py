@@ -35,6 +35,7 @@ FAMILIES: Final = (
     "image_batches",
     "image_filters",
     "image_files",
+    "animation",
     "primitives",
     "strings",
     "texts",

@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -105,6 +105,25 @@ def encode(image: Tensor, format: str, quality: int) -> bytes:
         picture.save(stream, "JPEG", quality=quality)
     else:
         picture.save(stream, "WEBP", quality=quality, lossless=quality == 100, exact=True)
+    return stream.getvalue()
+
+
+def film(images: Tensor, format: Literal["webp", "png"], fps: float, **options: Any) -> bytes:
+    """Pictures [B,H,W,C] as one animated file, ``1000 / fps`` milliseconds each, cut to whole ones; ``options`` are Pillow's.
+
+    Raises ``InputError`` for pictures that are too large for the format.
+    """
+    if format == "webp" and max(images.shape[1:3]) > LARGEST_SIDES["webp"]:
+        raise InputError(
+            f"expected sides of at most {LARGEST_SIDES['webp']} pixels in a webp, "
+            f"found {images.shape[2]}x{images.shape[1]}; save it with SaveAnimatedPNG",
+            input="images",
+        )
+    first, *others = (Image.fromarray(_bytes(image)) for image in images)
+    stream = io.BytesIO()
+    first.save(
+        stream, format.upper(), save_all=True, append_images=others, duration=int(1000.0 / fps), loop=0, **options
+    )
     return stream.getvalue()
 
 

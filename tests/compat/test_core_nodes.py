@@ -146,12 +146,13 @@ def test_files_of_core_nodes_are_placed(tmp_path: Path, call: NodeContext) -> No
     assert (tmp_path / "output/l" / shown["ui"]["latents"][0]["filename"]).is_file()
 
 
-def test_conditionings_are_joined_and_emptied() -> None:
+def test_conditionings_are_joined_and_emptied(watched: Watched) -> None:
     a: list[Any]
     b: list[Any]
     a, b = [[torch.ones(1, 2, 3), {"x": 1}]], [[torch.ones(1, 4, 3), {"pooled_output": torch.ones(1, 3)}]]
     assert [len(nodes.ConditioningCombine().combine(a, b)[0]), len(a)] == [2, 1]
-    ((tensor, values),) = nodes.ConditioningConcat().concat(a, b)[0]
+    with calling(watched.context()):
+        ((tensor, values),) = nodes.ConditioningConcat().concat(a, b)[0]
     assert (tensor.shape, values) == ((1, 6, 3), {"x": 1})
     ((zero, known),) = nodes.ConditioningZeroOut().zero_out(b)[0]
     assert (zero.count_nonzero(), known["pooled_output"].count_nonzero(), b[0][0].count_nonzero()) == (0, 0, 12)
