@@ -53,5 +53,5 @@ def get_image_size(ctx: NodeContext, image: Image) -> tuple[int, int, int]:
     """Width, height and how many pictures there are, which the node also shows."""
     count, height, width = image.shape[:3]
     text = f"width: {width}, height: {height}\n batch size: {count}"
-    ctx.send("progress_text", {"node": ctx.node, "text": text})
+    ctx.send("progress_text", {"node": ctx.node, "text": text}, ctx.client)
     return width, height, count
