@@ -20,32 +20,12 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
+from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of
 from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Form, fits
 from nodes.diffusion.lora_keys import Group, grouped, is_text, spellings
 from nodes.diffusion.sources import open_source
 
 _LISTED: Final = 8
-
-_BY_WIDTH: Final[Mapping[int, str]] = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    1280: "the SDXL refiner",
-    2048: "SDXL",
-}
-"""Width of the text that a UNet's cross attention reads -> family."""
-
-_BY_NAME: Final = (
-    ("joint_blocks", "Stable Diffusion 3"),
-    ("double_blocks", "FLUX"),
-    ("single_transformer_blocks", "FLUX"),
-    ("attn_add_k_proj", "Stable Diffusion 3"),
-    ("attn.add_k_proj", "Stable Diffusion 3"),
-    ("lora_te2_", "SDXL"),
-    ("text_encoder_2.", "SDXL"),
-)
-"""Parts of modules' names that only one family has, the more telling first."""
-
-_CROSS_READERS: Final = ("attn2_to_k", "attn2_to_v", "attn2.to_k", "attn2.to_v", "attn2.processor.to_k")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +64,12 @@ class LoraFile:
     @property
     def context_width(self) -> int | None:
         """Width of the text that the cross attention reads which the file changes; None when it changes none that tells."""
-        for spelled, group in self.groups.items():
-            role = next((role for role in ("down", "hada_w1_b", "diff") if role in group), None)
-            if spelled.endswith(_CROSS_READERS) and role and len(shape := self.tensors[group[role]].shape) > 1:
-                return shape[1]
-        return None
+        return context_width(self.groups, self.tensors)
 
     @property
     def family(self) -> str | None:
         """The family that the file looks made for, None when nothing tells."""
-        if (width := self.context_width) is not None:
-            return _BY_WIDTH.get(width, f"a UNet that reads texts {width} wide")
-        return next((family for mark, family in _BY_NAME if any(mark in spelled for spelled in self.groups)), None)
+        return family_of(self.groups, self.tensors)
 
     def factors(self, keys: Group, device: torch.device) -> dict[str, Tensor]:
         """The tensors of ``keys`` by role, float32 on ``device``."""
@@ -199,7 +173,7 @@ def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> 
     other = lora.context_width is not None and reads is not None and lora.context_width != reads
     if not other and (found or all(map(is_text, lora.groups))):
         return
-    family = _BY_WIDTH.get(reads or 0, "the model at hand")
+    family = BY_WIDTH.get(reads or 0, "the model at hand")
     raise InputError(
         f"expected a LoRA for {family}{f', whose UNet reads texts {reads} wide' if reads else ''}, found {_described(lora)}; "
         "choose one made for this model, or load the model it was made for",
