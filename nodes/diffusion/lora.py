@@ -6,7 +6,6 @@ decided by name and shape, so that a LoRA for a larger model does not go half in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,43 +21,12 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
+from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of, marked_family
 from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
 from nodes.diffusion.lora_keys import Group, fused_spellings, grouped, is_text, spellings
 from nodes.diffusion.sources import open_source
 
 _LISTED: Final = 8
-
-_BY_WIDTH: Final[Mapping[int, str]] = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    1280: "the SDXL refiner",
-    2048: "SDXL",
-}
-"""Width of the text that a UNet's cross attention reads -> family."""
-
-_BY_NAME: Final = (
-    ("joint_blocks", "Stable Diffusion 3"),
-    ("double_blocks", "FLUX"),
-    ("single_transformer_blocks", "FLUX"),
-    ("attn_add_k_proj", "Stable Diffusion 3"),
-    ("attn.add_k_proj", "Stable Diffusion 3"),
-    ("lora_te2_", "SDXL"),
-    ("text_encoder_2.", "SDXL"),
-)
-"""Parts of modules' names that only one family has, the more telling first."""
-
-_CROSS_READERS: Final = ("attn2_to_k", "attn2_to_v", "attn2.to_k", "attn2.to_v", "attn2.processor.to_k")
-
-_INPUT_SIDES: Final = (
-    ("down",),
-    ("hada_w1_b",),
-    ("lokr_w1", "lokr_w2"),
-    ("lokr_w1", "lokr_w2_b"),
-    ("lokr_w1_b", "lokr_w2"),
-    ("lokr_w1_b", "lokr_w2_b"),
-    ("diff",),
-)
-"""Roles whose columns, multiplied, are the inputs of the layer they change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +81,17 @@ class LoraFile:
     @property
     def context_width(self) -> int | None:
         """Width of the text that the cross attention reads which the file changes; None when it changes none that tells."""
-        readers = (group for spelled, group in self.groups.items() if spelled.endswith(_CROSS_READERS))
-        return next((width for group in readers if (width := self._inputs(group)) is not None), None)
-
-    def _inputs(self, group: Group) -> int | None:
-        """How many inputs a linear layer has that ``group`` changes, where its factors tell."""
-        for roles in _INPUT_SIDES:
-            shapes = [self.tensors[group[role]].shape for role in roles if role in group]
-            if len(shapes) == len(roles) and all(len(shape) > 1 for shape in shapes):
-                return math.prod(shape[1] for shape in shapes)
-        return None
+        return context_width(self.groups, self.tensors)
 
     @property
     def marked_family(self) -> str | None:
         """The family that names of modules tell, if any do."""
-        return next((family for mark, family in _BY_NAME if any(mark in spelled for spelled in self.groups)), None)
+        return marked_family(self.groups)
 
     @property
     def family(self) -> str | None:
         """The family that the file looks made for, None when nothing tells."""
-        if (width := self.context_width) is not None:
-            return _BY_WIDTH.get(width, f"a UNet that reads texts {width} wide")
-        stated = self.file.header.metadata.get("modelspec.architecture", "").partition("/")[0]
-        return self.marked_family or stated or None
+        return family_of(self.groups, self.tensors, self.file.header.metadata)
 
     def factors(self, keys: Group, device: torch.device) -> dict[str, Tensor]:
         """The tensors of ``keys`` by role, float32 on ``device``."""
@@ -241,7 +197,7 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
 def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> None:
     """A few layers of one family may fit another by name and shape; what the cross attention reads tells them apart."""
     reads = config.context_dim if isinstance(config, UNetConfig) else None
-    known = _BY_WIDTH.get(reads or 0)
+    known = BY_WIDTH.get(reads or 0)
     if reads is not None and lora.context_width is not None:
         other = lora.context_width != reads
     else:
