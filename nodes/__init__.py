@@ -26,6 +26,7 @@ FAMILIES: Final = (
     "merging",
     "saving",
     "attention",
+    "unet_options",
     "text",
     "conditioning",
     "sampling",

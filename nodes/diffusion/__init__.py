@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import lora as lora
     from nodes.diffusion import masks as masks
     from nodes.diffusion import model_sampling as model_sampling
+    from nodes.diffusion import options as options
     from nodes.diffusion import packed as packed
     from nodes.diffusion import patches as patches
     from nodes.diffusion import pictures as pictures
@@ -61,6 +62,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lora",
         "masks",
         "model_sampling",
+        "options",
         "packed",
         "patches",
         "pictures",

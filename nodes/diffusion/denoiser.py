@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError
+from nodes.diffusion.alterations import Altered, Moment
 from nodes.diffusion.conditioning import InputsOf, no_inputs
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
@@ -101,6 +103,8 @@ class Denoiser:
     """What else the network takes, for an entry of conditioning."""
     differential: float | None = None
     options: tuple[Option, ...] = ()
+    alterations: tuple[Altered, ...] = ()
+    """What the network is changed by in every call."""
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
@@ -111,13 +115,26 @@ class Denoiser:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
         extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
-        out = self.network(
-            self.prediction.model_input(x, level).to(self.dtype),
-            timestep.to(x.device, non_blocking=True),
-            context.to(self.dtype),
-            **extra,
-        )
+        with self._altered(x, sigma):
+            out = self.network(
+                self.prediction.model_input(x, level).to(self.dtype),
+                timestep.to(x.device, non_blocking=True),
+                context.to(self.dtype),
+                **extra,
+            )
         return self.prediction.denoised(x, out.float(), level)
+
+    def _altered(self, x: Tensor, sigma: Tensor) -> ExitStack:
+        """The network is changed while the result is open."""
+        stack = ExitStack()
+        if self.alterations:
+            height, width = x.shape[-2:]
+            moment = Moment(float(sigma[0]), height, width, self.schedule)
+            with stack:
+                for alteration in self.alterations:
+                    stack.enter_context(alteration(moment))
+                return stack.pop_all()
+        return stack
 
     @property
     def sigma_max(self) -> float:

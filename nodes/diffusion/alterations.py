@@ -1,0 +1,122 @@
+"""Changes of a network for a single call: hooks are put on its modules before the call and taken off after it.
+
+What an ``Alteration`` does depends on the call's noise level and size, which a ``Moment`` says. A leased module is left as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from nodes.diffusion.schedules import ModelSigmas
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""Of a module's call, by place and by name."""
+
+_HIDDEN: Final = "hidden_states"
+"""What diffusers calls a module's first input where it is given by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One call of the network: the noise level of its samples, their height and width in cells, and the model's noise levels."""
+
+    sigma: float
+    height: int
+    width: int
+    schedule: ModelSigmas
+
+    def within(self, start_percent: float, end_percent: float) -> bool:
+        """Whether the noise level is one between these parts of a whole run, both included."""
+        start, end = map(self.schedule.percent_to_sigma, (start_percent, end_percent))
+        return end <= self.sigma <= start
+
+    def generator(self, place: int) -> torch.Generator:
+        """For what is random at this moment, in the module number ``place``: the same whenever it comes again."""
+        seed = hashlib.blake2b(struct.pack("<dq", self.sigma, place), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
+
+
+@dataclass(slots=True)
+class Hooks:
+    """The hooks on ``network`` during one call. Those before a module run in the order they were put on."""
+
+    network: Any
+    _undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def rewire(self, module: nn.Module, change: Callable[..., Arguments]) -> None:
+        """``change(*args, **kwargs)`` says what ``module`` is called with."""
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            return change(*args, **kwargs)
+
+        self._keep(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def before(self, module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+        """The first input of ``module`` goes through ``change``."""
+
+        def changed(*args: Any, **kwargs: Any) -> Arguments:
+            if args:
+                return (change(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, _HIDDEN: change(kwargs[_HIDDEN])}
+
+        self.rewire(module, changed)
+
+    def after(self, module: nn.Module, change: Callable[[Tensor], Tensor], *, first: bool = False) -> None:
+        """The output of ``module``, or the first of several, goes through ``change``; with ``first`` before all other changes."""
+
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (change(output[0]), *output[1:])
+            return change(output)
+
+        self._keep(module.register_forward_hook(hook, prepend=first))
+
+    def replace_processor(self, attention: Any, processor: Callable[..., Tensor]) -> None:
+        """``processor`` computes the attention."""
+        own = attention.processor
+        attention.processor = processor
+        self._undo.append(lambda: setattr(attention, "processor", own))
+
+    def remove(self) -> None:
+        """Take everything off again."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _keep(self, handle: RemovableHandle) -> None:
+        self._undo.append(handle.remove)
+
+
+class Alteration(Protocol):
+    """A change of a network."""
+
+    def install(self, hooks: Hooks, moment: Moment) -> None:
+        """Put on ``hooks.network`` what its call at ``moment`` needs."""
+        ...
+
+
+Altered = Callable[[Moment], AbstractContextManager[None]]
+"""A network that is changed while the context is open."""
+
+
+def altered(network: nn.Module, alteration: Alteration) -> Altered:
+    """``network`` changed by ``alteration``."""
+
+    @contextmanager
+    def during(moment: Moment) -> Iterator[None]:
+        hooks = Hooks(network)
+        try:
+            alteration.install(hooks, moment)
+            yield
+        finally:
+            hooks.remove()
+
+    return during

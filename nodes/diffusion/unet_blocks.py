@@ -1,0 +1,64 @@
+"""The blocks of diffusers' UNet, in the order and with the numbers that they have in the original one."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class InputBlock(NamedTuple):
+    """A block on the way down. What its ``last`` module puts out is handed on, and over to the way up; ``first`` takes it in."""
+
+    first: nn.Module
+    last: nn.Module
+
+
+class OutputBlock(NamedTuple):
+    """A block on the way up. ``resnet`` takes what comes from below, with ``below`` channels, and behind it what was handed over."""
+
+    resnet: nn.Module
+    last: nn.Module
+    upsampler: nn.Module | None
+    below: int
+
+
+def input_blocks(unet: Any) -> list[InputBlock]:
+    """The way down: the first convolution, then residual blocks, each with its attention, and downsamplers."""
+    blocks = [InputBlock(unet.conv_in, unet.conv_in)]
+    for level in unet.down_blocks:
+        blocks += [InputBlock(*pair) for pair in _with_attention(level)]
+        blocks += [InputBlock(downsampler, downsampler) for downsampler in level.downsamplers or ()]
+    return blocks
+
+
+def output_blocks(unet: Any) -> list[OutputBlock]:
+    """The way up: residual blocks, each with its attention, the last of a level with its upsampler."""
+    blocks = []
+    below = unet.config.block_out_channels[-1]
+    for level in unet.up_blocks:
+        pairs = _with_attention(level)
+        for number, (resnet, last) in enumerate(pairs):
+            upsampler = level.upsamplers[0] if level.upsamplers and number == len(pairs) - 1 else None
+            blocks.append(OutputBlock(resnet, last, upsampler, below))
+            below = resnet.out_channels
+    return blocks
+
+
+def after_input(unet: Any) -> nn.Module:
+    """What takes in the output of the last input block."""
+    module: nn.Module = unet.up_blocks[0] if unet.mid_block is None else unet.mid_block
+    return module
+
+
+def _with_attention(level: Any) -> list[tuple[Any, Any]]:
+    """Each residual block with the module that ends its block."""
+    attentions = getattr(level, "attentions", None) or level.resnets
+    return list(zip(level.resnets, attentions, strict=True))
+
+
+def self_attentions(module: nn.Module | None) -> list[Any]:
+    """The attention of every transformer block in ``module`` to itself."""
+    if module is None:
+        return []
+    return [child.attn1 for child in module.modules() if type(child).__name__ == "BasicTransformerBlock"]
