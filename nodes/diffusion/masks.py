@@ -108,15 +108,23 @@ def combined(destination: Tensor, source: Tensor, x: int, y: int, operation: str
 
 
 def feathered(mask: Tensor, *, left: int, top: int, right: int, bottom: int) -> Tensor:
-    """The mask fading out over so many pixels at its sides: the outermost counts ``1 / n``, the nth wholly."""
+    """The mask fading out over so many pixels at its sides.
+
+    At the left and the top the outermost counts ``1 / n``, the nth wholly. At the right and the bottom the count goes on from the other
+    side, as pictures made so far have it: the first column counts ``1 / n``, the last ``2 / n``, the one before it ``3 / n``.
+    """
     planes = checked(mask)
-    rows = _fade(planes.shape[1], top) * _fade(planes.shape[1], bottom).flip(0)
-    columns = _fade(planes.shape[2], left) * _fade(planes.shape[2], right).flip(0)
+    rows = _fade(planes.shape[1], top) * _far_fade(planes.shape[1], bottom)
+    columns = _fade(planes.shape[2], left) * _far_fade(planes.shape[2], right)
     return planes * rows[:, None] * columns[None]
 
 
 def _fade(size: int, pixels: int) -> Tensor:
     return (torch.arange(1, size + 1) / max(1, min(pixels, size))).clamp(max=1.0)
+
+
+def _far_fade(size: int, pixels: int) -> Tensor:
+    return _fade(size, pixels).flip(0).roll(1)
 
 
 def grown(mask: Tensor, by: int, *, tapered: bool) -> Tensor:

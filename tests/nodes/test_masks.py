@@ -120,12 +120,13 @@ def test_composites_are_cut_off_at_the_edge_and_follow_the_batch_below() -> None
 
 
 def test_feathering_fades_each_side() -> None:
-    """Over three pixels from the left and two from the right; more than there are count as all."""
+    """Three pixels from the left, three from the right, of which one is the first column; more than there are count as all."""
     mask = torch.ones(1, 1, 6)
-    assert rows(mask_nodes.feather_mask(mask=mask, left=3, right=2)) == [[0.333333, 0.666667, 1.0, 1.0, 1.0, 0.5]]
+    assert rows(mask_nodes.feather_mask(mask=mask, left=3)) == [[0.333333, 0.666667, 1.0, 1.0, 1.0, 1.0]]
+    assert rows(mask_nodes.feather_mask(mask=mask, right=3)) == [[0.333333, 1.0, 1.0, 1.0, 1.0, 0.666667]]
     assert rows(mask_nodes.feather_mask(mask=mask[..., :4], left=99)) == [[0.25, 0.5, 0.75, 1.0]]
     tall = mask_nodes.feather_mask(mask=torch.ones(1, 5, 1), top=1, bottom=4)
-    assert tall.flatten().tolist() == [1.0, 1.0, 0.75, 0.5, 0.25]
+    assert tall.flatten().tolist() == [0.25, 1.0, 1.0, 0.75, 0.5]
 
 
 def test_growing_and_shrinking() -> None:
