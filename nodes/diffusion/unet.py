@@ -22,7 +22,7 @@ from nodes.diffusion.options import alterations
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
-from nodes.diffusion.sources import open_source
+from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
 
 if TYPE_CHECKING:
@@ -35,14 +35,7 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 
 def denoiser(unet: LoadedModel) -> Denoiser:
     """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
-    facts = unet.facts
-    schedule = facts.schedule
-    own = Sampling(
-        schedule=_sigmas(schedule, schedule.zero_terminal_snr),
-        prediction=prediction(_PREDICTIONS[schedule.prediction]),
-        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
-    )
-    way = chosen(unet.ref, own, partial(_table, schedule))
+    way = sampling(unet.ref, unet.facts)
     return Denoiser(
         network=_transformer(unet, unet.config) if isinstance(unet.config, DiTConfig) else _unet(unet),
         schedule=way.schedule,
@@ -51,11 +44,22 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=way.latent_format,
         hearing=_hearing(unet),
-        inputs_of=partial(inputs_of, unet.config, facts.family),
+        inputs_of=partial(inputs_of, unet.config, unet.facts.family),
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
         alterations=alterations(unet),
     )
+
+
+def sampling(model: ModelRef, facts: Facts) -> Sampling:
+    """How a model is sampled: as its family is, or as its recipe says."""
+    schedule = facts.schedule
+    own = Sampling(
+        schedule=_sigmas(schedule, schedule.zero_terminal_snr),
+        prediction=prediction(_PREDICTIONS[schedule.prediction]),
+        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+    )
+    return chosen(model, own, partial(_table, schedule))
 
 
 def _hearing(unet: LoadedModel) -> Hearing:
@@ -102,10 +106,9 @@ def _transformer(unet: LoadedModel, config: DiTConfig) -> Network:
     return network
 
 
-def levels(model: ModelRef, store: ModelStore) -> ModelSigmas:
+def levels(model: ModelRef) -> ModelSigmas:
     """The noise levels of a model."""
-    with store.lease(model) as loaded:
-        return denoiser(loaded).schedule
+    return sampling(model, open_source(model.location).facts).schedule
 
 
 def _strength(model: ModelRef) -> float | None:
