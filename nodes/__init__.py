@@ -27,6 +27,7 @@ FAMILIES: Final = (
     "saving",
     "attention",
     "unet_options",
+    "attention_guidance",
     "text",
     "conditioning",
     "sampling",

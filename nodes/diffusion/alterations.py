@@ -35,14 +35,19 @@ class Moment:
     schedule: ModelSigmas
 
     def within(self, start_percent: float, end_percent: float) -> bool:
-        """Whether the noise level is one between these parts of a whole run, both included."""
-        start, end = map(self.schedule.percent_to_sigma, (start_percent, end_percent))
-        return end <= self.sigma <= start
+        """See ``is_within``."""
+        return is_within(self.sigma, self.schedule, start_percent, end_percent)
 
     def generator(self, place: int) -> torch.Generator:
         """For what is random at this moment, in the module number ``place``: the same whenever it comes again."""
         seed = hashlib.blake2b(struct.pack("<dq", self.sigma, place), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
+
+
+def is_within(sigma: float, schedule: ModelSigmas, start_percent: float, end_percent: float) -> bool:
+    """Whether ``sigma`` is between these parts of a whole run, both included."""
+    start, end = map(schedule.percent_to_sigma, (start_percent, end_percent))
+    return end <= sigma <= start
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
 from nodes.diffusion.conditioning import InputsOf, no_inputs
+from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
@@ -105,6 +106,8 @@ class Denoiser:
     options: tuple[Option, ...] = ()
     alterations: tuple[Altered, ...] = ()
     """What the network is changed by in every call."""
+    perturbations: tuple[Perturbation, ...] = ()
+    """Guidance beside the classifier-free one."""
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
@@ -123,6 +126,10 @@ class Denoiser:
                 **extra,
             )
         return self.prediction.denoised(x, out.float(), level)
+
+    def changed(self, *alterations: Altered) -> Denoiser:
+        """With the network changed by these too, before all that changes it already."""
+        return replace(self, alterations=(*alterations, *self.alterations)) if alterations else self
 
     def _altered(self, x: Tensor, sigma: Tensor) -> ExitStack:
         """The network is changed while the result is open."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nodes.diffusion.alterations import Altered
 from nodes.diffusion.conditioning import (
     Conditioning,
     Entry,
@@ -26,6 +27,7 @@ from nodes.diffusion.conditioning import (
 )
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
+from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.steering import Seen, combined, prepared
 
@@ -96,6 +98,56 @@ def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[En
     return outputs
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One evaluation of guidance: what it asks the network for ``x`` at ``sigma``, and what further kinds of guidance ask then."""
+
+    denoiser: Denoiser
+    x: Tensor
+    sigma: Tensor
+    most: int | None = None
+    notes: Notes = field(default_factory=list)
+
+    @property
+    def level(self) -> float:
+        return float(self.sigma[0])
+
+    def predictions(self, entries: Sequence[Entry], negative: range) -> list[Tensor]:
+        """What the model predicts under each entry; those at ``negative`` are the side that guidance goes away from."""
+        schedule, kinds = self.denoiser.schedule, self.denoiser.perturbations
+        changes = [kind.on_negative(self.notes, self.level, schedule) for kind in kinds if len(negative)]
+        changed = self.denoiser.changed(*filter(None, changes))
+        if changed is self.denoiser:
+            return predictions(self.denoiser, self.x, self.sigma, entries, self.most)
+        found = dict(zip(negative, self._apart(changed, [entries[i] for i in negative]), strict=True))
+        others = [i for i in range(len(entries)) if i not in negative]
+        found.update(zip(others, self._apart(self.denoiser, [entries[i] for i in others]), strict=True))
+        return [found[i] for i in range(len(entries))]
+
+    def _apart(self, denoiser: Denoiser, entries: Sequence[Entry]) -> list[Tensor]:
+        return predictions(denoiser, self.x, self.sigma, entries, self.most)
+
+    def steered(
+        self,
+        result: Tensor,
+        positive: Sequence[Entry],
+        negative: Sequence[Entry],
+        toward: Tensor,
+        away: Tensor | None,
+    ) -> Tensor:
+        """``result``, guided from ``away`` to ``toward``, as further kinds of guidance change it, in their order."""
+        sides: Mapping[Side, Sequence[Entry]] = {"positive": positive, "negative": negative}
+
+        def again(side: Side, x: Tensor, changes: tuple[Altered, ...]) -> Tensor:
+            changed = self.denoiser.changed(*changes)
+            return averaged(x, sides[side], predictions(changed, x, self.sigma, sides[side], self.most))
+
+        look = Look(self.x, self.level, self.denoiser.schedule, toward, away, again, self.notes)
+        for perturbation in self.denoiser.perturbations:
+            result = perturbation.steered(result, look)
+        return result
+
+
 def averaged(x: Tensor, entries: Sequence[Entry], outputs: Sequence[Tensor]) -> Tensor:
     """``sum(w * out) / sum(w)``, cell by cell; 0 where nothing has weight. ``x`` gives the shape."""
     if len(entries) == 1 and entries[0].weight is None:
@@ -145,18 +197,20 @@ class CfgGuider:
         return cls(denoiser, toward, away, scale, most, third)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        level = float(sigma[0])
-        alone = math.isclose(self.scale, 1.0) and not (apart and self.negative)
-        positive = at_sigma(self.positive, level, x)
-        negative = [] if alone else at_sigma(self.negative, level, x)
-        further = [] if alone else at_sigma(self.further, level, x)
-        outputs = iter(predictions(self.denoiser, x, sigma, [*positive, *negative, *further], self.most))
+        turn = Turn(self.denoiser, x, sigma, self.most)
+        wanted = apart or any(kind.needs_negative for kind in self.denoiser.perturbations)
+        alone = math.isclose(self.scale, 1.0) and not (wanted and self.negative)
+        positive = at_sigma(self.positive, turn.level, x)
+        negative = [] if alone else at_sigma(self.negative, turn.level, x)
+        further = [] if alone else at_sigma(self.further, turn.level, x)
+        beside = range(len(positive), len(positive) + len(negative))
+        outputs = iter(turn.predictions([*positive, *negative, *further], beside))
         toward = averaged(x, positive, list(islice(outputs, len(positive))))
         away = None if alone else averaged(x, negative, list(islice(outputs, len(negative))))
         third = averaged(x, further, list(outputs)) if further else None
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, third)
         seen = prepared(self.denoiser.options, seen)
-        denoised = combined(self.denoiser.options, seen)
+        denoised = turn.steered(combined(self.denoiser.options, seen), positive, negative, toward, away)
         return Guidance(denoised, denoised if seen.negative is None else seen.negative, seen.memory)
 
 

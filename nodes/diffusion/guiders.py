@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import Tensor
 
 from nodes.diffusion.conditioning import Entry, at_sigma, matched
 from nodes.diffusion.denoiser import Denoiser, per_sample
-from nodes.diffusion.guidance import NOTHING, Guidance, Memory, averaged, guided, predictions
+from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, averaged, guided
 from nodes.diffusion.steering import Seen, combined, finished, perpendicular
 
 
 def side_by_side(
-    denoiser: Denoiser, x: Tensor, sigma: Tensor, sides: Sequence[Sequence[Entry]], most: int | None = None
-) -> list[Tensor]:
-    """The prediction of each side for ``x`` [B,C,h,w], all made together."""
-    level = float(sigma[0])
-    active = [at_sigma(side, level, x) for side in sides]
-    outputs = predictions(denoiser, x, sigma, [entry for side in active for entry in side], most)
-    found, first = [], 0
-    for side in active:
-        found.append(averaged(x, side, outputs[first : first + len(side)]))
-        first += len(side)
-    return found
+    turn: Turn, sides: Sequence[Sequence[Entry]], negative: int | None
+) -> tuple[list[Sequence[Entry]], list[Tensor]]:
+    """The entries of each side that count now, and its prediction, all made together; ``negative`` is the number of the side that
+    guidance goes away from."""
+    active = [at_sigma(side, turn.level, turn.x) for side in sides]
+    starts = [0, *accumulate(map(len, active))]
+    away = range(0) if negative is None else range(starts[negative], starts[negative + 1])
+    outputs = turn.predictions([entry for side in active for entry in side], away)
+    found = [
+        averaged(turn.x, side, outputs[first : first + len(side)]) for first, side in zip(starts, active, strict=False)
+    ]
+    return list(active), found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,24 +59,31 @@ class DualCfgGuider:
         return cls(denoiser, one, two, three, inner, outer, nested)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        if not (self.nested or apart) and math.isclose(self.outer, 1.0):
-            return self._without_negative(x, sigma, memory)
-        first, second, away = side_by_side(self.denoiser, x, sigma, (self.first, self.second, self.negative))
+        turn = Turn(self.denoiser, x, sigma)
+        wanted = apart or any(kind.needs_negative for kind in self.denoiser.perturbations)
+        if not (self.nested or wanted) and math.isclose(self.outer, 1.0):
+            return self._without_negative(turn, memory)
+        sides = self.first, self.second, self.negative
+        active, (first, second, away) = side_by_side(turn, sides, 1 if self.nested else 2)
         options, level = self.denoiser.options, per_sample(sigma, x)
         if self.nested:
             inner = combined(options, Seen(x, level, first, second, self.inner, memory))
+            inner = turn.steered(inner, active[0], active[1], first, second)
             return Guidance(guided(inner, away, self.outer), away, memory)
         outer = combined(options, Seen(x, level, second, away, self.outer, memory))
+        outer = turn.steered(outer, active[1], active[2], second, away)
         return Guidance(outer + (first - second) * self.inner, away, memory)
 
-    def _without_negative(self, x: Tensor, sigma: Tensor, memory: Memory) -> Guidance:
-        """At ``outer`` 1 the negative side cancels, and at ``inner`` 1 the second one too."""
-        if math.isclose(self.inner, 1.0):
-            (first,) = side_by_side(self.denoiser, x, sigma, (self.first,))
-            second = first
-        else:
-            first, second = side_by_side(self.denoiser, x, sigma, (self.first, self.second))
-        outer = combined(self.denoiser.options, Seen(x, per_sample(sigma, x), second, None, self.outer, memory))
+    def _without_negative(self, turn: Turn, memory: Memory) -> Guidance:
+        """At ``outer`` 1 the negative side cancels, and at ``inner`` 1 the second one too, but for what guides it further."""
+        x, level = turn.x, per_sample(turn.sigma, turn.x)
+        if math.isclose(self.inner, 1.0) and not self.denoiser.perturbations:
+            _, (first,) = side_by_side(turn, (self.first,), None)
+            outer = combined(self.denoiser.options, Seen(x, level, first, None, self.outer, memory))
+            return Guidance(outer, first, memory)
+        active, (first, second) = side_by_side(turn, (self.first, self.second), None)
+        outer = combined(self.denoiser.options, Seen(x, level, second, None, self.outer, memory))
+        outer = turn.steered(outer, active[1], (), second, None)
         return Guidance(outer + (first - second) * self.inner, second, memory)
 
 
@@ -104,8 +113,8 @@ class PerpNegGuider:
         return cls(denoiser, one, two, three, scale, negative_scale)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        sides = (self.positive, self.negative, self.empty)
-        toward, away, empty = side_by_side(self.denoiser, x, sigma, sides)
+        turn = Turn(self.denoiser, x, sigma)
+        active, (toward, away, empty) = side_by_side(turn, (self.positive, self.negative, self.empty), 1)
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
-        result = perpendicular(seen, self.negative_scale)
-        return Guidance(finished(self.denoiser.options, seen, result), away, memory)
+        result = finished(self.denoiser.options, seen, perpendicular(seen, self.negative_scale))
+        return Guidance(turn.steered(result, active[0], active[1], toward, away), away, memory)

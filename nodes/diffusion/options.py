@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InputError
 from engine.models import ModelRef
 from nodes.diffusion.alterations import Alteration, Altered, altered
+from nodes.diffusion.attention_guidance import (
+    perturbed_attention,
+    self_attention,
+    skip_layers,
+    skip_layers_of_negative,
+)
 from nodes.diffusion.configs import UNetConfig
 from nodes.diffusion.deep_shrink import DeepShrink
 from nodes.diffusion.free_u import FreeU
 from nodes.diffusion.hyper_tile import HyperTile
+from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.token_merging import TokenMerging
 
 if TYPE_CHECKING:
@@ -38,20 +45,44 @@ def options(model: ModelRef, setting: str) -> list[tuple[str, dict[str, Any]]]:
     return [] if listed is None else [(name, values) for name, values in json.loads(str(listed))]
 
 
+PERTURBATIONS: Final = "perturbations"
+"""The setting that lists kinds of guidance by worse models."""
+
+_UNET_PERTURBATIONS: Final[Mapping[str, Callable[..., Perturbation]]] = MappingProxyType(
+    {"perturbed-attention guidance": perturbed_attention, "self-attention guidance": self_attention}
+)
+_TRANSFORMER_PERTURBATIONS: Final[Mapping[str, Callable[..., Perturbation]]] = MappingProxyType(
+    {"skip-layer guidance": skip_layers, "skip-layer guidance of the negative": skip_layers_of_negative}
+)
+
+
 def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
     """The changes of a leased network that its recipe asks for. Raises InputError where it is not of their kind."""
-    return tuple(
-        altered(unet.module, _UNET_ALTERATIONS[name](**values))
-        for name, values in options(unet.ref, ALTERATIONS)
-        if is_unet(unet, name)
-    )
+    kinds = _of_kind(unet, _UNET_ALTERATIONS, {}, options(unet.ref, ALTERATIONS))
+    return tuple(altered(unet.module, make(**values)) for make, values in kinds)
 
 
-def is_unet(unet: LoadedModel, name: str) -> bool:
-    """True, or InputError: the option ``name`` is for UNets."""
-    if isinstance(unet.config, UNetConfig):
-        return True
-    raise InputError(
-        f"expected a UNet for {name}, found the transformer of {unet.facts.family.title}; sample this model without it",
-        input="model",
-    )
+def perturbations(unet: LoadedModel) -> tuple[Perturbation, ...]:
+    """The kinds of guidance that a leased network's recipe asks for. Raises InputError where it has no such parts."""
+    kinds = _of_kind(unet, _UNET_PERTURBATIONS, _TRANSFORMER_PERTURBATIONS, options(unet.ref, PERTURBATIONS))
+    return tuple(make(unet.module, **values) for make, values in kinds)
+
+
+def _of_kind(
+    unet: LoadedModel,
+    for_unets: Mapping[str, Callable[..., Any]],
+    for_transformers: Mapping[str, Callable[..., Any]],
+    listed: list[tuple[str, dict[str, Any]]],
+) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+    """What makes each of the options, and its values."""
+    is_unet = isinstance(unet.config, UNetConfig)
+    known = for_unets if is_unet else for_transformers
+    for name, values in listed:
+        if name not in known:
+            wanted, found = ("transformer", "UNet") if is_unet else ("UNet", "transformer")
+            raise InputError(
+                f"expected a {wanted} for {name}, found the {found} of {unet.facts.family.title}; "
+                "sample this model without it",
+                input="model",
+            )
+        yield known[name], values

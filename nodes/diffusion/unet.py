@@ -18,7 +18,7 @@ from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
-from nodes.diffusion.options import alterations
+from nodes.diffusion.options import alterations, perturbations
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
@@ -48,6 +48,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
         alterations=alterations(unet),
+        perturbations=perturbations(unet),
     )
 
 

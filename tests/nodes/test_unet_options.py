@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,18 +12,19 @@ import torch
 from engine.models import ModelRef
 from nodes import sampling, unet_options
 from nodes.diffusion import unet
-from nodes.diffusion.configs import UNetConfig
+from nodes.diffusion.configs import DiTConfig, UNetConfig
 from nodes.diffusion.options import ALTERATIONS, options
 from tests.nodes.contexts import context, demo, demo_store
 
 
-def sampled(model: ModelRef) -> torch.Tensor:
+def sampled(model: ModelRef, pooled: int = 1) -> torch.Tensor:
     """A latent of 16 x 12 cells, sampled in three steps; the store must not have had to open the model again."""
-    with demo_store().lease(demo("unet")) as loaded:
-        assert isinstance(loaded.config, UNetConfig)
+    with demo_store().lease(replace(model, settings=())) as loaded:
+        assert isinstance(loaded.config, UNetConfig | DiTConfig)
         module, width = loaded.module, loaded.config.context_dim
     draw = torch.Generator().manual_seed(0)
-    sides = [[[torch.randn(1, 4, width, generator=draw), {}]] for _ in range(2)]
+    vector = {"pooled_output": torch.randn(1, pooled, generator=draw)}
+    sides = [[[torch.randn(1, 4, width, generator=draw), vector]] for _ in range(2)]
     latent = sampling.k_sampler(
         context(), model=model, positive=sides[0], negative=sides[1], latent_image={"samples": torch.zeros(1, 4, 16, 12)},
         seed=1, steps=3, cfg=3.0, sampler_name="euler", scheduler="simple", denoise=1.0,
