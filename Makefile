@@ -18,8 +18,9 @@ browser:  ## Debian's Chromium, for the tests that look at the editor
 chaos: $(STAMP)  ## the long form of the crash tests: 200 kills over 50 jobs
 	CHAOS=1 $(BIN)/python -m pytest tests/service/test_crash.py -m "not gpu" -s
 
+# two processes of one thread each: most tests wait for something, or compute little
 test: $(STAMP)  ## everything but the GPU checks
-	$(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 check: lint  ## style and types
 	$(BIN)/mypy

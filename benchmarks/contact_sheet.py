@@ -40,6 +40,9 @@ _HIGH_ORDER: Final[Mapping[str, frozenset[str]]] = {
     "dpmpp_3m_sde_gpu": frozenset({"ddim_uniform", "normal"}),
 }
 
+CFG_PP_SCALE: Final = 1.6
+"""CFG++ guides with scales of another size."""
+
 SIDE: Final = 128
 _PAD, _LEFT, _TOP = 4, 150, 24
 
@@ -62,7 +65,8 @@ def pictures(steps: int) -> Iterator[tuple[str, str, Picture]]:
     empty = {"samples": torch.zeros(1, 4, SIDE // 8, SIDE // 8)}
     for sampler in SAMPLER_NAMES:
         for scheduler in SCHEDULER_NAMES:
-            settings = sample.Settings(seed=42, steps=steps, cfg=5.0, sampler=sampler, scheduler=scheduler)
+            cfg = CFG_PP_SCALE if "cfg_pp" in sampler else 5.0
+            settings = sample.Settings(seed=42, steps=steps, cfg=cfg, sampler=sampler, scheduler=scheduler)
             with store.lease(_ref("unet")) as loaded:
                 latent = sample.sample_latent(unet.denoiser(loaded), settings, positive, negative, empty)
             assert bool(latent["samples"].isfinite().all()), f"{sampler} with {scheduler} is not finite"

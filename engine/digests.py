@@ -54,6 +54,17 @@ class DigestIndex:
         except OSError as error:
             raise InputError(f"expected a readable file at {path}, found: {error.strerror or error}") from error
 
+    def known(self, path: Path) -> Digest | None:
+        """The digest of a file or a model folder as ``digest`` gives it, if it can be said without reading any file."""
+        files = list(_folder_files(path)) if path.is_dir() else [path]
+        try:
+            found = {file: self._remembered(file.resolve(), _stamp(file.resolve())) for file in files}
+        except OSError:
+            return None
+        if None in found.values():
+            return None
+        return self._of_folder(path) if path.is_dir() else found[path]
+
     def digest_tree(self, files: Iterable[tuple[str, Path]]) -> Digest:
         """The blake3 digest of names and contents, in the order given.
 

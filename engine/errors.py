@@ -11,6 +11,7 @@
     │   ├── MissingFile          a model or picture that is in none of the roots
     │   └── ModelFileError       broken, of an unknown family, or of a refused format
     ├── ResourceError            the machine ran out: memory, disk                             (exit code 1)
+    ├── DownloadError            the hub does not give a model, or gives another than it says  (exit code 1)
     └── NodeFailed               a node of a run raised; names the node, keeps the cause       (exit code 1)
 
     Cancelled(BaseException)     the run was told to stop. It derives from BaseException so that a library's
@@ -80,6 +81,10 @@ class ModelFileError(InputError):
 
 class ResourceError(MezzotintError):
     """The machine has too little of something: memory, disk space."""
+
+
+class DownloadError(MezzotintError):
+    """A model could not be downloaded, or what arrived is not what the hub says it is."""
 
 
 class NodeFailed(MezzotintError):

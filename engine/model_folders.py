@@ -38,6 +38,13 @@ SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Folder key -> the folders below a models root that it is made of."""
 
+_SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
+    "configs": frozenset({".yaml"}),
+    "tokenizers": frozenset({".json"}),
+    "diffusion_models": MODEL_SUFFIXES | {".gguf"},
+}
+"""Of the keys whose models do not end as all others do."""
+
 ALIASES: Final[Mapping[str, str]] = {"clip": "text_encoders", "unet": "diffusion_models"}
 
 DIFFUSERS_INDEX: Final = "model_index.json"
@@ -150,7 +157,7 @@ class ModelFolders:
 
 def suffixes_of(key: str) -> frozenset[str]:
     """What the names of the models of ``key`` end with."""
-    return {"configs": frozenset({".yaml"}), "tokenizers": frozenset({".json"})}.get(key, MODEL_SUFFIXES)
+    return _SUFFIXES.get(ALIASES.get(key, key), MODEL_SUFFIXES)
 
 
 def _tokenizer_of_hub(hub: Path | None) -> Path | None:

@@ -14,6 +14,7 @@ from engine.spec import NodeSpec
 from engine.types import VALUE_CHECKS, ValueCheck
 
 if TYPE_CHECKING:
+    from engine.model_info import ModelInfo
     from engine.models import ModelStore
     from engine.run.codecs import LeafCodec
     from engine.run.settings import DeviceSettings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP: Final = "mezzotint.nodes"
 
 Converter = Callable[[Path, Path], None]
+Inspector = Callable[[Path], "ModelInfo"]
 StoreFactory = Callable[["DeviceSettings"], "ModelStore"]
 
 
@@ -41,6 +43,7 @@ class Registry(Mapping[str, NodeSpec]):
         self._checks: dict[str, ValueCheck] = dict(VALUE_CHECKS)
         self._store_factory: StoreFactory | None = None
         self._converter: Converter | None = None
+        self._inspector: Inspector | None = None
         self.failures: list[PluginFailure] = []
         self.add(*specs)
 
@@ -100,6 +103,16 @@ class Registry(Mapping[str, NodeSpec]):
             raise DefinitionError("no converter: none of the loaded node packages provides one")
         self._converter(source, target)
 
+    def provide_inspector(self, inspector: Inspector) -> None:
+        """Set what says what a model file is. It answers for any file that can be read, known or not."""
+        self._inspector = inspector
+
+    def inspect_model(self, path: Path) -> ModelInfo:
+        """What the model file or diffusers folder at ``path`` is."""
+        if self._inspector is None:
+            raise DefinitionError("no inspector of models: none of the loaded node packages provides one")
+        return self._inspector(path)
+
     def nearest(self, type_: str) -> str | None:
         """The known id most like ``type_``, if any is like it."""
         folded = {name.casefold(): name for name in self._specs}
@@ -123,3 +136,4 @@ class Registry(Mapping[str, NodeSpec]):
             self._checks |= trial._checks
             self._store_factory = self._store_factory or trial._store_factory
             self._converter = self._converter or trial._converter
+            self._inspector = self._inspector or trial._inspector

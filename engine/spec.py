@@ -109,6 +109,8 @@ class FileChoice:
     tree: bool = False
     """The choice is among the folders below an input folder. The ``FileRef`` is then a folder's, and its digest covers names and
     contents of the files in it, at any depth, that ``engine.fileref.tree_files`` gives for these suffixes."""
+    route: str | None = None
+    """Where editors fetch the names from, the newest first, in place of a list in the node's definition."""
 
 
 @dataclass(frozen=True, slots=True)

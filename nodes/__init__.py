@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.spec import NodeSpec
 
 if TYPE_CHECKING:
+    from engine.model_info import ModelInfo
     from engine.models import ModelStore
     from engine.registry import Registry
     from engine.run.settings import DeviceSettings
@@ -33,13 +34,21 @@ FAMILIES: Final = (
     "sampler_parts",
     "sigmas",
     "custom_sampling",
+    "model_sampling",
+    "guidance",
     "latent",
     "latent_maths",
     "latent_shape",
     "vae",
     "inpaint",
     "image",
+    "masks",
+    "compositing",
+    "image_transform",
+    "image_batches",
+    "image_filters",
     "image_files",
+    "animation",
     "primitives",
     "strings",
     "texts",
@@ -63,6 +72,7 @@ def register(registry: Registry) -> None:
     registry.add_checks(checks.CHECKS)
     registry.provide_models(_make_store)
     registry.provide_converter(_convert)
+    registry.provide_inspector(_inspect)
 
 
 def _make_store(settings: DeviceSettings) -> ModelStore:
@@ -75,6 +85,12 @@ def _convert(source: Path, target: Path) -> None:
     from nodes.diffusion.pickles import convert_pickle
 
     convert_pickle(source, target)
+
+
+def _inspect(path: Path) -> ModelInfo:
+    from nodes.diffusion.inspection import inspect_model
+
+    return inspect_model(path)
 
 
 if not TYPE_CHECKING:

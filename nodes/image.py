@@ -23,6 +23,20 @@ def load_image(image: Annotated[FileRef, FileChoice("input", upload=True)]) -> t
     return diffusion.pictures.read(image.path)
 
 
+@node(
+    "LoadImageOutput",
+    title="Load Image (from Outputs)",
+    category="image",
+    outputs=[Output("IMAGE"), Output("MASK")],
+    experimental=True,
+)
+def load_image_output(
+    image: Annotated[FileRef, FileChoice("output", upload=True, route="/internal/files/output")],
+) -> tuple[Tensor, Tensor]:
+    """Read a picture of the output folder. MASK is 1 - alpha."""
+    return diffusion.pictures.read(image.path)
+
+
 def _files(images: Tensor, prefix: str, *, temporary: bool) -> Outputs:
     level = 1 if temporary else 4
     return Outputs(

@@ -127,7 +127,6 @@ def sampler_er_sde(
 
 @node("SamplerSASolver", category=SAMPLERS, outputs=[Output("SAMPLER")])
 def sampler_sa_solver(
-    ctx: NodeContext,
     *,
     model: Model,
     eta: Annotated[float, Range(0.0, 10.0, step=0.01, round=False)] = 1.0,
@@ -143,7 +142,7 @@ def sampler_sa_solver(
 
     PECE asks the model again at every corrected sample.
     """
-    levels = diffusion.unet.levels(model, ctx.models)
+    levels = diffusion.unet.levels(model)
     percents = sde_start_percent, sde_end_percent
     return diffusion.custom.sampler(
         "sa_solver",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from engine.run.context import NodeContext
 from engine.spec import Choices, Output, Range, node
 from nodes import diffusion
 from nodes.diffusion.names import SCHEDULER_NAMES
@@ -23,7 +22,6 @@ Shape = Annotated[float, Range(0.0, 50.0, step=0.01, round=False)]
 
 @node("BasicScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")])
 def basic_scheduler(
-    ctx: NodeContext,
     *,
     model: Model,
     scheduler: Annotated[str, Choices(SCHEDULER_NAMES)],
@@ -31,23 +29,19 @@ def basic_scheduler(
     denoise: Denoise = 1.0,
 ) -> Tensor:
     """The sigmas of a model by a scheduler; with denoise below 1, the last steps of more."""
-    return diffusion.sequences.of_model(diffusion.unet.levels(model, ctx.models), scheduler, steps, denoise)
+    return diffusion.sequences.of_model(diffusion.unet.levels(model), scheduler, steps, denoise)
 
 
 @node("BetaSamplingScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")])
-def beta_sampling_scheduler(
-    ctx: NodeContext, *, model: Model, steps: Steps = 20, alpha: Shape = 0.6, beta: Shape = 0.6
-) -> Tensor:
+def beta_sampling_scheduler(*, model: Model, steps: Steps = 20, alpha: Shape = 0.6, beta: Shape = 0.6) -> Tensor:
     """The sigmas of a model at quantiles of a beta distribution."""
-    return diffusion.sequences.beta(diffusion.unet.levels(model, ctx.models), steps, alpha, beta)
+    return diffusion.sequences.beta(diffusion.unet.levels(model), steps, alpha, beta)
 
 
 @node("SDTurboScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")])
-def sd_turbo_scheduler(
-    ctx: NodeContext, *, model: Model, steps: Annotated[int, Range(1, 10)] = 1, denoise: Denoise = 1.0
-) -> Tensor:
+def sd_turbo_scheduler(*, model: Model, steps: Annotated[int, Range(1, 10)] = 1, denoise: Denoise = 1.0) -> Tensor:
     """The sigmas that SD Turbo models know."""
-    return diffusion.sequences.turbo(diffusion.unet.levels(model, ctx.models), steps, denoise)
+    return diffusion.sequences.turbo(diffusion.unet.levels(model), steps, denoise)
 
 
 @node("KarrasScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")])
@@ -144,12 +138,11 @@ def extend_intermediate_sigmas(
 
 @node("SamplingPercentToSigma", category=CHANGES, outputs=[Output("FLOAT", "sigma_value")])
 def sampling_percent_to_sigma(
-    ctx: NodeContext,
     *,
     model: Model,
     sampling_percent: Annotated[float, Range(0.0, 1.0, step=0.0001)] = 0.0,
     return_actual_sigma: bool = False,
 ) -> float:
     """The model's sigma after a share of the way. At 0 and 1 that lies beyond its own ends, unless the actual is wanted."""
-    levels = diffusion.unet.levels(model, ctx.models)
+    levels = diffusion.unet.levels(model)
     return diffusion.sequences.at_percent(levels, sampling_percent, actual=return_actual_sigma)

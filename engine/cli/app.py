@@ -265,6 +265,70 @@ def cache_clear(state: State = _STATE) -> None:
         cache_clear_command(state)
 
 
+@models_app.command("list")
+def models_list(
+    folder: Annotated[
+        str | None, typer.Option("--folder", metavar="KEY", help="One model folder, such as loras; default: all.")
+    ] = None,
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Work out the digests that are not known yet; reads every file.")
+    ] = False,
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+    state: State = _STATE,
+    json: Json = False,
+) -> None:
+    """Say what is in the model folders: family and parts, size, digest where it is known."""
+    from engine.cli.models import list_command
+    from engine.places import Places
+
+    with exit_codes():
+        places = Places(models=tuple(models), state=state, extra_model_paths=extra_model_paths)
+        list_command(places, folder, digests=digests, as_json=json)
+
+
+@models_app.command("info")
+def models_info(
+    name: Annotated[
+        str, typer.Argument(help="A name in the model folders, or a path.", show_default=False, metavar="NAME")
+    ],
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+    state: State = _STATE,
+    json: Json = False,
+) -> None:
+    """Say what one model is: its parts and their sizes, what it predicts, its dtypes and its digest."""
+    from engine.cli.models import info_command
+    from engine.places import Places
+
+    with exit_codes():
+        places = Places(models=tuple(models), state=state, extra_model_paths=extra_model_paths)
+        info_command(name, places, as_json=json)
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A short name, OWNER/REPO/FILE, or OWNER/REPO for a diffusers folder; left out: list the short names.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Default: the model folder where it belongs.")
+    ] = None,
+    models: Models = _MODELS,
+    extra_model_paths: ExtraModelPaths = None,
+) -> None:
+    """Download a model from the Hugging Face hub and check its digest. Goes on where an earlier download stopped."""
+    from engine.cli.models import pull_command
+    from engine.places import Places
+
+    with exit_codes():
+        pull_command(name, to, Places(models=tuple(models), extra_model_paths=extra_model_paths))
+
+
 @models_app.command("convert")
 def models_convert(
     file: Annotated[Path, typer.Argument(help="A .ckpt, .pt, .pth or .bin file.", show_default=False)],

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Final
 
-from engine.compat import interrupts, simple_conditioning
+from engine.compat import interrupts
 from engine.compat.comfy_execution.graph_utils import ExecutionBlocker
 from engine.compat.core_names import METHODS, ORDERS
 from engine.compat.host import current, host
@@ -265,9 +265,7 @@ def lookup(name: str, caller: FrameType | None) -> Any:
     if name in _PUBLIC:
         return globals()[name]
     if name in METHODS:
-        if name in NODE_CLASS_MAPPINGS:
-            return NODE_CLASS_MAPPINGS[name]
-        return getattr(simple_conditioning, name, None) or _missing_class(name)
+        return NODE_CLASS_MAPPINGS[name] if name in NODE_CLASS_MAPPINGS else _missing_class(name)
     return refuse("nodes", name, caller)
 
 

@@ -46,7 +46,7 @@ def _suffixes(key: str) -> set[str]:
         return set()
     if key == "diffusers":
         return {"folder"}
-    return set(suffixes_of(key)) if suffixes_of(key) != MODEL_SUFFIXES else supported_pt_extensions
+    return supported_pt_extensions if suffixes_of(key) >= MODEL_SUFFIXES else set(suffixes_of(key))
 
 
 def map_legacy(folder_name: str) -> str:

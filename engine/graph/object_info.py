@@ -8,7 +8,7 @@ from typing import Any, Final
 from engine.fileref import Files
 from engine.graph.coerce import NotCoercibleError, coerce
 from engine.spec import MISSING, InputSpec, NodeSpec
-from engine.types import FLOAT, INT
+from engine.types import COMBO, FLOAT, INT
 
 _NUMBERS: Final = frozenset({INT, FLOAT})
 
@@ -59,7 +59,9 @@ def _inputs(inputs: Iterable[InputSpec], files: Files | None) -> dict[str, list[
 def _input(spec: InputSpec, files: Files | None) -> list[Any]:
     """``[type]`` or ``[type, options]``; the type of a choice is the list of what can be chosen."""
     kind: Any = spec.type
-    if spec.files is not None:
+    if spec.files is not None and spec.files.route is not None:
+        kind = COMBO
+    elif spec.files is not None:
         kind = list(files.choices(spec.files)) if files is not None else []
     elif (choices := spec.options) is not None:
         kind = list(choices)
@@ -86,6 +88,9 @@ def _options(spec: InputSpec) -> dict[str, Any]:
         "lazy": spec.lazy,
     }
     options |= {name: True for name, flag in flags.items() if flag}
+    if spec.files is not None and spec.files.route is not None:
+        options["image_folder"] = spec.files.folder
+        options["remote"] = {"route": spec.files.route, "refresh_button": True, "control_after_refresh": "first"}
     texts = {"display": spec.display, "tooltip": spec.tooltip}
     return options | {name: text for name, text in texts.items() if text is not None}
 

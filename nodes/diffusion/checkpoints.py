@@ -184,17 +184,47 @@ def _check_ranges(name: str, tensors: Tensors, data_bytes: int) -> None:
         raise _broken(name, f"{data_bytes - position} bytes at its end belong to no tensor")
 
 
+_EIGHT_BITS: Final = frozenset({"F8_E4M3", "F8_E5M2"})
+_SCALED_MARK: Final = "scaled_fp8"
+_SCALE_NAMES: Final = ("scale_weight", "weight_scale")
+_BESIDE_SCALES: Final = ("scale_input", "input_scale", "comfy_quant")
+"""What such files hold for arithmetic in eight bits, which is not done here."""
+
+
+def scales_of(tensors: Tensors) -> Mapping[str, str]:
+    """Names of 8-bit weights -> names of the numbers they are to be multiplied by, in files that keep these apart."""
+    found = {}
+    for name, info in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight" and info.dtype in _EIGHT_BITS:
+            scale = next((s for s in (f"{module}.{known}" for known in _SCALE_NAMES) if s in tensors), None)
+            if scale is not None and tensors[scale].count == 1:
+                found[name] = scale
+    return found
+
+
+def without_scales(header: Header, scales: Mapping[str, str]) -> Header:
+    """The header of the weights alone."""
+    modules = {name.removesuffix("weight") for name in scales}
+    hidden = {_SCALED_MARK, *scales.values(), *(module + leaf for module in modules for leaf in _BESIDE_SCALES)}
+    kept = {name: info for name, info in header.tensors.items() if name not in hidden}
+    return Header(kept, header.metadata)
+
+
 class WeightFile(Mapping[str, "torch.Tensor"]):
     """The tensors of one safetensors file, each a view of the mapped file.
 
-    Writing to such a view never reaches the file: the mapping is private. ``header`` is the checked header.
+    Writing to such a view never reaches the file: the mapping is private. ``header`` is the checked header. Weights in eight bits that
+    have a scale beside them are no views: they come multiplied, in float32, and the scales are not among the tensors.
     """
 
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
         self.path = path
-        self.header = read_header(path)
+        whole = read_header(path)
+        self._scales = scales_of(whole.tensors)
+        self.header = without_scales(whole, self._scales)
         try:
             self._file = safe_open(path, framework="pt")
         except SafetensorError as error:
@@ -204,7 +234,8 @@ class WeightFile(Mapping[str, "torch.Tensor"]):
         if name not in self.header.tensors:
             raise KeyError(name)
         tensor: torch.Tensor = self._file.get_tensor(name)
-        return tensor
+        scale = self._scales.get(name)
+        return tensor if scale is None else tensor.float() * self._file.get_tensor(scale).float()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.header.tensors)

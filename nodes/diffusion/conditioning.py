@@ -226,14 +226,8 @@ def match_areas(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, .
     return tuple(matched)
 
 
-def matched_sides(positive: Sequence[Entry], negative: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """Both sides of guidance, each with the areas of the other."""
-    negative = match_areas(positive, negative)
-    return match_areas(negative, positive), negative
-
-
 def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
-    """``matched_sides`` for any number of sides."""
+    """The sides of guidance, each with the areas of the others."""
     found = [tuple(side) for side in sides]
     for one in range(len(found)):
         for other in range(len(found)):

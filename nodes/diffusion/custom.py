@@ -12,10 +12,10 @@ from engine.errors import InputError
 from engine.models import ModelRef, Recipe
 from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.denoiser import Denoiser
-from nodes.diffusion.guidance import CfgGuider, Guider, entries_for
+from nodes.diffusion.guidance import Guider, entries_for
 from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider
 from nodes.diffusion.noise import NoiseDevice, initial_noise
-from nodes.diffusion.sample import Hooks, Walk, walk
+from nodes.diffusion.sample import Hooks, Walk, cfg_guider, walk
 from nodes.diffusion.samplers import make_sampler
 
 NO_HOOKS: Final = Hooks()
@@ -38,13 +38,12 @@ def guider(kind: str, model: ModelRef, sides: Mapping[str, Conditioning], **numb
 
 def make_guider(recipe: Recipe, denoiser: Denoiser, clean: Tensor, noise_mask: Tensor | None = None) -> Guider:
     """The guider of a recipe for the latent ``clean`` [B,C,h,w], model space."""
-    sides = {name: entries_for(denoiser, side, clean, name, noise_mask) for name, side in recipe.parts["sides"].items()}
-    numbers = recipe.parts["numbers"]
+    given, numbers = recipe.parts["sides"], recipe.parts["numbers"]
+    if recipe.parts["guidance"] in ("basic", "cfg"):
+        scale = numbers.get("scale", 1.0)
+        return cfg_guider(denoiser, given["positive"], given.get("negative", []), scale, clean, noise_mask)
+    sides = {name: entries_for(denoiser, side, clean, name, noise_mask) for name, side in given.items()}
     match recipe.parts["guidance"]:
-        case "basic":
-            return CfgGuider.between(denoiser, sides["positive"], (), 1.0)
-        case "cfg":
-            return CfgGuider.between(denoiser, sides["positive"], sides["negative"], **numbers)
         case "dual_cfg":
             return DualCfgGuider.between(denoiser, sides["first"], sides["second"], sides["negative"], **numbers)
         case "perp_neg":

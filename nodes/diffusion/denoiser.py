@@ -17,6 +17,7 @@ from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
+from nodes.diffusion.steering import Option
 
 
 class Network(Protocol):
@@ -88,7 +89,8 @@ class Denoiser:
     """A network with its noise levels, its prediction type and its latent space.
 
     ``dtype`` is what the network computes in; everything around it is float32. ``device`` is where it is. ``differential`` is the
-    strength of differential diffusion (0..1) where inpainting is to take masks so.
+    strength of differential diffusion (0..1) where inpainting is to take masks so. ``options`` are
+    what its guidance does beside the usual.
     """
 
     network: Network
@@ -101,6 +103,7 @@ class Denoiser:
     inputs_of: InputsOf = no_inputs
     """What else the network takes, for an entry of conditioning."""
     differential: float | None = None
+    options: tuple[Option, ...] = ()
     alterations: tuple[Altered, ...] = ()
     """What the network is changed by in every call."""
     compiled: Network | None = None

@@ -28,6 +28,7 @@ from nodes.diffusion.folders import (
     read_vae,
     weight_files,
 )
+from nodes.diffusion.gguf_file import GgufFile
 from nodes.diffusion.text_parts import ALONE, BY_WIDTH
 
 INDEX: Final = "model_index.json"
@@ -49,7 +50,7 @@ _OTHER_MODELS: Final = ("prior", "image_encoder_2", "image_encoder")
 class Shelf:
     """A file of weights, with what its names begin with among those of its part: two text encoders have the same ones."""
 
-    file: WeightFile
+    file: WeightFile | GgufFile
     prefix: str = ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from nodes.diffusion.conditioning import (
     at_sigma,
     for_batch,
     groups,
-    matched_sides,
+    matched,
     resolve,
     stretched,
 )
@@ -28,6 +29,7 @@ from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
+from nodes.diffusion.steering import Seen, combined, prepared
 
 Memory = Mapping[str, Tensor]
 """What guidance keeps from one evaluation to the next; a run that was cut goes on with it."""
@@ -169,7 +171,8 @@ def guided(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
 class CfgGuider:
     """Classifier-free guidance between two lists of entries. At scale 1 the negative side is not computed.
 
-    ``most`` limits how many entries share one call of the network, where memory is short.
+    ``most`` limits how many entries share one call of the network, where memory is short. ``further`` is the side of an
+    option that needs a third one.
     """
 
     denoiser: Denoiser
@@ -177,6 +180,7 @@ class CfgGuider:
     negative: tuple[Entry, ...]
     scale: float
     most: int | None = None
+    further: tuple[Entry, ...] = ()
 
     @classmethod
     def between(
@@ -186,9 +190,11 @@ class CfgGuider:
         negative: Sequence[Entry],
         scale: float,
         most: int | None = None,
+        further: Sequence[Entry] = (),
     ) -> CfgGuider:
-        """With the areas of each side made known to the other."""
-        return cls(denoiser, *matched_sides(positive, negative), scale, most)
+        """With the areas of each side made known to the others."""
+        toward, away, third = matched(positive, negative, further)
+        return cls(denoiser, toward, away, scale, most, third)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
         turn = Turn(self.denoiser, x, sigma, self.most)
@@ -196,15 +202,16 @@ class CfgGuider:
         alone = math.isclose(self.scale, 1.0) and not (wanted and self.negative)
         positive = at_sigma(self.positive, turn.level, x)
         negative = [] if alone else at_sigma(self.negative, turn.level, x)
-        entries = [*positive, *negative]
-        outputs = turn.predictions(entries, range(len(positive), len(entries)))
-        toward = averaged(x, positive, outputs[: len(positive)])
-        if alone:
-            steered = turn.steered(toward, positive, negative, toward, None)
-            return Guidance(steered, steered, memory)
-        away = averaged(x, negative, outputs[len(positive) :])
-        denoised = guided(toward, away, self.scale)
-        return Guidance(turn.steered(denoised, positive, negative, toward, away), away, memory)
+        further = [] if alone else at_sigma(self.further, turn.level, x)
+        beside = range(len(positive), len(positive) + len(negative))
+        outputs = iter(turn.predictions([*positive, *negative, *further], beside))
+        toward = averaged(x, positive, list(islice(outputs, len(positive))))
+        away = None if alone else averaged(x, negative, list(islice(outputs, len(negative))))
+        third = averaged(x, further, list(outputs)) if further else None
+        seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, third)
+        seen = prepared(self.denoiser.options, seen)
+        denoised = turn.steered(combined(self.denoiser.options, seen), positive, negative, toward, away)
+        return Guidance(denoised, denoised if seen.negative is None else seen.negative, seen.memory)
 
 
 def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:

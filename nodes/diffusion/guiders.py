@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
 from torch import Tensor
 
 from nodes.diffusion.conditioning import Entry, at_sigma, matched
-from nodes.diffusion.denoiser import Denoiser
+from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, averaged, guided
+from nodes.diffusion.steering import Seen, combined, finished, perpendicular
 
 
 def side_by_side(
@@ -65,33 +65,31 @@ class DualCfgGuider:
             return self._without_negative(turn, memory)
         sides = self.first, self.second, self.negative
         active, (first, second, away) = side_by_side(turn, sides, 1 if self.nested else 2)
+        options, level = self.denoiser.options, per_sample(sigma, x)
         if self.nested:
-            inner = turn.steered(guided(first, second, self.inner), active[0], active[1], first, second)
+            inner = combined(options, Seen(x, level, first, second, self.inner, memory))
+            inner = turn.steered(inner, active[0], active[1], first, second)
             return Guidance(guided(inner, away, self.outer), away, memory)
-        outer = turn.steered(guided(second, away, self.outer), active[1], active[2], second, away)
+        outer = combined(options, Seen(x, level, second, away, self.outer, memory))
+        outer = turn.steered(outer, active[1], active[2], second, away)
         return Guidance(outer + (first - second) * self.inner, away, memory)
 
     def _without_negative(self, turn: Turn, memory: Memory) -> Guidance:
         """At ``outer`` 1 the negative side cancels, and at ``inner`` 1 the second one too, but for what guides it further."""
+        x, level = turn.x, per_sample(turn.sigma, turn.x)
         if math.isclose(self.inner, 1.0) and not self.denoiser.perturbations:
             _, (first,) = side_by_side(turn, (self.first,), None)
-            return Guidance(first, first, memory)
+            outer = combined(self.denoiser.options, Seen(x, level, first, None, self.outer, memory))
+            return Guidance(outer, first, memory)
         active, (first, second) = side_by_side(turn, (self.first, self.second), None)
-        outer = turn.steered(second, active[1], (), second, None)
+        outer = combined(self.denoiser.options, Seen(x, level, second, None, self.outer, memory))
+        outer = turn.steered(outer, active[1], (), second, None)
         return Guidance(outer + (first - second) * self.inner, second, memory)
-
-
-def perpendicular(positive: Tensor, negative: Tensor, empty: Tensor, scale: float, negative_scale: float) -> Tensor:
-    """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
-    problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off."""
-    toward, away = positive - empty, negative - empty
-    perp: Tensor = away - (away * toward).sum() / torch.linalg.vector_norm(toward) ** 2 * toward
-    return empty + scale * (toward - negative_scale * perp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PerpNegGuider:
-    """``perpendicular`` between the sides; ``empty`` is what the model predicts without a prompt."""
+    """``steering.perpendicular`` between the sides; ``empty`` is what the model predicts without a prompt."""
 
     denoiser: Denoiser
     positive: tuple[Entry, ...]
@@ -117,5 +115,6 @@ class PerpNegGuider:
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
         turn = Turn(self.denoiser, x, sigma)
         active, (toward, away, empty) = side_by_side(turn, (self.positive, self.negative, self.empty), 1)
-        result = perpendicular(toward, away, empty, self.scale, self.negative_scale)
+        seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
+        result = finished(self.denoiser.options, seen, perpendicular(seen, self.negative_scale))
         return Guidance(turn.steered(result, active[0], active[1], toward, away), away, memory)

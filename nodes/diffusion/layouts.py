@@ -190,8 +190,13 @@ def _tower_place(config: TowersConfig, name: str) -> Stored:
         )
     inner = rest.removeprefix("text.")
     if tower == "t5":
-        return Stored(prefix + "encoder." + inner)
+        return Stored(prefix + t5_name(inner))
     return _open_clip_place(prefix, rest) if is_open_clip(prefix) else Stored(f"{prefix}text_model.{inner}")
+
+
+def t5_name(inner: str) -> str:
+    """The name of a tensor of T5's encoder in its files, which keep its embedding for the decoder as well."""
+    return "shared.weight" if inner == "embed_tokens.weight" else "encoder." + inner
 
 
 _OPEN_CLIP_BACK: Final = {new: old for old, new in _OPEN_CLIP.items()}

@@ -6,8 +6,9 @@ decided by name and shape, so that a LoRA for a larger model does not go half in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,32 +21,12 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
-from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Form, fits
-from nodes.diffusion.lora_keys import Group, grouped, is_text, spellings
+from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of, marked_family
+from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
+from nodes.diffusion.lora_keys import Group, fused_spellings, grouped, is_text, spellings
 from nodes.diffusion.sources import open_source
 
 _LISTED: Final = 8
-
-_BY_WIDTH: Final[Mapping[int, str]] = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    1280: "the SDXL refiner",
-    2048: "SDXL",
-}
-"""Width of the text that a UNet's cross attention reads -> family."""
-
-_BY_NAME: Final = (
-    ("joint_blocks", "Stable Diffusion 3"),
-    ("double_blocks", "FLUX"),
-    ("single_transformer_blocks", "FLUX"),
-    ("attn_add_k_proj", "Stable Diffusion 3"),
-    ("attn.add_k_proj", "Stable Diffusion 3"),
-    ("lora_te2_", "SDXL"),
-    ("text_encoder_2.", "SDXL"),
-)
-"""Parts of modules' names that only one family has, the more telling first."""
-
-_CROSS_READERS: Final = ("attn2_to_k", "attn2_to_v", "attn2.to_k", "attn2.to_v", "attn2.processor.to_k")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +35,22 @@ class Change:
 
     form: Form
     keys: Group
+    piece: int = 0
+    pieces: int = 1
+    """The tensor is number ``piece`` of so many equal ones along the outputs of what the file changes."""
+
+    def apply(self, weight: Tensor, factors: Factors, strength: float) -> Tensor:
+        """The changed weight, a new tensor."""
+        if self.pieces == 1:
+            return self.form.apply(weight, factors, strength)
+        nothing = weight.new_zeros(len(weight) * self.pieces, *weight.shape[1:])
+        return weight + self.form.apply(nothing, factors, strength).chunk(self.pieces)[self.piece]
+
+    def fits(self, weight: Tensor, factors: Factors) -> Tensor | None:
+        """What it makes of ``weight``, None where it cannot be done; only sums can be done to a part of a weight."""
+        if self.pieces > 1 and ("dora_scale" in self.keys or not self.form.is_sum):
+            return None
+        return attempt(partial(self.apply, weight, factors, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +81,17 @@ class LoraFile:
     @property
     def context_width(self) -> int | None:
         """Width of the text that the cross attention reads which the file changes; None when it changes none that tells."""
-        for spelled, group in self.groups.items():
-            role = next((role for role in ("down", "hada_w1_b", "diff") if role in group), None)
-            if spelled.endswith(_CROSS_READERS) and role and len(shape := self.tensors[group[role]].shape) > 1:
-                return shape[1]
-        return None
+        return context_width(self.groups, self.tensors)
+
+    @property
+    def marked_family(self) -> str | None:
+        """The family that names of modules tell, if any do."""
+        return marked_family(self.groups)
 
     @property
     def family(self) -> str | None:
         """The family that the file looks made for, None when nothing tells."""
-        if (width := self.context_width) is not None:
-            return _BY_WIDTH.get(width, f"a UNet that reads texts {width} wide")
-        return next((family for mark, family in _BY_NAME if any(mark in spelled for spelled in self.groups)), None)
+        return family_of(self.groups, self.tensors, self.file.header.metadata)
 
     def factors(self, keys: Group, device: torch.device) -> dict[str, Tensor]:
         """The tensors of ``keys`` by role, float32 on ``device``."""
@@ -104,28 +100,33 @@ class LoraFile:
     def match(self, config: PartConfig, shapes: Shapes) -> Match:
         """What of the file goes into the network of ``config`` with tensors of ``shapes``."""
         paths = spellings(config, shapes)
+        fused = fused_spellings(config, shapes)
         changes: dict[str, tuple[Change, ...]] = {}
         matched: set[str] = set()
         for spelled, group in self.groups.items():
-            found = dict(self._changes(group, paths[spelled], shapes)) if spelled in paths else {}
-            for name, more in found.items():
+            modules = (paths[spelled],) if spelled in paths else fused.get(spelled, ())
+            for name, more in self._changes(group, modules, shapes):
                 changes[name] = (*changes.get(name, ()), *more)
                 matched.add(spelled)
         return Match(changes, frozenset(matched))
 
-    def _changes(self, group: Group, path: str, shapes: Shapes) -> Iterator[tuple[str, tuple[Change, ...]]]:
+    def _changes(
+        self, group: Group, modules: Sequence[str], shapes: Shapes
+    ) -> Iterator[tuple[str, tuple[Change, ...]]]:
+        """What ``group`` does to the tensors of ``modules``, which are one in the file."""
         for leaf, forms in (("weight", WEIGHT_FORMS), ("bias", BIAS_FORMS)):
-            name = f"{path}.{leaf}"
-            chosen = tuple(Change(form, keys) for form, keys in _forms(group, forms))
-            if chosen and name in shapes and self._fit(chosen, shapes[name]):
-                yield name, chosen
+            for piece, module in enumerate(modules):
+                chosen = tuple(Change(form, keys, piece, len(modules)) for form, keys in _forms(group, forms))
+                name = f"{module}.{leaf}"
+                if chosen and name in shapes and self._fit(chosen, shapes[name]):
+                    yield name, chosen
 
     def _fit(self, changes: Iterable[Change], shape: tuple[int, ...]) -> bool:
         """Whether ``changes``, one after the other, leave a tensor of ``shape`` in its shape."""
         weight: Tensor | None = torch.empty(shape, device="meta")
         for change in changes:
             if weight is not None:
-                weight = fits(change.form, self._outline(change.keys), weight)
+                weight = change.fits(weight, self._outline(change.keys))
         return weight is not None and tuple(weight.shape) == shape
 
     def _outline(self, keys: Group) -> dict[str, Tensor]:
@@ -196,10 +197,14 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
 def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> None:
     """A few layers of one family may fit another by name and shape; what the cross attention reads tells them apart."""
     reads = config.context_dim if isinstance(config, UNetConfig) else None
-    other = lora.context_width is not None and reads is not None and lora.context_width != reads
+    known = BY_WIDTH.get(reads or 0)
+    if reads is not None and lora.context_width is not None:
+        other = lora.context_width != reads
+    else:
+        other = known is not None and lora.marked_family not in (None, known)
     if not other and (found or all(map(is_text, lora.groups))):
         return
-    family = _BY_WIDTH.get(reads or 0, "the model at hand")
+    family = known or "the model at hand"
     raise InputError(
         f"expected a LoRA for {family}{f', whose UNet reads texts {reads} wide' if reads else ''}, found {_described(lora)}; "
         "choose one made for this model, or load the model it was made for",

@@ -34,6 +34,8 @@ class Form:
     may: frozenset[str]
     apply: Callable[[Tensor, Factors, float], Tensor]
     """(W, factors, strength) -> the changed weight, a new tensor."""
+    is_sum: bool = False
+    """Whether what is added does not follow from W, unless there are lengths of directions among the factors."""
 
 
 def lora(weight: Tensor, parts: Factors) -> Tensor:
@@ -181,35 +183,40 @@ def _reshaped(weight: Tensor, parts: Factors, strength: float) -> Tensor:
     return functional.pad(weight, padding)
 
 
-def _form(needs: str, change: Callable[[Tensor, Factors, float], Tensor], may: str = "") -> Form:
-    return Form(frozenset(needs.split()), frozenset(may.split()), change)
+def _form(
+    needs: str, change: Callable[[Tensor, Factors, float], Tensor], may: str = "", *, is_sum: bool = False
+) -> Form:
+    return Form(frozenset(needs.split()), frozenset(may.split()), change, is_sum)
 
 
 _LOKR_MAY: Final = "alpha dora_scale"
 
 WEIGHT_FORMS: Final = (
     _form("reshape_weight", _reshaped),
-    _form("up down", _added(lora), "mid alpha dora_scale"),
-    _form("hada_w1_a hada_w1_b hada_w2_a hada_w2_b", _added(loha), "hada_t1 hada_t2 alpha dora_scale"),
-    _form("lokr_w1 lokr_w2", _added(lokr), _LOKR_MAY),
-    _form("lokr_w1 lokr_w2_a lokr_w2_b", _added(lokr), f"lokr_t2 {_LOKR_MAY}"),
-    _form("lokr_w1_a lokr_w1_b lokr_w2", _added(lokr), _LOKR_MAY),
-    _form("lokr_w1_a lokr_w1_b lokr_w2_a lokr_w2_b", _added(lokr), f"lokr_t2 {_LOKR_MAY}"),
+    _form("up down", _added(lora), "mid alpha dora_scale", is_sum=True),
+    _form("hada_w1_a hada_w1_b hada_w2_a hada_w2_b", _added(loha), "hada_t1 hada_t2 alpha dora_scale", is_sum=True),
+    _form("lokr_w1 lokr_w2", _added(lokr), _LOKR_MAY, is_sum=True),
+    _form("lokr_w1 lokr_w2_a lokr_w2_b", _added(lokr), f"lokr_t2 {_LOKR_MAY}", is_sum=True),
+    _form("lokr_w1_a lokr_w1_b lokr_w2", _added(lokr), _LOKR_MAY, is_sum=True),
+    _form("lokr_w1_a lokr_w1_b lokr_w2_a lokr_w2_b", _added(lokr), f"lokr_t2 {_LOKR_MAY}", is_sum=True),
     _form("a1 a2 b1 b2", _added(glora), "alpha dora_scale"),
     _form("oft_blocks", oft, "alpha rescale"),
-    _form("diff", _difference("diff")),
-    _form("w_norm", _difference("w_norm")),
+    _form("diff", _difference("diff"), is_sum=True),
+    _form("w_norm", _difference("w_norm"), is_sum=True),
     _form("set_weight", _set),
 )
 """What can be done to a module's weight, in the order in which it is done."""
 
-BIAS_FORMS: Final = (_form("diff_b", _difference("diff_b")), _form("b_norm", _difference("b_norm")))
+BIAS_FORMS: Final = (
+    _form("diff_b", _difference("diff_b"), is_sum=True),
+    _form("b_norm", _difference("b_norm"), is_sum=True),
+)
 """The same for its bias."""
 
 
-def fits(form: Form, parts: Factors, weight: Tensor) -> Tensor | None:
-    """What ``form`` makes of ``weight``, None where their shapes do not go together. On the meta device nothing is computed."""
+def attempt(change: Callable[[], Tensor]) -> Tensor | None:
+    """What ``change`` makes, None where shapes do not go together. On the meta device nothing is computed."""
     try:
-        return form.apply(weight, parts, 1.0)
+        return change()
     except (Misfit, RuntimeError, IndexError):  # torch says by the latter two which shapes do not go together
         return None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from nodes.diffusion.configs import PartConfig, Tower, TowersConfig
-from nodes.diffusion.layouts import original_names
+from nodes.diffusion.layouts import original_names, original_places
 
 Group = Mapping[str, str]
 """The keys of one module by role."""
@@ -98,6 +98,20 @@ def spellings(config: PartConfig, names: Iterable[str]) -> dict[str, str]:
             ways = [*_spellings(path), *_spellings(before)]
         paths |= dict.fromkeys(ways, path)
     return paths
+
+
+def fused_spellings(config: PartConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Every spelling of a module that the original layout has for several of the network, their rows one after the other -> their paths.
+
+    The query, key and value of Stable Diffusion 3 are such a one.
+    """
+    if isinstance(config, TowersConfig):
+        return {}
+    rows: dict[str, dict[int, str]] = {}
+    for name, place in original_places(config, names).items():
+        if place.pieces > 1:
+            rows.setdefault(place.name.rpartition(".")[0], {})[place.piece] = name.rpartition(".")[0]
+    return {way: tuple(paths[n] for n in sorted(paths)) for module, paths in rows.items() for way in _spellings(module)}
 
 
 def _spellings(path: str) -> Iterator[str]:

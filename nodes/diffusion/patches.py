@@ -135,7 +135,7 @@ def _lora(patch: Patch, target: Target) -> Mapping[str, Step]:
 
 def _change(lora: LoraFile, changes: Sequence[Change], strength: float, weight: Tensor) -> Tensor:
     for change in changes:
-        weight = change.form.apply(weight, lora.factors(change.keys, weight.device), strength)
+        weight = change.apply(weight, lora.factors(change.keys, weight.device), strength)
     return weight
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -108,6 +108,25 @@ def encode(image: Tensor, format: str, quality: int) -> bytes:
     return stream.getvalue()
 
 
+def film(images: Tensor, format: Literal["webp", "png"], fps: float, **options: Any) -> bytes:
+    """Pictures [B,H,W,C] as one animated file, ``1000 / fps`` milliseconds each, cut to whole ones; ``options`` are Pillow's.
+
+    Raises ``InputError`` for pictures that are too large for the format.
+    """
+    if format == "webp" and max(images.shape[1:3]) > LARGEST_SIDES["webp"]:
+        raise InputError(
+            f"expected sides of at most {LARGEST_SIDES['webp']} pixels in a webp, "
+            f"found {images.shape[2]}x{images.shape[1]}; save it with SaveAnimatedPNG",
+            input="images",
+        )
+    first, *others = (Image.fromarray(_bytes(image)) for image in images)
+    stream = io.BytesIO()
+    first.save(
+        stream, format.upper(), save_all=True, append_images=others, duration=int(1000.0 / fps), loop=0, **options
+    )
+    return stream.getvalue()
+
+
 def _bytes(image: Tensor) -> NDArray[np.uint8]:
     pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
@@ -141,6 +160,15 @@ def join(first: Tensor, second: Tensor) -> Tensor:
     if first.shape[1:] != second.shape[1:]:
         second = scale(second, first.shape[2], first.shape[1], "bilinear", "center")
     return torch.cat([first, second])
+
+
+def rebatched(batches: Sequence[Tensor], size: int) -> list[Tensor]:
+    """All pictures of ``batches`` in batches of ``size``, the last perhaps smaller. Raises InputError where their shapes differ."""
+    shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
+    if len(shapes) > 1:
+        found = ", ".join(f"{width}x{height} with {channels} channels" for height, width, channels in shapes)
+        raise InputError(f"expected pictures of one size, found {found}; scale them first", input="images")
+    return [batch.clone() for batch in torch.cat(list(batches)).split(size)]
 
 
 def _opaque(image: Tensor, channels: int) -> Tensor:

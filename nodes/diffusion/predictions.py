@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 PredictionName = Literal["eps", "v", "flow"]
@@ -36,8 +37,11 @@ class Prediction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _VarianceExploding:
+    data: float = 1.0
+    """The standard deviation that the data is taken to have."""
+
     def model_input(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return x / (sigma**2 + 1) ** 0.5
+        return x / (sigma**2 + self.data**2) ** 0.5
 
     def noised(self, latent: Tensor, noise: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
         # At the top the network was trained on a sample of variance sigma^2 + 1, whatever is in the latent.
@@ -61,8 +65,63 @@ class Velocity(_VarianceExploding):
     1)``."""
 
     def denoised(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
-        variance = sigma**2 + 1
-        return x / variance - out * sigma / variance**0.5
+        variance = sigma**2 + self.data**2
+        return x * self.data**2 / variance - out * sigma * self.data / variance**0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Edm(_VarianceExploding):
+    """The network of Karras et al. 2022, eq. 7: ``c_skip x + c_out out``, a velocity of the other sign."""
+
+    def denoised(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        variance = sigma**2 + self.data**2
+        return x * self.data**2 / variance + out * sigma * self.data / variance**0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Clean(_VarianceExploding):
+    """The network predicts ``x0`` itself."""
+
+    def denoised(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class ImageToImage(Clean):
+    """The network makes a picture of a picture: it is shown the sample as it is."""
+
+    def model_input(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency(_VarianceExploding):
+    """Luo et al. 2023, "Latent Consistency Models", eq. 8 and appendix: ``c_skip x + c_out x0`` of an epsilon network, with
+    sigma_data 1/2 and ten times the timestep. ``table`` and ``stride`` say which timestep a sigma is of."""
+
+    table: tuple[float, ...] = ()
+    stride: int = 1
+
+    def denoised(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        levels = torch.tensor(self.table, device=sigma.device).log()
+        timestep = (sigma.log()[..., None] - levels).abs().argmin(-1) * self.stride + self.stride - 1
+        scaled = timestep * 10.0
+        total = scaled**2 + 0.25
+        return scaled / total**0.5 * (x - out * sigma) + 0.25 / total * x
+
+
+@dataclass(frozen=True, slots=True)
+class CosmosFlow(_VarianceExploding):
+    """The network predicts the flow at time ``t = sigma / (sigma + 1)`` and sees the sample in the flow's scale."""
+
+    def model_input(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x / (sigma + 1)
+
+    def denoised(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        return (x - out * sigma) / (sigma + 1)
+
+    def noised(self, latent: Tensor, noise: Tensor, sigma: Tensor, *, full: bool = False) -> Tensor:
+        return noise * sigma + latent
 
 
 @dataclass(frozen=True, slots=True)

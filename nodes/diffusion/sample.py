@@ -18,9 +18,11 @@ from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, entries_for, latent_mask
 from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, RESIZING
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
+from nodes.diffusion.packed import unpacked
 from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
 from nodes.diffusion.samplers.single_step import Euler
 from nodes.diffusion.schedules import sampling_sigmas
+from nodes.diffusion.steering import combination
 
 CHECK_EVERY: Final = 8
 """On a device the sample is looked at only every so many steps: looking waits for all that is queued there."""
@@ -196,16 +198,27 @@ def sample_latent(
     """
 
     def guider(clean: Tensor) -> Guider:
-        mask = latent.get("noise_mask")
-        entries = [
-            entries_for(denoiser, side, clean, name, mask)
-            for name, side in (("positive", positive), ("negative", negative))
-        ]
-        return CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)
+        return cfg_guider(denoiser, positive, negative, settings.cfg, clean, latent.get("noise_mask"))
 
     sampler, sigmas = planned(denoiser, settings)
     way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
     return walk(denoiser, way, guider, latent, hooks or Hooks(on_step, resume, save, park))[0]
+
+
+def cfg_guider(
+    denoiser: Denoiser,
+    positive: Conditioning,
+    negative: Conditioning,
+    scale: float,
+    clean: Tensor,
+    noise_mask: Tensor | None = None,
+) -> CfgGuider:
+    """Classifier-free guidance for the latent ``clean`` [B,C,h,w], model space, with what the model's options need."""
+    option = combination(denoiser.options)
+    further = unpacked(option.numbers["empty"]) if option is not None and "empty" in option.numbers else []
+    sides = {"positive": positive, "negative": negative, "empty": further}
+    first, second, third = (entries_for(denoiser, side, clean, name, noise_mask) for name, side in sides.items())
+    return CfgGuider.between(denoiser, first, second, scale, further=third)
 
 
 def walk(

@@ -19,7 +19,7 @@ from nodes.diffusion.checkpoints import TensorInfo, Tensors
 from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, TowersConfig, UNetConfig, VaeConfig
 from nodes.diffusion.convert import Names, Stored, as_stored
 from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, VAE_PREFIX, describe
-from nodes.diffusion.layouts import original_places
+from nodes.diffusion.layouts import original_places, t5_name
 from nodes.diffusion.lora_keys import TOWERS
 from nodes.diffusion.patches import HYPERNETWORK, Contents, contents
 from nodes.diffusion.sources import open_source
@@ -81,7 +81,8 @@ def _lone_name(name: str) -> str:
     tower, _, rest = name.partition(".")
     if rest == "projection.weight":
         return "text_projection.weight"
-    return ("encoder." if tower == "t5" else "text_model.") + rest.removeprefix("text.")
+    inner = rest.removeprefix("text.")
+    return t5_name(inner) if tower == "t5" else f"text_model.{inner}"
 
 
 def _contents(ref: ModelRef) -> Contents:

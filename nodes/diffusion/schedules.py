@@ -82,10 +82,13 @@ class DiscreteSchedule:
 
 @dataclass(frozen=True, slots=True)
 class FlowSchedule:
-    """Straight path with shifted time: ``sigma = a u / (1 + (a - 1) u)``, u = t / 1000 (Esser et al. 2024, eq. 23)."""
+    """Straight path with shifted time: ``sigma = a u / (1 + (a - 1) u)``, u = t / 1000 (Esser et al. 2024, eq. 23).
+
+    ``steps`` are the levels of the table, ``multiplier`` is the t of the last."""
 
     shift: float = 3.0
     steps: int = 1000
+    multiplier: float = 1000.0
 
     @property
     def flow(self) -> bool:
@@ -93,22 +96,23 @@ class FlowSchedule:
 
     @property
     def table(self) -> Floats:
-        return self.sigma(np.arange(1, self.steps + 1, dtype=np.float64)).astype(np.float32).astype(np.float64)
+        times = np.arange(1, self.steps + 1, dtype=np.float64) / self.steps * self.multiplier
+        return self.sigma(times).astype(np.float32).astype(np.float64)
 
     def sigma(self, t: Floats) -> Floats:
-        u = t / self.steps
+        u = t / self.multiplier
         return self.shift * u / (1 + (self.shift - 1) * u)
 
     def timestep(self, sigma: Floats) -> Floats:
         """The model is told ``1000 sigma``: it was trained on shifted times, so the shift is not undone."""
-        return sigma * self.steps
+        return sigma * self.multiplier
 
     def percent_to_sigma(self, percent: float) -> float:
         if percent <= 0:
             return 1.0
         if percent >= 1:
             return 0.0
-        return float(self.sigma(np.array([(1 - percent) * self.steps]))[0])
+        return float(self.sigma(np.array([(1 - percent) * self.multiplier]))[0])
 
 
 def _sigmas_of(alphas_cumprod: Floats) -> Floats:

@@ -21,6 +21,7 @@ from nodes.diffusion.convert import Names, Shapes, bind
 from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
 from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folder_parts import Shelf, components, describe_folder, shelves_of
+from nodes.diffusion.gguf_file import SUFFIX, GgufFile
 from nodes.diffusion.text_parts import Found as FoundTower
 from nodes.diffusion.text_parts import find_tower, together
 
@@ -83,7 +84,7 @@ class Source:
             self._shelves = shelves_of(found)
             self.description = describe_folder(path, found)
         else:
-            file = WeightFile(path)
+            file = GgufFile(path) if path.suffix.lower() == SUFFIX else WeightFile(path)
             self.description = describe(path.name, file.header.tensors, file.header.metadata)
             self._shelves = dict.fromkeys(self.description.parts, (Shelf(file),))
             if self._predicts_velocity(file):
@@ -91,7 +92,7 @@ class Source:
                     self.description, schedule=replace(self.description.schedule, prediction="v_prediction")
                 )
 
-    def _predicts_velocity(self, file: WeightFile) -> bool:
+    def _predicts_velocity(self, file: WeightFile | GgufFile) -> bool:
         """Whether this is a Stable Diffusion 2 that was trained on velocities, which its shapes do not tell.
 
         Its last attention's bias is spread more widely there than in models that predict the noise.

@@ -3,7 +3,7 @@
 A ``LocalModelStore`` keeps the models of one device. A lease finds or opens the model's source, makes room by the budget's
 decisions, puts the weights on the device (or lets them stream, when they do not fit), and pins them until it ends. Weights
 are told apart by content, part, dtype and patches; settings of a recipe, clip skip say, are read by those who use the
-model and never cause a load.
+model and never cause a load, but for the one that names a dtype.
 
 What has to go from the device leaves its module stripped and its source mapped: main memory holds no second copy, the
 file's pages are the copy. Nothing done under a lease is seen by the next: a module that came back changed is thrown away.
@@ -17,7 +17,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 from weakref import WeakSet
 
 import torch
@@ -44,6 +45,11 @@ Patcher = Callable[[ModelRef, PartConfig, nn.Module, Mapping[str, torch.Tensor]]
 in any dtype. It may make them when they are asked for, and may leave hooks on the network."""
 
 State = Literal["stripped", "resident", "streamed"]
+
+COMPUTE_DTYPE: Final = "compute_dtype"
+"""The setting of a recipe that names the dtype its network computes in, by a name in ``DTYPES``."""
+
+DTYPES: Final = MappingProxyType({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16})
 
 _KEPT_MODELS = 16
 
@@ -159,7 +165,7 @@ class LocalModelStore:
             ResourceError: the device ran out of memory while the weights were put there.
             RuntimeError: this thread already holds a lease of the same weights, and would wait for itself.
         """
-        key = WeightsKey(ref.source, ref.part, self.policy.dtype(ref.part), ref.patches)
+        key = WeightsKey(ref.source, ref.part, self._dtype(ref), ref.patches)
         with self._in_use(key) as model, self._exclusive(model):
             with self._lock:
                 opened = self._bring(model, ref, working_bytes)
@@ -171,6 +177,11 @@ class LocalModelStore:
             finally:
                 with self._lock:
                     self._check_untouched(model, opened, before)
+
+    def _dtype(self, ref: ModelRef) -> torch.dtype:
+        """What the recipe says its network computes in, or else the device's policy."""
+        named = ref.setting(COMPUTE_DTYPE)
+        return DTYPES[str(named)] if named is not None else self.policy.dtype(ref.part)
 
     def resident(self) -> list[Resident[WeightsKey]]:
         """The models on the device now."""

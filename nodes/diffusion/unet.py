@@ -17,12 +17,14 @@ from nodes.diffusion.compiled import compiled
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.options import alterations, perturbations
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
-from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
-from nodes.diffusion.sources import open_source
+from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
+from nodes.diffusion.sources import Facts, open_source
+from nodes.diffusion.steering import options_of
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -34,22 +36,33 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 
 def denoiser(unet: LoadedModel) -> Denoiser:
     """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
-    facts = unet.facts
-    schedule = facts.schedule
+    way = sampling(unet.ref, unet.facts)
     return Denoiser(
         network=_network(unet, unet.module),
         compiled=None if (faster := compiled(unet)) is None else _network(unet, faster),
-        schedule=_sigmas(schedule),
-        prediction=prediction(_PREDICTIONS[schedule.prediction]),
+        schedule=way.schedule,
+        prediction=way.prediction,
         dtype=unet.dtype,
         device=unet.device,
-        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+        latent_format=way.latent_format,
         hearing=_hearing(unet),
-        inputs_of=partial(inputs_of, unet.config, facts.family),
+        inputs_of=partial(inputs_of, unet.config, unet.facts.family),
         differential=_strength(unet.ref),
+        options=options_of(unet.ref),
         alterations=alterations(unet),
         perturbations=perturbations(unet),
     )
+
+
+def sampling(model: ModelRef, facts: Facts) -> Sampling:
+    """How a model is sampled: as its family is, or as its recipe says."""
+    schedule = facts.schedule
+    own = Sampling(
+        schedule=_sigmas(schedule, schedule.zero_terminal_snr),
+        prediction=prediction(_PREDICTIONS[schedule.prediction]),
+        latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
+    )
+    return chosen(model, own, partial(_table, schedule))
 
 
 def _hearing(unet: LoadedModel) -> Hearing:
@@ -61,15 +74,16 @@ def _hearing(unet: LoadedModel) -> Hearing:
 _PREDICTIONS: Final[Mapping[str, PredictionName]] = {"epsilon": "eps", "v_prediction": "v", "flow": "flow"}
 
 
-def _sigmas(schedule: Schedule) -> ModelSigmas:
+def _sigmas(schedule: Schedule, zero_terminal_snr: bool) -> ModelSigmas:
     if schedule.prediction == "flow":
         return FlowSchedule(schedule.flow_shift)
+    return _table(schedule, zero_terminal_snr)
+
+
+def _table(schedule: Schedule, zero_terminal_snr: bool) -> DiscreteSchedule:
     beta_start, beta_end = schedule.betas
     return stable_diffusion(
-        beta_start=beta_start,
-        beta_end=beta_end,
-        steps=schedule.steps,
-        zero_terminal_snr=schedule.zero_terminal_snr,
+        beta_start=beta_start, beta_end=beta_end, steps=schedule.steps, zero_terminal_snr=zero_terminal_snr
     )
 
 
@@ -99,10 +113,9 @@ def _transformer(module: Callable[..., Any], config: DiTConfig) -> Network:
     return network
 
 
-def levels(model: ModelRef, store: ModelStore) -> ModelSigmas:
+def levels(model: ModelRef) -> ModelSigmas:
     """The noise levels of a model."""
-    with store.lease(model) as loaded:
-        return denoiser(loaded).schedule
+    return sampling(model, open_source(model.location).facts).schedule
 
 
 def _strength(model: ModelRef) -> float | None:

@@ -64,6 +64,7 @@ def _seen(path: Path) -> tuple[str | None, str | None, str | None]:
         ("batch", ("yellow", "star", "purple"), 4, (128, 128)),
         ("prompt_weights", ("green", "heart", "white"), 1, (128, 128)),
         ("img2img", ("yellow", "square", "green"), 1, (128, 128)),
+        ("custom_sampling", ("green", "heart", "white"), 1, (128, 128)),
     ],
 )
 def test_a_workflow_makes_the_picture_it_describes(

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from engine.compat import folder_paths
 from engine.compat.host import Host, calling
 from engine.compat.missing import NotProvidedError
+from engine.compat.model_values import ClipValue, UnetValue
 from engine.models import Digest, ModelRef
 from engine.run.context import NodeContext
 from engine.run.settings import DeviceSettings
@@ -75,8 +77,6 @@ def test_models_are_found_in_folders_that_packs_added(tmp_path: Path) -> None:
 
 
 def _leasing(watched: Watched) -> tuple[NodeContext, ModelRef]:
-    from dataclasses import replace
-
     from nodes.diffusion.store import make_store
 
     store = make_store(DeviceSettings(device="cpu", dtype="float32"))
@@ -85,8 +85,6 @@ def _leasing(watched: Watched) -> tuple[NodeContext, ModelRef]:
 
 
 def test_a_pack_samples_and_decodes_with_core_nodes(watched: Watched) -> None:
-    from dataclasses import replace
-
     context, model = _leasing(watched)
     with calling(context):
         (text,) = nodes.CLIPTextEncode().encode(replace(model, part="clip"), "a red square")
@@ -146,7 +144,7 @@ def test_files_of_core_nodes_are_placed(tmp_path: Path, call: NodeContext) -> No
     assert (tmp_path / "output/l" / shown["ui"]["latents"][0]["filename"]).is_file()
 
 
-def test_conditionings_are_joined_and_emptied() -> None:
+def test_conditionings_are_joined_and_emptied(call: NodeContext) -> None:
     a: list[Any]
     b: list[Any]
     a, b = [[torch.ones(1, 2, 3), {"x": 1}]], [[torch.ones(1, 4, 3), {"pooled_output": torch.ones(1, 3)}]]
@@ -167,3 +165,18 @@ def test_a_node_that_is_not_here_can_be_imported_but_not_used(host: Host) -> Non
     with pytest.raises(ImportError, match=r"NoSuchThing of nodes; docs/packs\.md"):
         exec("from nodes import NoSuchThing", {})
     assert not hasattr(nodes, "nothing_of_this_name")
+
+
+def test_a_pack_loads_loras_by_name(watched: Watched, tmp_path: Path) -> None:
+    """By the usual method and order of inputs; what comes out is the recipe with a patch."""
+    from safetensors.torch import save_file
+
+    (tmp_path / "loras").mkdir()
+    save_file({"lora_unet_conv_in.diff": torch.ones(64, 4, 3, 3)}, tmp_path / "loras/l.safetensors")
+    folder_paths.add_model_folder_path("loras", str(tmp_path / "loras"))
+    context, ref = _leasing(watched)
+    model, clip = UnetValue(ref), ClipValue(replace(ref, part="clip"))
+    with calling(context):
+        patched, same = nodes.LoraLoader().load_lora(model, clip, "l.safetensors", 0.5, 0.0)
+    assert [(patch.kind, patch.strength) for patch in patched.ref.patches] == [("lora", 0.5)]
+    assert same.ref == clip.ref

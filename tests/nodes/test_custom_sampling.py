@@ -219,6 +219,31 @@ def test_guidance_between_sides_that_agree_is_none(core: Registry, make_executor
     assert not torch.allclose(found[0], found[2], atol=1e-2)
 
 
+def test_options_of_a_model_count_in_every_sampling(core: Registry, make_executor: Make) -> None:
+    """In KSampler as in parts: without an effect they change nothing, with one they do; levels are the model's."""
+    bench = Bench(core)
+    own = bench.model
+    plain = bench.plain(sampler_name="euler")
+    found: list[Any] = [plain]
+    for factor in (1.0, 1.4):
+        bench.model = getattr(bench.w, "Epsilon Scaling")(model=own, scaling_factor=factor)
+        found += [bench.plain(sampler_name="euler"), bench.advanced()]
+    bench.model = own
+    # A model that ends without any signal begins at a far higher sigma.
+    whole = bench.w.ModelSamplingDiscrete(model=own, sampling="eps", zsnr=True)
+    percent = bench.w.SamplingPercentToSigma(model=whole, sampling_percent=0.0, return_actual_sigma=True)
+    graph = bench.w.builder.graph()
+    executor = make_executor()
+    first, same, same_parts, other, other_parts = values(executor, graph, *found)
+    torch.testing.assert_close(same, first, rtol=1e-3, atol=1e-3)
+    assert torch.equal(same_parts, same)
+    assert torch.equal(other_parts, other)
+    assert float((other - first).abs().mean()) > 0.1
+    kept = NodeId(percent.id)
+    highest = executor.run_sync(Run(graph, targets=(), keep=(kept,))).values[kept][0][0]
+    assert highest == pytest.approx(4518.76, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "node",
     [

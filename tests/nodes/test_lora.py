@@ -8,9 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.random_sd15 import Sizes, write
 from engine.errors import MissingFile
 from engine.graph.graph import Call
 from engine.models import ModelRef
+from nodes.diffusion.budget import Budget
+from nodes.diffusion.devices import device_policy
+from nodes.diffusion.lora import LoraFile
+from nodes.diffusion.patches import patcher
+from nodes.diffusion.store import LocalModelStore
 from tests.nodes.studio import Studio, checkpoint, demo_metadata, demo_tensors, link, picture
 
 UNET = "model.diffusion_model."
@@ -143,16 +149,34 @@ def test_modules_without_a_place_are_named_once_each(studio: Studio) -> None:
     ]
 
 
-def sdxl_lora() -> dict[str, Tensor]:
-    """A query that Stable Diffusion 1 has as well, a key that it has not, and a second text encoder."""
-    block = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
-    shapes = {f"{block}_attn1_to_q": (64, 64), f"{block}_attn2_to_k": (64, 2048)}
-    shapes["lora_te2_text_model_encoder_layers_0_mlp_fc1"] = (5120, 1280)
+def factors_of(shapes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
+    """A LoRA of zeros for layers of these outputs and inputs."""
     return {
         f"{module}.{role}.weight": torch.zeros(shape)
         for module, (rows, columns) in shapes.items()
         for role, shape in (("lora_up", (rows, 4)), ("lora_down", (4, columns)))
     }
+
+
+BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
+TEXT_LAYER = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+
+
+def sdxl_lora() -> dict[str, Tensor]:
+    """A query that the demo has as well, and a key that it has not."""
+    return factors_of({f"{BLOCK}_attn1_to_q": (64, 64), f"{BLOCK}_attn2_to_k": (64, 2048)})
+
+
+def sdxl_lokr() -> dict[str, Tensor]:
+    """The same as Kronecker products."""
+    key = {f"{BLOCK}_attn2_to_k.lokr_w1": torch.zeros(4, 32), f"{BLOCK}_attn2_to_k.lokr_w2_a": torch.zeros(16, 2),
+           f"{BLOCK}_attn2_to_k.lokr_w2_b": torch.zeros(2, 64)}  # fmt: skip
+    return key | factors_of({f"{BLOCK}_attn1_to_q": (64, 64)})
+
+
+def flux_lora() -> dict[str, Tensor]:
+    """Its first text encoder is Stable Diffusion 1's."""
+    return factors_of({"lora_unet_single_transformer_blocks_0_attn_to_q": (8, 8), TEXT_LAYER: (256, 64)})
 
 
 def vae_file() -> dict[str, Tensor]:
@@ -166,14 +190,10 @@ def vae_file() -> dict[str, Tensor]:
         (sdxl_lora, ("UNet reads texts 64 wide", "wrong.safetensors, made for SDXL")),
         (vae_file, ("expected a LoRA in wrong.safetensors, found a VAE; put it in models/vae",)),
         (lambda: {"clip_l": torch.zeros(1, 64)}, ("expected a LoRA", "a textual inversion embedding")),
+        (sdxl_lokr, ("UNet reads texts 64 wide", "wrong.safetensors, made for SDXL")),
+        (flux_lora, ("wrong.safetensors, made for FLUX",)),
         (
-            lambda: {"lora_unet_single_transformer_blocks_0_attn_to_q.lora_up.weight": torch.zeros(8, 2),
-                     "lora_unet_single_transformer_blocks_0_attn_to_q.lora_down.weight": torch.zeros(2, 8)},
-            ("made for FLUX",),
-        ),
-        (
-            lambda: {"lora_te_nowhere.lora_up.weight": torch.zeros(8, 2),
-                     "lora_te_nowhere.lora_down.weight": torch.zeros(2, 8)},
+            lambda: factors_of({"lora_te_nowhere": (8, 8)}),
             ("text encoder and UNet", "with modules such as lora_te_nowhere", "none of its modules is in the model"),
         ),
     ],
@@ -209,3 +229,60 @@ def test_a_lora_that_is_gone_by_the_time_of_the_lease_is_missed(studio: Studio, 
         studio.store.lease(ref),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "family"),
+    [
+        (factors_of({f"{BLOCK}_attn2_to_k": (320, 768)}), {}, "Stable Diffusion 1"),
+        (factors_of({f"{BLOCK}_attn2_to_k": (320, 1024)}), {}, "Stable Diffusion 2"),
+        ({f"{BLOCK}_attn2_to_v.diff": torch.zeros(640, 2048)}, {}, "SDXL"),
+        ({f"{BLOCK}_attn2_to_v.hada_w1_b": torch.zeros(2, 96)}, {}, "a UNet that reads texts 96 wide"),
+        (factors_of({"lora_te2_text_model_encoder_layers_0_mlp_fc1": (8, 8)}), {}, "SDXL"),
+        (factors_of({"transformer.transformer_blocks.0.attn.add_k_proj": (8, 8)}), {}, "Stable Diffusion 3"),
+        (
+            factors_of({TEXT_LAYER: (8, 8)}),
+            {"modelspec.architecture": "stable-diffusion-v1/lora"},
+            "stable-diffusion-v1",
+        ),
+        (factors_of({TEXT_LAYER: (8, 8)}), {}, None),
+    ],
+)
+def test_what_a_lora_looks_made_for(
+    studio: Studio, tensors: dict[str, Tensor], metadata: dict[str, str], family: str | None
+) -> None:
+    """The text that its cross attention reads tells best, then names of modules, then what the file says of itself."""
+    whole = tensors | factors_of({TEXT_LAYER: (8, 8)})
+    name = studio.write("loras/l.safetensors", whole, metadata)
+    assert LoraFile(studio.folder / "models" / "loras" / name).family == family
+
+
+def test_a_lora_for_two_text_encoders_is_none_for_stable_diffusion_1(studio: Studio, tmp_path: Path) -> None:
+    """Even where all that it has for the UNet would fit: SDXL shares some of its layers."""
+    path = tmp_path / "models" / "checkpoints" / "wide.safetensors"
+    path.parent.mkdir(parents=True)
+    write(path, Sizes(channels=32, mult=(1, 2), blocks=1, attention=(True, False), vae_channels=32, vae_mult=(1, 2),
+                      vae_blocks=1, width=768, layers=1, vocabulary=100), "float16")  # fmt: skip
+    two = factors_of({f"{BLOCK}_attn1_to_q": (32, 32), "lora_te2_text_model_encoder_layers_0_mlp_fc1": (8, 8)})
+    name = studio.write("loras/l.safetensors", two)
+    message = studio.failure({"checkpoint": checkpoint("wide.safetensors"), "lora": loader(name)}, "lora")
+    assert (
+        "expected a LoRA for Stable Diffusion 1, whose UNet reads texts 768 wide, found l.safetensors, made for SDXL"
+        in message
+    )
+
+
+def test_a_streamed_model_has_its_lora_as_well(studio: Studio) -> None:
+    """Weights that visit the device block by block are the patched ones, made once, and give the same numbers."""
+    name = studio.write("loras/random.safetensors", random_lora())
+    ref: ModelRef = studio.values({"checkpoint": checkpoint(), "lora": loader(name)}, "lora")[0]
+    draw = torch.Generator().manual_seed(0)
+    x, text = torch.randn(1, 4, 8, 8, generator=draw), torch.randn(1, 7, 64, generator=draw)
+
+    def run(store: LocalModelStore) -> Tensor:
+        with store.lease(ref) as model, torch.inference_mode():
+            output: Tensor = model.module(x, torch.tensor([500.0]), text, return_dict=False)[0]
+        return output
+
+    policy = device_policy("cpu")
+    assert torch.equal(run(LocalModelStore(policy, Budget(1), patcher(policy.device))), run(studio.store))

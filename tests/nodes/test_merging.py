@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.random_sd15 import Sizes, write
 from engine.graph.graph import Call
-from engine.models import ModelRef
+from engine.models import ModelRef, Patch
 from tests.nodes.studio import Studio, checkpoint, demo_metadata, demo_tensors, link
 
 UNET = "model.diffusion_model."
@@ -122,6 +122,19 @@ def test_each_block_has_the_ratio_of_its_name_in_the_original_layout(
     for stored, found in parameters(studio, ref, NAMES).items():
         ratio = next(it for start, it in ratios.items() if stored.removeprefix(UNET).startswith(start))
         assert torch.allclose(found, ratio * one[stored] + (1 - ratio) * two[stored], atol=1e-6), stored
+
+
+def test_the_longest_start_of_a_name_counts(studio: Studio, calls: dict[str, Call]) -> None:
+    """A ratio for a block goes before one for all blocks, whichever comes first."""
+    one, *_ = studio.values(calls, "one")
+    two, *_ = studio.values(calls, "two")
+    options = (("input_blocks.", 0.2), ("input_blocks.1.", 0.6), ("", 0.9))
+    ref = one.with_patches(Patch("merge", two.source, 1.0, two.location, options, two))
+    found = parameters(studio, ref, NAMES)
+    for stored, ratio in (("input_blocks.0.0.bias", 0.2), ("middle_block.1.norm.weight", 0.9),
+                          ("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", 0.6)):  # fmt: skip
+        mixed = ratio * demo_tensors()[UNET + stored] + (1 - ratio) * other_tensors()[UNET + stored]
+        assert torch.allclose(found[UNET + stored], mixed, atol=1e-6)
 
 
 def test_patches_of_both_models_count_in_their_order(studio: Studio, calls: dict[str, Call]) -> None:

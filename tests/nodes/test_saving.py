@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.random_sd15 import write
 from engine.graph.graph import Call
 from engine.models import Digest, ModelRef
 from nodes.diffusion.checkpoints import read_header
 from nodes.diffusion.extract import factors
+from nodes.diffusion.unet import previewer
+from tests.nodes.diffusion.test_families import TINY
 from tests.nodes.diffusion.test_folders import save_part
 from tests.nodes.studio import DEMO, Studio, checkpoint, demo_metadata, demo_tensors, link, picture
 
@@ -129,6 +134,25 @@ def test_what_a_model_was_trained_to_predict_is_saved(studio: Studio) -> None:
         assert (model.facts.schedule.prediction, model.facts.schedule.zero_terminal_snr) == ("v_prediction", True)
 
 
+def test_a_model_of_the_usual_kind_is_saved_without_settings(studio: Studio) -> None:
+    """What shapes show need not be said."""
+    path = studio.folder / "models" / "checkpoints" / "usual.safetensors"
+    path.parent.mkdir(parents=True)
+    write(path, TINY, "float16")
+    name = saved(studio, {"one": checkpoint("usual.safetensors"), "save": save_all()}, "checkpoints")
+    assert dict(read_header(path.with_name(name)).metadata) == {"format": "pt"}
+
+
+def test_previews_of_a_model_without_a_vae_are_pictures(studio: Studio) -> None:
+    """Its colours come from a published map; those of a checkpoint are fitted to its VAE."""
+    name = saved(studio, {"one": checkpoint(), "save": Call("ModelSave", {"model": link("one"), "filename_prefix": "m"})},
+                 "diffusion_models")  # fmt: skip
+    (ref,) = studio.values({"one": Call("UNETLoader", {"unet_name": name, "weight_dtype": "default"})}, "one")
+    jpeg = previewer(ref, studio.store)(torch.zeros(1, 4, 8, 8))
+    with Image.open(BytesIO(jpeg)) as image:
+        assert image.convert("RGB").getpixel((4, 4)) == (128, 128, 128)
+
+
 def test_a_hypernetwork_is_no_weight_to_save(studio: Studio) -> None:
     """The node says so instead of saving the model without it."""
     content = {f"64.{side}.linear.0.{leaf}": torch.zeros(shape)
@@ -238,9 +262,10 @@ def test_eight_bit_weights_are_rounded_ones(studio: Studio, tmp_path: Path) -> N
 def test_text_encoders_of_other_kinds_are_refused(studio: Studio) -> None:
     """The input is named and what it may be."""
     studio.write("text_encoders/t.safetensors", {"x": torch.zeros(1)})
-    call = Call("CLIPLoader", {"clip_name": "t.safetensors", "type": "sd3"})
+    call = Call("CLIPLoader", {"clip_name": "t.safetensors", "type": "mochi"})
     message = studio.failure({"one": call}, "one")
-    assert "input type: expected the type stable_diffusion, found sd3" in message
+    assert "input type: expected a type among" in message
+    assert "found mochi, whose models are not known" in message
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_encoded_tiles_come_close_to_the_whole(picture: Tensor) -> None:
     tiled = vae_nodes.vae_encode_tiled(context(heard), pixels=both, vae=vae, tile_size=64, overlap=4096)["samples"]
     assert [said[:2] for said in heard.progress] == [(done, 18) for done in range(1, 19)]
     assert tiled.shape == whole.shape == (2, 4, 16, 20)
-    assert (tiled - whole).abs().mean() < 0.25 * whole.std()
+    assert float(torch.corrcoef(torch.stack([tiled.flatten(), whole.flatten()]))[0, 1]) > 0.9
 
 
 def test_latents_of_another_model_are_refused() -> None:

@@ -33,13 +33,9 @@ def model_sigmas(model: Any) -> ModelSigmas:
     """The noise levels of a MODEL. Raises ``NotProvidedError`` for what is none of this engine's."""
     model = unwrapped(model)
     if isinstance(model, ModelRef):
-        from nodes.diffusion import schedules, sources
+        from nodes.diffusion import unet
 
-        schedule = sources.open_source(model.location).facts.schedule
-        start, end = schedule.betas
-        return schedules.stable_diffusion(
-            beta_start=start, beta_end=end, steps=schedule.steps, zero_terminal_snr=schedule.zero_terminal_snr
-        )
+        return unet.levels(model)
     if all(hasattr(model, name) for name in ("table", "timestep", "percent_to_sigma")):
         return model  # type: ignore[no-any-return]
     raise NotProvidedError(f"the noise levels of a {type(model).__name__} are not known; pass on the MODEL as it came")

@@ -19,7 +19,7 @@ from nodes.diffusion.conditioning import (
     for_batch,
     groups,
     match_areas,
-    matched_sides,
+    matched,
     resolve,
     stretched,
 )
@@ -219,7 +219,7 @@ def test_other_side_gets_the_same_crop() -> None:
     negative = match_areas(entries(told(9.0, area=(8, 8, 2, 2), strength=0.5)), entries(wide, close))
     assert [entry.area for entry in negative] == [None, Area(12, 12, 0, 0), Area(8, 8, 2, 2)]
     assert float(negative[2].context.mean()) == 2.0
-    positive, negative = matched_sides(entries(told(9.0, area=(8, 8, 2, 2))), entries(wide))
+    positive, negative = matched(entries(told(9.0, area=(8, 8, 2, 2))), entries(wide))
     assert (len(positive), len(negative)) == (1, 2)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider, perpendicular
+from nodes.diffusion import steering
+from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider
+from nodes.diffusion.steering import Seen
 from tests.nodes.diffusion.test_guidance import LATENT, SIGMA, Recorder, denoiser, entries, told
 
 
@@ -31,9 +34,14 @@ def test_only_the_perpendicular_part_of_the_negative_counts() -> None:
     """What lies along the positive direction is left out; without a remainder the negative does nothing."""
     empty = torch.zeros(1, 1, 1, 2)
     positive, negative = torch.tensor([[[[2.0, 0.0]]]]), torch.tensor([[[[5.0, 1.0]]]])
-    found = perpendicular(positive, negative, empty, 3.0, 0.5)
+    sigma = torch.ones(1, 1, 1, 1)
+
+    def perpendicular(positive: Tensor, negative: Tensor) -> Tensor:
+        return steering.perpendicular(Seen(empty, sigma, positive, negative, 3.0, {}, empty), 0.5)
+
+    found = perpendicular(positive, negative)
     assert found.flatten().tolist() == pytest.approx([3 * 2.0, 3 * -0.5 * 1.0])
-    along = perpendicular(positive, positive * 7, empty, 3.0, 0.5)
+    along = perpendicular(positive, positive * 7)
     torch.testing.assert_close(along, 3 * positive)
 
 

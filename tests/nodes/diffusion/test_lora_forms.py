@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, fits
+from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, attempt
 
 STRENGTH = 0.7
 ALPHA = torch.tensor(3.0)
@@ -242,4 +242,4 @@ def test_what_does_not_fit_is_told_without_computing(parts: dict[str, tuple[int,
     """Ranks that differ, sides the other way round, blocks for another width."""
     form = next(form for form in WEIGHT_FORMS if form.needs <= parts.keys())
     outlines = {role: torch.empty(sizes, device="meta") for role, sizes in parts.items()}
-    assert fits(form, outlines, torch.empty(shape, device="meta")) is None
+    assert attempt(lambda: form.apply(torch.empty(shape, device="meta"), outlines, 1.0)) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,9 @@ from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory
 from nodes.diffusion.noise import initial_noise, step_noise
 from nodes.diffusion.predictions import Epsilon, Flow
-from nodes.diffusion.sample import Settings, StepInfo, begin, sample, sample_latent
+from nodes.diffusion.sample import Settings, StepInfo, begin, cfg_guider, sample, sample_latent
 from nodes.diffusion.samplers import State, VarianceExploding, from_tensors, make_sampler, to_tensors
-from nodes.diffusion.schedules import FlowSchedule, stable_diffusion
+from nodes.diffusion.schedules import FlowSchedule, scheduled, stable_diffusion
 
 SETTINGS = Settings(seed=42, steps=6, cfg=3.0, sampler="euler", scheduler="normal")
 POSITIVE: list[list[Any]] = [[torch.full((1, 77, 8), 1.0), {}]]
@@ -134,6 +135,18 @@ def test_flow_models_sample_too() -> None:
     result = sample_latent(model, replace(SETTINGS, sampler="dpmpp_2m_sde"), POSITIVE, NEGATIVE, EMPTY)
     assert result["samples"].shape == (2, 16, 8, 8)
     assert result["samples"].isfinite().all()
+
+
+def test_samplers_that_need_it_are_given_the_unconditional_side() -> None:
+    """CFG++ in a whole sampling is its formula step by step: the guided prediction and the unconditional noise."""
+    sigmas = scheduled(MODEL.schedule, "normal", SETTINGS.steps).tolist()
+    guider = cfg_guider(MODEL, POSITIVE, NEGATIVE, SETTINGS.cfg, EMPTY["samples"])
+    x = initial_noise(EMPTY["samples"], 42) * (1 + sigmas[0] ** 2) ** 0.5
+    for a, b in itertools.pairwise(sigmas):
+        c, u, _ = guider.look(x, torch.full((2,), a), apart=True)
+        x = c + b * (x - u) / a
+    result = sampled(replace(SETTINGS, sampler="euler_cfg_pp"))["samples"]
+    torch.testing.assert_close(result * 0.18215, x, rtol=1e-4, atol=1e-4)
 
 
 def test_cancelling_ends_the_run_at_once() -> None:

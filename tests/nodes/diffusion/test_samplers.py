@@ -23,7 +23,8 @@ from nodes.diffusion.samplers import (
     to_tensors,
 )
 from nodes.diffusion.schedules import FlowSchedule, evaluations, planned_steps, sampling_sigmas, stable_diffusion
-from tests.nodes.diffusion.reference import APART, LOOPS, dpmpp_2s
+from tests.nodes.diffusion.reference import LOOPS
+from tests.nodes.diffusion.reference_cfg_pp import APART, dpmpp_2s
 from tests.nodes.diffusion.toys import GaussianData, curved, run, sampled
 
 STOCHASTIC = {"ddpm", "lcm", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece"} | {

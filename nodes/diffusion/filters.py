@@ -1,0 +1,199 @@
+"""Filters over pictures [B,H,W,C]: blur, sharpening, morphology, colour spaces, palettes, edges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d, pad
+
+from engine.errors import InputError
+
+
+def gaussian(radius: int, sigma: float) -> Tensor:
+    """A Gaussian [2r+1,2r+1] over -1..1 in both directions, so that ``sigma`` counts in radii. Its sum is 1."""
+    axis = torch.linspace(-1, 1, 2 * radius + 1)
+    bell = torch.exp(-(axis**2) / (2 * sigma**2))
+    kernel = bell[:, None] * bell[None]
+    return kernel / kernel.sum()
+
+
+def blurred(image: Tensor, radius: int, sigma: float) -> Tensor:
+    """Smoothed with ``gaussian``, mirrored at the border."""
+    return _filtered(image, gaussian(radius, sigma))
+
+
+def sharpened(image: Tensor, radius: int, sigma: float, alpha: float) -> Tensor:
+    """Unsharp masking: ``image + 10 alpha (image - blurred)``, cut to 0..1."""
+    kernel = -10 * alpha * gaussian(radius, sigma)
+    kernel[radius, radius] += 1 - kernel.sum()
+    return _filtered(image, kernel).clamp(0, 1)
+
+
+def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
+    """Each channel under ``kernel`` [k,k], k odd."""
+    reach = kernel.shape[0] // 2
+    planes = image.movedim(-1, 1)
+    rows, columns = (_mirrored(side, reach) for side in planes.shape[-2:])
+    planes = planes[:, :, rows][..., columns]
+    flat = planes.reshape(-1, 1, *planes.shape[-2:])
+    done = conv2d(flat, kernel.to(flat.dtype)[None, None])
+    return done.reshape(*planes.shape[:2], *done.shape[-2:]).movedim(1, -1).contiguous()
+
+
+def _mirrored(size: int, reach: int) -> Tensor:
+    """Indices from ``-reach`` to ``size + reach``, mirrored at the first and last pixel as often as it takes."""
+    period = max(1, 2 * (size - 1))
+    index = torch.arange(-reach, size + reach) % period
+    return torch.minimum(index, period - index)
+
+
+def _dilated(planes: Tensor, size: int) -> Tensor:
+    """The largest of a square window, in which of an even size one more lies before the middle; nothing counts beyond the border."""
+    before, after = size // 2, size - 1 - size // 2
+    rows = max_pool2d(pad(planes, (0, 0, before, after), value=-math.inf), (size, 1), 1)
+    return max_pool2d(pad(rows, (before, after), value=-math.inf), (1, size), 1)
+
+
+def _eroded(planes: Tensor, size: int) -> Tensor:
+    return -_dilated(-planes, size)
+
+
+def _opened(planes: Tensor, size: int) -> Tensor:
+    return _dilated(_eroded(planes, size), size)
+
+
+def _closed(planes: Tensor, size: int) -> Tensor:
+    return _eroded(_dilated(planes, size), size)
+
+
+_MORPHOLOGY: Final[dict[str, Callable[[Tensor, int], Tensor]]] = {
+    "erode": _eroded,
+    "dilate": _dilated,
+    "open": _opened,
+    "close": _closed,
+    "gradient": lambda planes, size: _dilated(planes, size) - _eroded(planes, size),
+    "bottom_hat": lambda planes, size: _closed(planes, size) - planes,
+    "top_hat": lambda planes, size: planes - _opened(planes, size),
+}
+
+
+def morphology(image: Tensor, operation: str, size: int) -> Tensor:
+    """Grey morphology with a square (Serra, "Image analysis and mathematical morphology", 1982), each channel for itself."""
+    return _MORPHOLOGY[operation](image.movedim(-1, 1), size).movedim(1, -1).contiguous()
+
+
+def to_yuv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Brightness and the two colour differences around 0.5 (ITU-R BT.601, full range), each as a grey picture [B,H,W,3]."""
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    y = 0.299 * red + 0.587 * green + 0.114 * blue
+    u, v = 0.564 * (blue - y) + 0.5, 0.713 * (red - y) + 0.5
+    planes = (plane[..., None].expand(*plane.shape, 3).clone() for plane in (y, u, v))
+    return next(planes), next(planes), next(planes)
+
+
+def from_yuv(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """The picture of ``to_yuv``; of each plane the mean of its channels counts. Raises InputError where their sizes differ."""
+    if not y.shape[:3] == u.shape[:3] == v.shape[:3]:
+        found = ", ".join(str(list(plane.shape[:3])) for plane in (y, u, v))
+        raise InputError(f"expected Y, U and V of one size, found [batch, height, width] {found}; scale them first")
+    light, blueness, redness = y.mean(-1), u.mean(-1) - 0.5, v.mean(-1) - 0.5
+    channels = (light + 1.403 * redness, light - 0.344 * blueness - 0.714 * redness, light + 1.773 * blueness)
+    return torch.stack(channels, dim=-1).clamp(0, 1)
+
+
+def quantized(image: Tensor, colours: int, dither: str) -> Tensor:
+    """Every picture in a palette of its own of at most so many colours (Heckbert 1982, median cut, by Pillow), [B,H,W,3].
+
+    ``dither``: none, floyd-steinberg, or bayer-2 to bayer-16, ordered dithering by a matrix of that size (Bayer 1973).
+    """
+    bytes_ = (image[..., :3] * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    pictures = [_quantized(Image.fromarray(pixels), colours, dither) for pixels in bytes_]
+    return torch.from_numpy(np.stack(pictures).astype(np.float32) / 255.0)
+
+
+def _quantized(picture: Image.Image, colours: int, dither: str) -> NDArray[np.uint8]:
+    palette = picture.quantize(colors=colours)
+    if dither.startswith("bayer"):
+        known = len(palette.getpalette() or []) // 3
+        picture = _ordered(picture, int(dither.rpartition("-")[2]), spread=2 * 256 / max(known, 1))
+    how = Image.Dither.FLOYDSTEINBERG if dither == "floyd-steinberg" else Image.Dither.NONE
+    return np.asarray(picture.quantize(colors=colours, palette=palette, dither=how).convert("RGB"))
+
+
+def _ordered(picture: Image.Image, order: int, spread: float) -> Image.Image:
+    """The picture with Bayer's thresholds added, ``spread`` apart at most."""
+    pixels = np.asarray(picture).astype(np.float32)
+    height, width = pixels.shape[:2]
+    tiles = np.tile(bayer(order) * spread + 0.5, (-(-height // order), -(-width // order)))[:height, :width]
+    return Image.fromarray((pixels + tiles[..., None]).clip(0, 255).astype(np.uint8))
+
+
+def bayer(order: int) -> NDArray[np.float32]:
+    """Bayer's matrix [order,order], order a power of two: evenly spaced thresholds around 0, less than 0.5 from it."""
+    ranks = np.zeros((1, 1))
+    while len(ranks) < order:
+        ranks = np.block([[4 * ranks, 4 * ranks + 2], [4 * ranks + 3, 4 * ranks + 1]])
+    return ((ranks + 0.5) / ranks.size - 0.5).astype(np.float32)
+
+
+def noisy(image: Tensor, seed: int, strength: float) -> Tensor:
+    """With normal noise of the seed, ``strength`` its standard deviation, drawn on the CPU; cut to 0..1."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return (image + strength * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+
+
+_SOBEL: Final = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+_AROUND: Final = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+"""The neighbours (row, column) of a pixel, in eighths of a turn from the right downwards."""
+
+
+def canny(image: Tensor, low: float, high: float) -> Tensor:
+    """Edges, 0 or 1, as grey pictures [B,H,W,3] (Canny, "A computational approach to edge detection", 1986).
+
+    Grey by BT.601, smoothed by a 5 x 5 Gaussian of sigma 1, Sobel gradients; of these stay the largest across the edge, where they
+    exceed ``high``, or exceed ``low`` and hang together with such. Raises InputError where ``low`` is more than ``high``.
+    """
+    if low > high:
+        raise InputError(
+            f"expected a low_threshold of at most the high_threshold {high:g}, found {low:g}", input="low_threshold"
+        )
+    grey = _grey(image)
+    bell = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
+    smooth = _filtered(grey, bell[:, None] * bell[None] / bell.sum() ** 2)[..., 0]
+    padded = pad(smooth[:, None], (1, 1, 1, 1), mode="replicate")
+    across, down = (conv2d(padded, kernel[None, None])[:, 0] for kernel in (_SOBEL, _SOBEL.T))
+    size = (across**2 + down**2 + 1e-6).sqrt()
+    size = torch.where(_is_ridge(size, torch.atan2(down, across)), size, 0.0)
+    edges = torch.stack([_connected(strong, weak) for strong, weak in zip(size > high, size > low, strict=True)])
+    return edges.float()[..., None].expand(-1, -1, -1, 3).clone()
+
+
+def _grey(image: Tensor) -> Tensor:
+    return (
+        image if image.shape[-1] == 1 else (image[..., :3] * torch.tensor([0.299, 0.587, 0.114])).sum(-1, keepdim=True)
+    )
+
+
+def _is_ridge(size: Tensor, angle: Tensor) -> Tensor:
+    """Where ``size`` [B,H,W] is larger than at both neighbours in the direction of ``angle``; beyond the border it is 0."""
+    eighth = (angle / (math.pi / 4)).round().long() % 8
+    framed = pad(size, (1, 1, 1, 1))
+    height, width = size.shape[1:]
+    around = torch.stack([framed[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _AROUND])
+    ahead, behind = (around.gather(0, (turned % 8)[None])[0] for turned in (eighth, eighth + 4))
+    return (size > ahead) & (size > behind)
+
+
+def _connected(strong: Tensor, weak: Tensor) -> Tensor:
+    """Those regions of ``weak`` [H,W], joined over corners too, that hold something of ``strong``."""
+    regions, _ = ndimage.label(weak.numpy(), structure=np.ones((3, 3)))
+    kept = np.isin(regions, np.unique(regions[strong.numpy()]))
+    return torch.from_numpy(kept & weak.numpy())
