@@ -70,6 +70,38 @@ class VaeConfig:
         """Pixels of the picture per cell of the latent, along one side."""
         return 1 << (len(self.channel_mult) - 1)
 
+    @property
+    def widest(self) -> int:
+        """Channels of the widest layer as large as the picture."""
+        return self.channels * self.channel_mult[min(1, len(self.channel_mult) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class TinyVaeConfig:
+    """A tiny autoencoder as TAESD is: convolutions and blocks of one width. Its networks see scaled latents."""
+
+    channels: int
+    latent_channels: int
+    encoder_blocks: tuple[int, ...]
+    """Blocks of every level, from the finest."""
+    decoder_blocks: tuple[int, ...]
+    """Blocks of every level, from the coarsest."""
+    scale_factor: float = SD1_SCALE_FACTOR
+    shift: float = 0.0
+    """``(latent - shift) * scale_factor`` is what the networks see of an unscaled latent."""
+    is_scale_told: bool = False
+    """Whether the scale is more than a guess from the number of channels."""
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of the picture per cell of the latent, along one side."""
+        return 1 << (len(self.encoder_blocks) - 1)
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest layer as large as the picture."""
+        return self.channels
+
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
@@ -148,7 +180,8 @@ class DiTConfig:
         return self.heads * self.head_width
 
 
-PartConfig = UNetConfig | DiTConfig | VaeConfig | TowersConfig
+AnyVae = VaeConfig | TinyVaeConfig
+PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +260,17 @@ def vae_arguments(config: VaeConfig) -> dict[str, Any]:
         "use_quant_conv": config.quant_convs,
         "use_post_quant_conv": config.quant_convs,
         "sample_size": 512,
+    }
+
+
+def tiny_arguments(config: TinyVaeConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``AutoencoderTiny`` for ``config``."""
+    return {
+        "encoder_block_out_channels": (config.channels,) * len(config.encoder_blocks),
+        "decoder_block_out_channels": (config.channels,) * len(config.decoder_blocks),
+        "num_encoder_blocks": config.encoder_blocks,
+        "num_decoder_blocks": config.decoder_blocks,
+        "latent_channels": config.latent_channels,
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -302,6 +302,19 @@ def _given(key: str, metadata: Metadata, defaults: Mapping[str, Any]) -> dict[st
     if not isinstance(given, dict):
         return {}
     return {name: _like(default, given[name], f"{key}.{name}") for name, default in defaults.items() if name in given}
+
+
+def given_numbers(key: str, metadata: Metadata, names: Iterable[str]) -> dict[str, float]:
+    """Those of ``names`` that the metadata's JSON under ``key`` gives, all of them numbers."""
+    try:
+        given = json.loads(metadata.get(key, "{}"))
+    except ValueError as error:
+        raise ModelFileError(f"expected JSON in the metadata entry {key!r}, found: {error}") from error
+    found = {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
+    for name, value in found.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ModelFileError(f"expected a number in the metadata entry {key}.{name}, found {value!r}")
+    return {name: float(value) for name, value in found.items()}
 
 
 def _like(default: object, value: object, name: str) -> object:

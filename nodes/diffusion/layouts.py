@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from nodes.diffusion.checkpoints import Tensors
-from nodes.diffusion.configs import DiTConfig, FamilyName, PartConfig, Tower, TowersConfig, UNetConfig
+from nodes.diffusion.configs import DiTConfig, FamilyName, PartConfig, TinyVaeConfig, Tower, TowersConfig, UNetConfig
 from nodes.diffusion.convert import Modules, Names, Stored, rename, unet_modules, vae_modules
+from nodes.diffusion.tiny import original_place
 
 _OPEN_CLIP: Final = {
     "token_embedding.weight": "text.embeddings.token_embedding.weight",
@@ -148,6 +149,8 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: _tower_place(config, name) for name in names}
     if isinstance(config, DiTConfig):
         return {name: _dit_place(name, config.layers - 1) for name in names}
+    if isinstance(config, TinyVaeConfig):
+        return {name: original_place(name) for name in names}
     modules = unet_modules(config) if isinstance(config, UNetConfig) else vae_modules(config)
     back = {new: old for old, new in modules.items()}
     return {name: Stored(rename(name, back)) for name in names}

@@ -21,6 +21,7 @@ from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import open_source
+from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -141,8 +142,7 @@ def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
         facts = loaded.facts
 
         def decode(latents: Tensor) -> Tensor:
-            pictures: Tensor = loaded.module.decode(latents.to(loaded.device, loaded.dtype), return_dict=False)[0]
-            return pictures
+            return decoded(loaded, latents)
 
         mapping = loaded.derived.get("preview")
         if mapping is None:
