@@ -27,6 +27,7 @@ FAMILIES: Final = (
     "attention",
     "text",
     "conditioning",
+    "vision",
     "sampling",
     "sampler_parts",
     "sigmas",

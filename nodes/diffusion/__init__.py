@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from nodes.diffusion import sequences as sequences
     from nodes.diffusion import sources as sources
     from nodes.diffusion import text as text
+    from nodes.diffusion import unclip as unclip
     from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
+    from nodes.diffusion import vision as vision
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -61,6 +63,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sources",
         "text",
         "unet",
+        "unclip",
         "vae",
+        "vision",
     ],
 )

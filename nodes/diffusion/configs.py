@@ -134,6 +134,23 @@ class T5Config:
     """Relative distances that attention tells apart."""
 
 
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """CLIP's image transformer."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int
+    """Pixels along the side of a patch."""
+    side: int
+    """Pixels along the side of a picture."""
+    intermediate: int
+    activation: str = "quick_gelu"
+    projection: int | None = None
+    """Width of the projected pooled state; None for one without a projection."""
+
+
 Tower = Literal["l", "h", "g", "t5"]
 """CLIP ViT-L, OpenCLIP ViT-H and ViT-bigG, T5-XXL: names after the models that they have in released checkpoints."""
 
@@ -181,7 +198,7 @@ class DiTConfig:
 
 
 AnyVae = VaeConfig | TinyVaeConfig
-PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig
+PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +305,20 @@ def text_arguments(config: TextConfig) -> dict[str, Any]:
         "bos_token_id": config.vocabulary - 2,
         "eos_token_id": config.vocabulary - 1,
         "pad_token_id": config.vocabulary - 1,
+    }
+
+
+def vision_arguments(config: VisionConfig) -> dict[str, Any]:
+    """Arguments of transformers' ``CLIPVisionConfig`` for ``config``."""
+    return {
+        "hidden_size": config.width,
+        "intermediate_size": config.intermediate,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "image_size": config.side,
+        "patch_size": config.patch,
+        "hidden_act": config.activation,
+        "projection_dim": config.projection or config.width,
     }
 
 

@@ -36,9 +36,13 @@ def guider(kind: str, model: ModelRef, sides: Mapping[str, Conditioning], **numb
     return Recipe("guider", {"guidance": kind, "model": model, "sides": dict(sides), "numbers": numbers})
 
 
-def make_guider(recipe: Recipe, denoiser: Denoiser, clean: Tensor, noise_mask: Tensor | None = None) -> Guider:
+def make_guider(
+    recipe: Recipe, denoiser: Denoiser, clean: Tensor, noise_mask: Tensor | None = None, seed: int = 0
+) -> Guider:
     """The guider of a recipe for the latent ``clean`` [B,C,h,w], model space."""
-    sides = {name: entries_for(denoiser, side, clean, name, noise_mask) for name, side in recipe.parts["sides"].items()}
+    sides = {
+        name: entries_for(denoiser, side, clean, name, noise_mask, seed) for name, side in recipe.parts["sides"].items()
+    }
     numbers = recipe.parts["numbers"]
     match recipe.parts["guidance"]:
         case "basic":
@@ -78,7 +82,11 @@ def sample(
         noise_device=noise_device,
     )
     return walk(
-        denoiser, way, lambda clean: make_guider(guider, denoiser, clean, latent.get("noise_mask")), latent, hooks
+        denoiser,
+        way,
+        lambda clean: make_guider(guider, denoiser, clean, latent.get("noise_mask"), way.seed),
+        latent,
+        hooks,
     )
 
 

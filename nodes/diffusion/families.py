@@ -38,13 +38,19 @@ from nodes.diffusion.infer import Metadata, dit_config, shape_of, unet_config, v
 from nodes.diffusion.layouts import dit_names
 from nodes.diffusion.text_parts import find_texts
 from nodes.diffusion.tiny import half_of, tiny_config, tiny_names
+from nodes.diffusion.vision_parts import find_vision
 
 UNET_PREFIX: Final = "model.diffusion_model."
 VAE_PREFIX: Final = "first_stage_model."
 _VAE_PREFIXES: Final = (VAE_PREFIX, "vae.", "")
 _DIT_MARK: Final = "joint_blocks.0.x_block.attn.qkv.weight"
 
-PART_NAMES: Final[Mapping[Part, str]] = {"unet": "UNet", "clip": "text encoder", "vae": "VAE"}
+PART_NAMES: Final[Mapping[Part, str]] = {
+    "unet": "UNet",
+    "clip": "text encoder",
+    "vae": "VAE",
+    "clip_vision": "CLIP vision model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,9 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
 
     Raises ModelFileError naming what was seen, when the file is of no family that is known.
     """
+    vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
-    if foreign is not None:
+    if foreign is not None and (vision is None or foreign != _encoder(tensors)):
         raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {foreign}")
     texts = find_texts(tensors, metadata)
     parts: dict[Part, PartSource] = {}
@@ -98,6 +105,8 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
         parts["vae"] = vae_source(tensors, prefix, metadata, family)
     elif (tiny := tiny_source(tensors, metadata, family)) is not None:
         parts["vae"] = tiny
+    if vision is not None:
+        parts["clip_vision"] = PartSource(*vision)
     if not parts:
         raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {sample(tensors)}")
     check_widths(name, parts)

@@ -21,6 +21,7 @@ from nodes.diffusion.configs import (
     TinyVaeConfig,
     UNetConfig,
     VaeConfig,
+    VisionConfig,
     dit_arguments,
     tiny_arguments,
     unet_arguments,
@@ -55,6 +56,10 @@ def _construct(config: PartConfig) -> nn.Module:
         from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
         module = SD3Transformer2DModel(**dit_arguments(config))
+    elif isinstance(config, VisionConfig):
+        from nodes.diffusion.towers import VisionTower
+
+        module = VisionTower(config)
     else:
         from nodes.diffusion.towers import Towers
 

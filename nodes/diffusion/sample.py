@@ -198,7 +198,7 @@ def sample_latent(
     def guider(clean: Tensor) -> Guider:
         mask = latent.get("noise_mask")
         entries = [
-            entries_for(denoiser, side, clean, name, mask)
+            entries_for(denoiser, side, clean, name, mask, settings.seed)
             for name, side in (("positive", positive), ("negative", negative))
         ]
         return CfgGuider.between(denoiser, entries[0], entries[1], settings.cfg)

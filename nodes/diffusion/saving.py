@@ -23,13 +23,13 @@ from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, VAE_PREFIX, descri
 from nodes.diffusion.layouts import original_places
 from nodes.diffusion.lora_keys import TOWERS
 from nodes.diffusion.patches import HYPERNETWORK, Contents, contents
-from nodes.diffusion.sources import open_source
+from nodes.diffusion.sources import MEAN, STD, open_source
 from nodes.diffusion.tiny import SCALE, SHIFT
 from nodes.diffusion.vae import scaling
 
 Progress = Callable[[int, int], None]
 
-_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": "", "vae": VAE_PREFIX}
+_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": "", "vae": VAE_PREFIX, "clip_vision": ""}
 """What stands before the names of a part in a checkpoint, beside what those of a text encoder begin with."""
 
 _VAE_CONVOLUTIONS: Final = (".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")
@@ -64,7 +64,10 @@ def checkpoint(refs: Iterable[ModelRef], progress: Progress) -> bytes:
         tensors |= {prefix + name: tensor for name, tensor in _laid_out(found, places, tell)}
         tensors |= {prefix + name: tensor for name, tensor in _scaling(ref, found.config).items()}
         if ref.part == "unet":
-            schedule = open_source(ref.location).description.schedule
+            source = open_source(ref.location)
+            schedule = source.description.schedule
+            if (told := source.statistics) is not None:
+                tensors |= {MEAN: told.mean, STD: told.std}
     tensors |= _marks(schedule)
     return to_bytes(tensors, _metadata(tensors, configs, schedule))
 

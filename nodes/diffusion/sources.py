@@ -7,7 +7,7 @@ a tensor is used, and writing to one never reaches the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from nodes.diffusion.gguf_file import SUFFIX, GgufFile
 from nodes.diffusion.text_parts import Found as FoundTower
 from nodes.diffusion.text_parts import find_tower, together
 from nodes.diffusion.tiny import HALVES, SCALE, SHIFT, half_names, half_of, tiny_config
+from nodes.diffusion.unclip import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,13 @@ class Facts:
     schedule: Schedule
     family: Family = FAMILIES["sd1"]
     shift: float = 0.0
+    statistics: Statistics | None = field(default=None, compare=False, repr=False)
+    """Of the embeddings of pictures that an unCLIP model is told."""
 
 
 _DOWNSCALE: Final = 8
+MEAN: Final = "noise_augmentor.data_mean"
+STD: Final = "noise_augmentor.data_std"
 _SPREAD: Final = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _WIDE: Final = 0.09
 
@@ -124,8 +129,18 @@ class Source:
         if vae is not None and isinstance(vae.config, AnyVae):
             config = vae.config
             shift = config.shift if isinstance(config, TinyVaeConfig) else family.shift
-            return Facts(config.latent_channels, config.scale_factor, config.downscale, schedule, family, shift)
-        return Facts(family.channels, family.scale, _DOWNSCALE, schedule, family, family.shift)
+            return Facts(
+                config.latent_channels, config.scale_factor, config.downscale, schedule, family, shift, self.statistics
+            )
+        return Facts(family.channels, family.scale, _DOWNSCALE, schedule, family, family.shift, self.statistics)
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Those that an unCLIP checkpoint keeps beside its UNet."""
+        file: Mapping[str, torch.Tensor] = self._shelves["unet"][0].file if "unet" in self._shelves else {}
+        if MEAN not in file or STD not in file:
+            return None
+        return Statistics(*(file[name].float().reshape(1, -1) for name in (MEAN, STD)))
 
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)

@@ -43,7 +43,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels),
         hearing=_hearing(unet),
-        inputs_of=partial(inputs_of, unet.config, facts.family),
+        inputs_of=partial(inputs_of, unet.config, facts.family, statistics=facts.statistics),
         differential=_strength(unet.ref),
     )
 
