@@ -23,6 +23,8 @@ class FileRef:
     path: Path = field(compare=False)
     name: str = field(compare=False)
     """As the workflow names it, relative to its folder."""
+    more: tuple[Path, ...] = field(default=(), compare=False)
+    """Further files, where one name stands for several; the digest is of all."""
 
 
 def tree_files(folder: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, Path]]:

@@ -17,7 +17,8 @@ from typing import Final, Literal, get_args
 from engine.digests import DigestIndex
 from engine.errors import MissingFile, PathOutsideRoots
 from engine.fileref import PICTURE_SUFFIXES, FileRef, tree_files
-from engine.model_folders import ModelFolders, default_hub, read_extra_folders
+from engine.model_folders import TINY_VAES, ModelFolders, default_hub, read_extra_folders
+from engine.models import Digest
 from engine.paths import checked_name, folders_below, is_inside, nearest, walk
 from engine.spec import FileChoice
 
@@ -104,7 +105,8 @@ class LocalFiles:
         if choice.tree:
             return self.roots.list_folders(_kind(choice.folder))
         if choice.folder not in FILE_KINDS:
-            return [name for name in self.models.list(choice.folder) if _ends_with(name, choice.suffixes)]
+            names = [name for name in self.models.list(choice.folder) if _ends_with(name, choice.suffixes)]
+            return [*names, *self.models.tiny_vaes()] if choice.folder == "vae" else names
         suffixes = choice.suffixes or PICTURE_SUFFIXES
         return [name for name in self.roots.list(_kind(choice.folder)) if _ends_with(name, suffixes)]
 
@@ -114,13 +116,21 @@ class LocalFiles:
             return self.roots.find_folder(name, _kind(choice.folder))
         if choice.folder in FILE_KINDS:
             return self.roots.find(name, _kind(choice.folder))
+        if (halves := self._halves(choice, name)) is not None:
+            return halves[0]
         return self.models.find(choice.folder, name)
+
+    def _halves(self, choice: FileChoice, name: str) -> tuple[Path, Path] | None:
+        """The two files that the name of a tiny VAE stands for."""
+        return self.models.tiny_vaes().get(name) if choice.folder == "vae" and name in TINY_VAES else None
 
     def ref(self, choice: FileChoice, name: str) -> FileRef:
         """The file or folder with its content's digest, which may take the time to read it once."""
         path = self.resolve(choice, name)
         if choice.tree:
             return FileRef(self.digests.digest_tree(tree_files(path, choice.suffixes)), path, name)
+        if (halves := self._halves(choice, name)) is not None:
+            return FileRef(Digest(f"{name}:" + "+".join(map(self.digests.digest, halves))), path, name, halves[1:])
         return FileRef(self.digests.digest(path), path, name)
 
 

@@ -47,6 +47,10 @@ _SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
 
 ALIASES: Final[Mapping[str, str]] = {"clip": "text_encoders", "unet": "diffusion_models"}
 
+TINY_VAES: Final = ("taesd", "taesdxl", "taesd3")
+"""Tiny autoencoders whose halves are files of their own among those of ``vae_approx``, such as ``taesd_encoder.safetensors``."""
+TINY_FOLDER: Final = "vae_approx"
+
 DIFFUSERS_INDEX: Final = "model_index.json"
 T5_TOKENIZER: Final = "t5/tokenizer.json"
 """Where the tokenizers have T5's, which no checkpoint holds."""
@@ -120,6 +124,16 @@ class ModelFolders:
         searched = ", ".join(map(str, folders))
         raise MissingFile(f"expected {name!r} in {searched}, found none; {nearest(name, self.list(key))}")
 
+    def tiny_vaes(self) -> dict[str, tuple[Path, Path]]:
+        """The tiny autoencoders that are there whole, by the names that a VAE is chosen by: encoder and decoder."""
+        there = self.list(TINY_FOLDER)
+        found: dict[str, tuple[Path, Path]] = {}
+        for name in TINY_VAES:
+            halves = [tiny_half(there, name, half) for half in ("encoder", "decoder")]
+            if halves[0] is not None and halves[1] is not None:
+                found[name] = (self.find(TINY_FOLDER, halves[0]), self.find(TINY_FOLDER, halves[1]))
+        return found
+
     def index_of(self, key: str, name: str) -> int:
         """Which of the folders of ``key`` holds ``name``, counted from 0; raises as ``find`` does."""
         path = self.find(key, name)
@@ -153,6 +167,13 @@ class ModelFolders:
         for path in walk(folder, roots):
             if path.suffix.lower() in suffixes:
                 yield str(path.relative_to(folder))
+
+
+def tiny_half(names: Sequence[str], vae: str, half: str) -> str | None:
+    """The file of a half of a tiny autoencoder among ``names``, one that needs no converting before any other."""
+    stem = f"{vae}_{half}"
+    found = [name for name in names if PurePosixPath(name).stem == stem and "/" not in name]
+    return min(found, key=lambda name: (not name.endswith((".safetensors", ".sft")), name), default=None)
 
 
 def suffixes_of(key: str) -> frozenset[str]:

@@ -30,6 +30,7 @@ FAMILIES: Final = (
     "attention_guidance",
     "text",
     "conditioning",
+    "vision",
     "sampling",
     "sampler_parts",
     "sigmas",

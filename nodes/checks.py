@@ -50,6 +50,12 @@ def _conditioning(value: Any) -> str | None:
     return None if pairs else f"a list of [tensor, dict], {_found(value)}"
 
 
+def _vision(value: Any) -> str | None:
+    if isinstance(value, Mapping) and _shape(value.get("image_embeds")) is not None:
+        return None
+    return f"a dict with a tensor named image_embeds, {_found(value)}"
+
+
 def _recipe(kind: str) -> ValueCheck:
     def check(value: Any) -> str | None:
         if isinstance(value, Recipe) and value.kind == kind:
@@ -69,6 +75,7 @@ CHECKS: Final[Mapping[str, ValueCheck]] = {
     "LATENT": _latent,
     "CONDITIONING": _conditioning,
     "SIGMAS": _sigmas,
+    "CLIP_VISION_OUTPUT": _vision,
     "SAMPLER": _recipe("sampler"),
     "NOISE": _recipe("noise"),
     "GUIDER": _recipe("guider"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from engine.errors import InputError
 from engine.fileref import FileRef
@@ -12,29 +12,36 @@ from engine.run.context import NodeContext
 from engine.spec import Choices, Estimate, FileChoice, Optional, Output, node
 from nodes import diffusion
 
+if TYPE_CHECKING:
+    from nodes.diffusion.sources import Source
 
-def _part(file: FileRef, part: Part) -> ModelRef:
+
+def part_of(file: FileRef, part: Part) -> ModelRef:
+    """The recipe of a part of a file."""
     return ModelRef(source=file.digest, part=part, location=str(file.path.resolve()))
 
 
-def _require(file: FileRef, *parts: Part) -> None:
-    """Open the file now, so that what is wrong with it is said of the node that names it."""
-    source = diffusion.sources.open_source(str(file.path))
-    for part in parts:
-        source.part(part)
+def opened(file: FileRef) -> Source:
+    """The file, opened now, so that what is wrong with it is said of the node that names it."""
+    return diffusion.sources.open_source(str(file.path))
 
 
-def _size(path: Path) -> int:
+def _require(file: FileRef, part: Part) -> None:
+    opened(file).part(part)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a model file, or of those in a diffusers folder."""
     files = path.rglob("*.safetensors") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files)
 
 
 def _checkpoint_estimate(ckpt_name: FileRef | None) -> Estimate:
-    return Estimate(model_bytes=_size(ckpt_name.path) if ckpt_name else 0)
+    return Estimate(model_bytes=file_size(ckpt_name.path) if ckpt_name else 0)
 
 
 def _vae_estimate(vae_name: FileRef | None) -> Estimate:
-    return Estimate(model_bytes=_size(vae_name.path) if vae_name else 0)
+    return Estimate(model_bytes=sum(map(file_size, (vae_name.path, *vae_name.more))) if vae_name else 0)
 
 
 @node(
@@ -52,18 +59,30 @@ def checkpoint_loader_simple(
     Some files hold no text encoder; only who uses it is told.
     """
     _require(ckpt_name, "unet")
-    return _part(ckpt_name, "unet"), _part(ckpt_name, "clip"), _part(ckpt_name, "vae")
+    return part_of(ckpt_name, "unet"), part_of(ckpt_name, "clip"), part_of(ckpt_name, "vae")
 
 
-@node("VAELoader", title="Load VAE", category="loaders", outputs=[Output("VAE")], estimate=_vae_estimate)
-def vae_loader(vae_name: Annotated[FileRef, FileChoice("vae")]) -> ModelRef:
-    """The VAE of a file of its own, or of a checkpoint."""
-    _require(vae_name, "vae")
-    return _part(vae_name, "vae")
+@node("VAELoader", title="Load VAE", category="loaders", outputs=[Output("VAE")], estimate=_vae_estimate, version=2)
+def vae_loader(ctx: NodeContext, vae_name: Annotated[FileRef, FileChoice("vae")]) -> ModelRef:
+    """The VAE of a file of its own, or of a checkpoint; by the name of a tiny one, its two halves in models/vae_approx."""
+    if vae_name.more:
+        family, halves = _TINY[vae_name.name], (vae_name.path.resolve(), *(it.resolve() for it in vae_name.more))
+        diffusion.vae.check_tiny(diffusion.sources.tiny_vae(*halves), vae_name.name, family)
+        location = "\n".join(map(str, halves))
+        return ModelRef(source=vae_name.digest, part="vae", location=location).with_settings(family=family)
+    found = diffusion.sources.open_source(str(vae_name.path))
+    found.part("vae")
+    if (guess := diffusion.vae.guessed_scale(found)) is not None:
+        ctx.warn(f"{vae_name.name} does not say whose latents it is for; {guess}")
+    return part_of(vae_name, "vae")
+
+
+_TINY: Final = {"taesd": "sd1", "taesdxl": "sdxl", "taesd3": "sd3"}
+"""Names of tiny VAEs -> the family whose latents they are for."""
 
 
 def _unet_estimate(unet_name: FileRef | None, weight_dtype: str | None) -> Estimate:
-    return Estimate(model_bytes=_size(unet_name.path) if unet_name else 0)
+    return Estimate(model_bytes=file_size(unet_name.path) if unet_name else 0)
 
 
 _ROUNDED: Final = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
@@ -82,7 +101,7 @@ def unet_loader(
 ) -> ModelRef:
     """The UNet of a file of its own, or of a checkpoint. With fp8 its weights are rounded to 8 bits; they take no less memory."""
     _require(unet_name, "unet")
-    model = _part(unet_name, "unet")
+    model = part_of(unet_name, "unet")
     if weight_dtype == "default":
         return model
     return model.with_patches(Patch("round", Digest(""), 1.0, "", (("dtype", _ROUNDED[weight_dtype]),)))
@@ -102,7 +121,7 @@ _Place = Annotated[Literal["default", "cpu"], Optional()]
 
 
 def _texts_estimate(**given: object) -> Estimate:
-    return Estimate(model_bytes=sum(_size(file.path) for file in given.values() if isinstance(file, FileRef)))
+    return Estimate(model_bytes=sum(file_size(file.path) for file in given.values() if isinstance(file, FileRef)))
 
 
 def _texts(ctx: NodeContext, files: list[FileRef], type: str, device: str) -> ModelRef:
@@ -159,7 +178,7 @@ def diffusers_loader(
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
     """The UNet, the text encoder and the VAE of a diffusers folder."""
     _require(model_path, "unet")
-    return _part(model_path, "unet"), _part(model_path, "clip"), _part(model_path, "vae")
+    return part_of(model_path, "unet"), part_of(model_path, "clip"), part_of(model_path, "vae")
 
 
 _CONFIGS: Final = (
@@ -185,7 +204,7 @@ def checkpoint_loader(
     """As CheckpointLoaderSimple: what a model is, is read off its file. Of the configuration nothing counts but its clip skip."""
     ctx.warn(f"{config_name} is left out of account: what {ckpt_name.name} holds is read off its tensors")
     _require(ckpt_name, "unet")
-    clip = _part(ckpt_name, "clip")
+    clip = part_of(ckpt_name, "clip")
     if "clip_skip_2" in config_name or config_name == "anything_v3.yaml":
         clip = clip.with_settings(last_layer=-2)
-    return _part(ckpt_name, "unet"), clip, _part(ckpt_name, "vae")
+    return part_of(ckpt_name, "unet"), clip, part_of(ckpt_name, "vae")

@@ -40,6 +40,11 @@ class UnetValue(ModelValue):
 
 
 @dataclass(frozen=True)
+class VisionValue(ModelValue):
+    """A CLIP_VISION: passed on."""
+
+
+@dataclass(frozen=True)
 class VaeValue(ModelValue):
     """A VAE: pictures float [B,H,W,C] in 0..1, latents [B,C,h,w] in unscaled VAE space."""
 
@@ -116,8 +121,8 @@ def _run(type_: str, **inputs: Any) -> Any:
     return spec.fn(context, **inputs)
 
 
-_SOCKETS = {"unet": "MODEL", "clip": "CLIP", "vae": "VAE"}
-_KINDS = {"unet": UnetValue, "clip": ClipValue, "vae": VaeValue}
+_SOCKETS = {"unet": "MODEL", "clip": "CLIP", "vae": "VAE", "clip_vision": "CLIP_VISION"}
+_KINDS = {"unet": UnetValue, "clip": ClipValue, "vae": VaeValue, "clip_vision": VisionValue}
 
 
 def wrapped(value: Any) -> Any:

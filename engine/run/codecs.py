@@ -134,7 +134,7 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 _ENCODERS: Final[Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]]] = {
     ModelRef: ("m", lambda ref: [ref.to_plain()]),
     Recipe: ("e", lambda recipe: [recipe.kind, dict(recipe.parts)]),
-    FileRef: ("f", lambda ref: [ref.digest, str(ref.path), ref.name]),
+    FileRef: ("f", lambda ref: [ref.digest, str(ref.path), ref.name, *map(str, ref.more)]),
     OutputFile: (
         "o",
         lambda file: [
@@ -159,7 +159,7 @@ _DECODERS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
     "d": _pairs,
     "m": lambda parts: ModelRef.from_plain(parts[0]),
     "e": lambda parts: Recipe(*parts),
-    "f": lambda parts: FileRef(Digest(parts[0]), Path(parts[1]), parts[2]),
+    "f": lambda parts: FileRef(Digest(parts[0]), Path(parts[1]), parts[2], tuple(map(Path, parts[3:]))),
     "o": lambda parts: OutputFile(*parts),
     "r": lambda parts: Outputs(*parts),
     "k": lambda parts: Blocked(parts[0]),

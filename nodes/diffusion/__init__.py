@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from nodes.diffusion import sources as sources
     from nodes.diffusion import steering as steering
     from nodes.diffusion import text as text
+    from nodes.diffusion import unclip as unclip
     from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
+    from nodes.diffusion import vision as vision
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -78,7 +80,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sources",
         "steering",
         "text",
+        "unclip",
         "unet",
         "vae",
+        "vision",
     ],
 )

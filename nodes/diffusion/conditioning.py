@@ -88,6 +88,8 @@ class Surroundings:
     noise_mask: Tensor | None = None
     is_negative: bool = False
     """Whether it is the side that guidance leads away from."""
+    seed: int = 0
+    """Of the sampling."""
 
 
 InputsOf = Callable[[Mapping[str, Any], Surroundings], Mapping[str, Tensor]]
@@ -106,9 +108,10 @@ def resolve(
     inputs_of: InputsOf = no_inputs,
     noise_mask: Tensor | None = None,
     is_negative: bool = False,
+    seed: int = 0,
 ) -> tuple[Entry, ...]:
     """The entries of ``conditioning`` for ``latent`` [B,C,h,w], on its device."""
-    around = Surroundings(latent, noise_mask, is_negative)
+    around = Surroundings(latent, noise_mask, is_negative, seed)
     return tuple(_resolved(embedding, options, around, schedule, inputs_of) for embedding, options in conditioning)
 
 

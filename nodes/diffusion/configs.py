@@ -70,6 +70,38 @@ class VaeConfig:
         """Pixels of the picture per cell of the latent, along one side."""
         return 1 << (len(self.channel_mult) - 1)
 
+    @property
+    def widest(self) -> int:
+        """Channels of the widest layer as large as the picture."""
+        return self.channels * self.channel_mult[min(1, len(self.channel_mult) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class TinyVaeConfig:
+    """A tiny autoencoder as TAESD is: convolutions and blocks of one width. Its networks see scaled latents."""
+
+    channels: int
+    latent_channels: int
+    encoder_blocks: tuple[int, ...]
+    """Blocks of every level, from the finest."""
+    decoder_blocks: tuple[int, ...]
+    """Blocks of every level, from the coarsest."""
+    scale_factor: float = SD1_SCALE_FACTOR
+    shift: float = 0.0
+    """``(latent - shift) * scale_factor`` is what the networks see of an unscaled latent."""
+    is_scale_told: bool = False
+    """Whether the scale is more than a guess from the number of channels."""
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of the picture per cell of the latent, along one side."""
+        return 1 << (len(self.encoder_blocks) - 1)
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest layer as large as the picture."""
+        return self.channels
+
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
@@ -100,6 +132,23 @@ class T5Config:
     intermediate: int
     buckets: int = 32
     """Relative distances that attention tells apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """CLIP's image transformer."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int
+    """Pixels along the side of a patch."""
+    side: int
+    """Pixels along the side of a picture."""
+    intermediate: int
+    activation: str = "quick_gelu"
+    projection: int | None = None
+    """Width of the projected pooled state; None for one without a projection."""
 
 
 Tower = Literal["l", "h", "g", "t5"]
@@ -148,7 +197,8 @@ class DiTConfig:
         return self.heads * self.head_width
 
 
-PartConfig = UNetConfig | DiTConfig | VaeConfig | TowersConfig
+AnyVae = VaeConfig | TinyVaeConfig
+PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +280,17 @@ def vae_arguments(config: VaeConfig) -> dict[str, Any]:
     }
 
 
+def tiny_arguments(config: TinyVaeConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``AutoencoderTiny`` for ``config``."""
+    return {
+        "encoder_block_out_channels": (config.channels,) * len(config.encoder_blocks),
+        "decoder_block_out_channels": (config.channels,) * len(config.decoder_blocks),
+        "num_encoder_blocks": config.encoder_blocks,
+        "num_decoder_blocks": config.decoder_blocks,
+        "latent_channels": config.latent_channels,
+    }
+
+
 def text_arguments(config: TextConfig) -> dict[str, Any]:
     """Arguments of transformers' ``CLIPTextConfig`` for ``config``."""
     return {
@@ -244,6 +305,20 @@ def text_arguments(config: TextConfig) -> dict[str, Any]:
         "bos_token_id": config.vocabulary - 2,
         "eos_token_id": config.vocabulary - 1,
         "pad_token_id": config.vocabulary - 1,
+    }
+
+
+def vision_arguments(config: VisionConfig) -> dict[str, Any]:
+    """Arguments of transformers' ``CLIPVisionConfig`` for ``config``."""
+    return {
+        "hidden_size": config.width,
+        "intermediate_size": config.intermediate,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "image_size": config.side,
+        "patch_size": config.patch,
+        "hidden_act": config.activation,
+        "projection_dim": config.projection or config.width,
     }
 
 

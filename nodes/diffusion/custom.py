@@ -36,13 +36,15 @@ def guider(kind: str, model: ModelRef, sides: Mapping[str, Conditioning], **numb
     return Recipe("guider", {"guidance": kind, "model": model, "sides": dict(sides), "numbers": numbers})
 
 
-def make_guider(recipe: Recipe, denoiser: Denoiser, clean: Tensor, noise_mask: Tensor | None = None) -> Guider:
+def make_guider(
+    recipe: Recipe, denoiser: Denoiser, clean: Tensor, noise_mask: Tensor | None = None, seed: int = 0
+) -> Guider:
     """The guider of a recipe for the latent ``clean`` [B,C,h,w], model space."""
     given, numbers = recipe.parts["sides"], recipe.parts["numbers"]
     if recipe.parts["guidance"] in ("basic", "cfg"):
         scale = numbers.get("scale", 1.0)
-        return cfg_guider(denoiser, given["positive"], given.get("negative", []), scale, clean, noise_mask)
-    sides = {name: entries_for(denoiser, side, clean, name, noise_mask) for name, side in given.items()}
+        return cfg_guider(denoiser, given["positive"], given.get("negative", []), scale, clean, noise_mask, seed)
+    sides = {name: entries_for(denoiser, side, clean, name, noise_mask, seed) for name, side in given.items()}
     match recipe.parts["guidance"]:
         case "dual_cfg":
             return DualCfgGuider.between(denoiser, sides["first"], sides["second"], sides["negative"], **numbers)
@@ -77,7 +79,11 @@ def sample(
         noise_device=noise_device,
     )
     return walk(
-        denoiser, way, lambda clean: make_guider(guider, denoiser, clean, latent.get("noise_mask")), latent, hooks
+        denoiser,
+        way,
+        lambda clean: make_guider(guider, denoiser, clean, latent.get("noise_mask"), way.seed),
+        latent,
+        hooks,
     )
 
 

@@ -22,6 +22,11 @@ def with_options(conditioning: Conditioning, options: Mapping[str, Any]) -> list
     return [[embedding, {**known, **options}] for embedding, known in conditioning]
 
 
+def with_more(conditioning: Conditioning, name: str, item: Any) -> list[Any]:
+    """Every entry with ``item`` behind those of the list that its option ``name`` is."""
+    return [[embedding, {**known, name: [*known.get(name, ()), item]}] for embedding, known in conditioning]
+
+
 def concatenated(to: Conditioning, source: Conditioning, warn: Warn) -> list[Any]:
     """The tokens of the first entry of ``source`` behind those of every entry of ``to``: [B,T1,D] and [B,T2,D] give [B,T1+T2,D].
 

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nodes.diffusion import unclip
 from nodes.diffusion.conditioning import Surroundings
 from nodes.diffusion.configs import DiTConfig, PartConfig, UNetConfig
 from nodes.diffusion.family import Family
 from nodes.diffusion.resize import resize
+from nodes.diffusion.unclip import Statistics
 
 VECTOR: Final = "class_labels"
 """Name of the vector that is added to the time's embedding; diffusers' name, too."""
@@ -32,14 +34,21 @@ _SCORES: Final = {False: 6.0, True: 2.5}
 
 
 def inputs_of(
-    config: PartConfig, family: Family, options: Mapping[str, Any], around: Surroundings
+    config: PartConfig,
+    family: Family,
+    options: Mapping[str, Any],
+    around: Surroundings,
+    statistics: Statistics | None = None,
 ) -> Mapping[str, Tensor]:
-    """Further inputs of a model for the ``options`` of an entry, float32, each [1 or B,...]."""
+    """Further inputs of a model for the ``options`` of an entry, float32, each [1 or B,...]. ``statistics`` are an unCLIP model's."""
     if isinstance(config, DiTConfig):
         return {POOLED: _pooled(options, config.pooled_dim)}
     assert isinstance(config, UNetConfig)
     found: dict[str, Tensor] = {}
-    if config.vector_dim is not None:
+    if config.vector_dim is not None and family.name == "sd2":
+        told = options.get(unclip.OPTION) or ()
+        found[VECTOR] = unclip.vector(told, config.vector_dim, statistics, around.seed, sinusoids)
+    elif config.vector_dim is not None:
         found[VECTOR] = vector(options, config.vector_dim, family, around)
     extra = config.in_channels - config.out_channels
     if extra:

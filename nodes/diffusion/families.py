@@ -15,13 +15,13 @@ from engine.errors import ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import Tensors
 from nodes.diffusion.configs import (
+    AnyVae,
     DiTConfig,
     FamilyName,
     PartConfig,
     Schedule,
     TowersConfig,
     UNetConfig,
-    VaeConfig,
 )
 from nodes.diffusion.convert import (
     Modules,
@@ -37,12 +37,20 @@ from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.infer import Metadata, dit_config, shape_of, unet_config, vae_config
 from nodes.diffusion.layouts import dit_names
 from nodes.diffusion.text_parts import find_texts
+from nodes.diffusion.tiny import half_of, tiny_config, tiny_names
+from nodes.diffusion.vision_parts import find_vision
 
 UNET_PREFIX: Final = "model.diffusion_model."
 VAE_PREFIX: Final = "first_stage_model."
+_VAE_PREFIXES: Final = (VAE_PREFIX, "vae.", "")
 _DIT_MARK: Final = "joint_blocks.0.x_block.attn.qkv.weight"
 
-PART_NAMES: Final[Mapping[Part, str]] = {"unet": "UNet", "clip": "text encoder", "vae": "VAE"}
+PART_NAMES: Final[Mapping[Part, str]] = {
+    "unet": "UNet",
+    "clip": "text encoder",
+    "vae": "VAE",
+    "clip_vision": "CLIP vision model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +85,9 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
 
     Raises ModelFileError naming what was seen, when the file is of no family that is known.
     """
+    vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
-    if foreign is not None:
+    if foreign is not None and (vision is None or foreign != _encoder(tensors)):
         raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {foreign}")
     texts = find_texts(tensors, metadata)
     parts: dict[Part, PartSource] = {}
@@ -94,6 +103,10 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
         parts["clip"] = PartSource(*texts)
     if (prefix := _vae_prefix(tensors)) is not None:
         parts["vae"] = vae_source(tensors, prefix, metadata, family)
+    elif (tiny := tiny_source(tensors, metadata, family)) is not None:
+        parts["vae"] = tiny
+    if vision is not None:
+        parts["clip_vision"] = PartSource(*vision)
     if not parts:
         raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {sample(tensors)}")
     check_widths(name, parts)
@@ -118,8 +131,9 @@ def _context_width(tensors: Tensors, prefix: str) -> int | None:
 
 def _vae_family(parts: Mapping[Part, PartSource]) -> Family:
     """The family of an autoencoder alone, as far as its latents tell; the widest use wins."""
-    config = parts["vae"].config
-    assert isinstance(config, VaeConfig)
+    config = parts["vae"].config if "vae" in parts else None
+    if not isinstance(config, AnyVae):
+        return FAMILIES["sd1"]
     return FAMILIES["sd3" if config.latent_channels == FAMILIES["sd3"].channels else "sd1"]
 
 
@@ -138,6 +152,15 @@ def vae_source(tensors: Tensors, prefix: str, metadata: Metadata, family: Family
         return PartSource(config, _names(tensors, prefix, old_folder_vae_modules()))
     config = vae_config(tensors, prefix, metadata, scale)
     return PartSource(config, _names(tensors, prefix, vae_modules(config)))
+
+
+def tiny_source(tensors: Tensors, metadata: Metadata, family: Family | None) -> PartSource | None:
+    """The tiny autoencoder of a file that holds both of its halves, if there is one."""
+    for prefix in _VAE_PREFIXES:
+        names = tiny_names(tensors, prefix)
+        if names is not None:
+            return PartSource(tiny_config(tensors, names, metadata, family), names)
+    return None
 
 
 def _original_vae_name(prefix: str, name: str) -> str:
@@ -162,7 +185,7 @@ def _unet_prefix(tensors: Tensors) -> str | None:
 
 
 def _vae_prefix(tensors: Tensors) -> str | None:
-    return _prefix_of("decoder.conv_in.weight", (VAE_PREFIX, "vae.", ""), tensors)
+    return _prefix_of("decoder.conv_in.weight", _VAE_PREFIXES, tensors)
 
 
 def _prefix_of(name: str, prefixes: Iterable[str], tensors: Tensors) -> str | None:
@@ -181,7 +204,7 @@ def check_widths(name: str, parts: Mapping[Part, PartSource]) -> None:
     channels = (
         unet.channels if isinstance(unet, DiTConfig) else unet.out_channels if isinstance(unet, UNetConfig) else None
     )
-    if channels is not None and isinstance(vae, VaeConfig) and channels != vae.latent_channels:
+    if channels is not None and isinstance(vae, AnyVae) and channels != vae.latent_channels:
         raise ModelFileError(f"expected a VAE with {channels} latent channels in {name}, found {vae.latent_channels}")
 
 
@@ -274,6 +297,17 @@ CONCATENATED: Final[Mapping[int, str]] = {5: "inpainting", 4: "image editing", 1
 """What UNets with more inputs than outputs see beside the latent, by how many channels."""
 
 
+def _half(tensors: Tensors) -> str | None:
+    half = half_of(tensors)
+    if half is None:
+        return None
+    other = "decoder" if half == "encoder" else "encoder"
+    return (
+        f"the {half} of a tiny VAE alone; put it and its {other} into models/vae_approx, "
+        "as taesd_encoder and taesd_decoder say, and choose taesd"
+    )
+
+
 def _encoder(tensors: Tensors) -> str | None:
     if _any_part(tensors, ("vision_model.encoder.", "visual.transformer.resblocks.")):
         return "a CLIP vision model; put it in models/clip_vision"
@@ -287,6 +321,7 @@ _FOREIGN: Final[tuple[Callable[[Tensors], str | None], ...]] = (
     _control,
     _other_checkpoint,
     _encoder,
+    _half,
     _upscaler,
     _embedding,
     _other_unet,

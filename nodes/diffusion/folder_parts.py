@@ -15,8 +15,8 @@ from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import FamilyName, Schedule, T5Config, TextConfig, Tower, TowersConfig
 from nodes.diffusion.convert import Names, Stored, old_folder_vae_modules, rename
-from nodes.diffusion.families import Description, PartSource, check_widths
-from nodes.diffusion.family import FAMILIES
+from nodes.diffusion.families import Description, PartSource, check_widths, sample, tiny_source
+from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folders import (
     Json,
     read_dit,
@@ -39,6 +39,7 @@ CLASSES: Final[Mapping[str, Part]] = {
     "CLIPTextModelWithProjection": "clip",
     "T5EncoderModel": "clip",
     "AutoencoderKL": "vae",
+    "AutoencoderTiny": "vae",
 }
 """The networks that are known, by their classes in diffusers and transformers."""
 
@@ -122,6 +123,8 @@ def describe_folder(path: Path, found: Sequence[Component]) -> Description:
         if component.kind == "AutoencoderKL":
             names = {rename(name, old_folder_vae_modules()): stored for name, stored in component.names().items()}
             parts["vae"] = PartSource(read_vae(component.config), names)
+        elif component.kind == "AutoencoderTiny":
+            parts["vae"] = _tiny(path, component, FAMILIES[kind])
         elif component.kind == "SD3Transformer2DModel":
             parts["unet"] = PartSource(read_dit(component.config), component.names())
         elif component.kind == "UNet2DConditionModel":
@@ -133,6 +136,14 @@ def describe_folder(path: Path, found: Sequence[Component]) -> Description:
     scheduler = path / "scheduler" / "scheduler_config.json"
     schedule = read_schedule(read_json(scheduler)) if scheduler.is_file() else Schedule(FAMILIES[kind].prediction)
     return Description(parts, schedule, FAMILIES[kind])
+
+
+def _tiny(path: Path, component: Component, family: Family) -> PartSource:
+    tensors = {name: info for shelf in component.shelves for name, info in shelf.file.header.tensors.items()}
+    found = tiny_source(tensors, {}, family)
+    if found is None:
+        raise ModelFileError(f"expected the layers of TAESD in {path / component.name}, found {sample(tensors)}")
+    return found
 
 
 _VECTOR: Final = {
@@ -153,9 +164,9 @@ def _family(found: Sequence[Component], towers: Mapping[Tower, tuple[TextConfig 
         )
     if unet is not None and not towers:
         return "sd2" if unet.context_dim == FAMILIES["sd2"].context else "sd1"
-    vae = next((read_vae(each.config) for each in found if each.part == "vae"), None)
+    latent = next((each.config.get("latent_channels") for each in found if each.part == "vae"), None)
     if not towers:
-        return "sd3" if vae is not None and vae.latent_channels == FAMILIES["sd3"].channels else "sd1"
+        return "sd3" if latent == FAMILIES["sd3"].channels else "sd1"
     return "sdxl" if {"l", "g"} <= towers.keys() else ALONE[next(iter(towers))]
 
 

@@ -58,7 +58,7 @@ class Guider(Protocol):
 
 
 def entries_for(
-    denoiser: Denoiser, side: Conditioning, clean: Tensor, name: str, noise_mask: Tensor | None = None
+    denoiser: Denoiser, side: Conditioning, clean: Tensor, name: str, noise_mask: Tensor | None = None, seed: int = 0
 ) -> tuple[Entry, ...]:
     """The entries of a side of guidance called ``name``, for the latent ``clean`` [B,C,h,w] in the model's space.
 
@@ -74,6 +74,7 @@ def entries_for(
         inputs_of=denoiser.inputs_of,
         noise_mask=noise_mask,
         is_negative=name == "negative",
+        seed=seed,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -28,10 +28,11 @@ from nodes.diffusion.configs import (
     TextConfig,
     UNetConfig,
     VaeConfig,
+    VisionConfig,
 )
 
 Metadata = Mapping[str, str]
-Config = TypeVar("Config", VaeConfig, TextConfig)
+Config = TypeVar("Config", VaeConfig, TextConfig, VisionConfig)
 
 
 def shape_of(tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:
@@ -194,7 +195,7 @@ def vae_config(tensors: Tensors, prefix: str, metadata: Metadata, scale: float =
         scale_factor=scale,
         quant_convs=prefix + "quant_conv.weight" in tensors,
     )
-    return _override(config, "vae", metadata, {"norm_groups": "norm_groups", "scale_factor": "scale_factor"})
+    return override(config, "vae", metadata, {"norm_groups": "norm_groups", "scale_factor": "scale_factor"})
 
 
 def clip_config(tensors: Tensors, prefix: str, metadata: Metadata, *, activation: str = "quick_gelu") -> TextConfig:
@@ -211,7 +212,7 @@ def clip_config(tensors: Tensors, prefix: str, metadata: Metadata, *, activation
         activation=activation,
         projection=shape_of(tensors, projection, 2)[0] if projection in tensors else None,
     )
-    return _checked_text(_override(config, "text", metadata, {"heads": "heads", "act": "activation"}))
+    return _checked_text(override(config, "text", metadata, {"heads": "heads", "act": "activation"}))
 
 
 def open_clip_config(tensors: Tensors, prefix: str) -> TextConfig:
@@ -284,7 +285,7 @@ def dit_config(tensors: Tensors, prefix: str) -> DiTConfig:
     )
 
 
-def _override(config: Config, key: str, metadata: Metadata, fields: Mapping[str, str]) -> Config:
+def override(config: Config, key: str, metadata: Metadata, fields: Mapping[str, str]) -> Config:
     """``config`` with those ``fields`` (metadata name -> field name) that the metadata's JSON under ``key`` gives."""
     given = _given(key, metadata, {name: getattr(config, field) for name, field in fields.items()})
     changes: dict[str, Any] = {fields[name]: value for name, value in given.items()}
@@ -302,6 +303,19 @@ def _given(key: str, metadata: Metadata, defaults: Mapping[str, Any]) -> dict[st
     if not isinstance(given, dict):
         return {}
     return {name: _like(default, given[name], f"{key}.{name}") for name, default in defaults.items() if name in given}
+
+
+def given_numbers(key: str, metadata: Metadata, names: Iterable[str]) -> dict[str, float]:
+    """Those of ``names`` that the metadata's JSON under ``key`` gives, all of them numbers."""
+    try:
+        given = json.loads(metadata.get(key, "{}"))
+    except ValueError as error:
+        raise ModelFileError(f"expected JSON in the metadata entry {key!r}, found: {error}") from error
+    found = {name: given[name] for name in names if name in given} if isinstance(given, dict) else {}
+    for name, value in found.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ModelFileError(f"expected a number in the metadata entry {key}.{name}, found {value!r}")
+    return {name: float(value) for name, value in found.items()}
 
 
 def _like(default: object, value: object, name: str) -> object:

@@ -17,7 +17,17 @@ from engine.errors import InputError, ModelFileError
 from engine.model_info import ModelInfo, PartInfo
 from engine.models import Part
 from nodes.diffusion.checkpoints import PICKLE_SUFFIXES, Header, Tensors, read_header
-from nodes.diffusion.configs import DiTConfig, PartConfig, T5Config, Tower, TowersConfig, UNetConfig, VaeConfig
+from nodes.diffusion.configs import (
+    DiTConfig,
+    PartConfig,
+    T5Config,
+    TinyVaeConfig,
+    Tower,
+    TowersConfig,
+    UNetConfig,
+    VaeConfig,
+    VisionConfig,
+)
 from nodes.diffusion.families import CONCATENATED, PART_NAMES, Description, PartSource, describe, foreign_family
 from nodes.diffusion.lora_family import family_of
 from nodes.diffusion.lora_keys import grouped
@@ -191,6 +201,12 @@ def _summary(config: PartConfig) -> str:
         case VaeConfig():
             widths = _row(config.channels * mult for mult in config.channel_mult)
             return f"{widths} wide, {config.latent_channels} latent channels"
+        case TinyVaeConfig():
+            return f"tiny: {config.channels} wide, {config.latent_channels} latent channels"
+        case VisionConfig():
+            return (
+                f"{config.width} wide, {config.layers} layers; sees {config.side} pixels in patches of {config.patch}"
+            )
         case TowersConfig():
             return "; ".join(f"{TOWER_NAMES[name]} {_tower(tower)}" for name, tower in config.towers)
 

@@ -11,8 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from nodes.diffusion.checkpoints import Tensors
-from nodes.diffusion.configs import DiTConfig, FamilyName, PartConfig, Tower, TowersConfig, UNetConfig
+from nodes.diffusion.configs import (
+    DiTConfig,
+    FamilyName,
+    PartConfig,
+    TinyVaeConfig,
+    Tower,
+    TowersConfig,
+    UNetConfig,
+    VisionConfig,
+)
 from nodes.diffusion.convert import Modules, Names, Stored, rename, unet_modules, vae_modules
+from nodes.diffusion.tiny import original_place
 
 _OPEN_CLIP: Final = {
     "token_embedding.weight": "text.embeddings.token_embedding.weight",
@@ -40,13 +50,14 @@ def open_clip_names(tensors: Tensors, prefix: str, tower: Tower) -> Names:
         if name == "text_projection":
             names[f"{tower}.projection.weight"] = Stored(stored, transposed=True)
         elif name.startswith("transformer.resblocks."):
-            names |= {f"{tower}.text.encoder.layers.{new}": where for new, where in _open_clip_layer(stored, name)}
+            names |= {f"{tower}.text.encoder.layers.{new}": where for new, where in open_clip_layer(stored, name)}
         else:
             names[f"{tower}.{_OPEN_CLIP.get(name, name)}"] = Stored(stored)
     return names
 
 
-def _open_clip_layer(stored: str, name: str) -> Iterator[tuple[str, Stored]]:
+def open_clip_layer(stored: str, name: str) -> Iterator[tuple[str, Stored]]:
+    """A tensor of a layer of one of CLIP's transformers, by its names from the layer's number on."""
     number, _, rest = name.removeprefix("transformer.resblocks.").partition(".")
     if rest.startswith("attn.in_proj_"):
         kind = rest.removeprefix("attn.in_proj_")
@@ -148,6 +159,10 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: _tower_place(config, name) for name in names}
     if isinstance(config, DiTConfig):
         return {name: _dit_place(name, config.layers - 1) for name in names}
+    if isinstance(config, VisionConfig):
+        return {name: Stored(name) for name in names}
+    if isinstance(config, TinyVaeConfig):
+        return {name: original_place(name) for name in names}
     modules = unet_modules(config) if isinstance(config, UNetConfig) else vae_modules(config)
     back = {new: old for old, new in modules.items()}
     return {name: Stored(rename(name, back)) for name in names}

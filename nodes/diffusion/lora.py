@@ -160,7 +160,12 @@ def _what(name: str, file: WeightFile) -> str:
     except ModelFileError:
         return foreign_family(tensors) or sample(tensors)
     held = " and ".join(f"a {PART_NAMES[part]}" for part in parts)
-    alone: Mapping[Part, str] = {"vae": "vae", "clip": "text_encoders", "unet": "diffusion_models"}
+    alone: Mapping[Part, str] = {
+        "vae": "vae",
+        "clip": "text_encoders",
+        "unet": "diffusion_models",
+        "clip_vision": "clip_vision",
+    }
     folder = alone[next(iter(parts))] if len(parts) == 1 else "checkpoints"
     return f"{held}; put it in models/{folder} and load it from there"
 

@@ -18,9 +18,12 @@ from torch import nn
 from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
+    TinyVaeConfig,
     UNetConfig,
     VaeConfig,
+    VisionConfig,
     dit_arguments,
+    tiny_arguments,
     unet_arguments,
     vae_arguments,
 )
@@ -45,10 +48,18 @@ def _construct(config: PartConfig) -> nn.Module:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         module = AutoencoderKL(**vae_arguments(config))
+    elif isinstance(config, TinyVaeConfig):
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        module = AutoencoderTiny(**tiny_arguments(config))
     elif isinstance(config, DiTConfig):
         from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
         module = SD3Transformer2DModel(**dit_arguments(config))
+    elif isinstance(config, VisionConfig):
+        from nodes.diffusion.towers import VisionTower
+
+        module = VisionTower(config)
     else:
         from nodes.diffusion.towers import Towers
 

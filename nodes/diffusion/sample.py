@@ -198,7 +198,8 @@ def sample_latent(
     """
 
     def guider(clean: Tensor) -> Guider:
-        return cfg_guider(denoiser, positive, negative, settings.cfg, clean, latent.get("noise_mask"))
+        mask = latent.get("noise_mask")
+        return cfg_guider(denoiser, positive, negative, settings.cfg, clean, mask, settings.seed)
 
     sampler, sigmas = planned(denoiser, settings)
     way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
@@ -212,12 +213,13 @@ def cfg_guider(
     scale: float,
     clean: Tensor,
     noise_mask: Tensor | None = None,
+    seed: int = 0,
 ) -> CfgGuider:
     """Classifier-free guidance for the latent ``clean`` [B,C,h,w], model space, with what the model's options need."""
     option = combination(denoiser.options)
     further = unpacked(option.numbers["empty"]) if option is not None and "empty" in option.numbers else []
     sides = {"positive": positive, "negative": negative, "empty": further}
-    first, second, third = (entries_for(denoiser, side, clean, name, noise_mask) for name, side in sides.items())
+    first, second, third = (entries_for(denoiser, side, clean, name, noise_mask, seed) for name, side in sides.items())
     return CfgGuider.between(denoiser, first, second, scale, further=third)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -16,17 +17,19 @@ from torch import Tensor
 from engine.errors import InputError, ModelFileError
 from engine.models import ModelRef, Part
 from nodes.diffusion.checkpoints import TensorInfo, Tensors
-from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, TowersConfig, UNetConfig, VaeConfig
+from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, TinyVaeConfig, TowersConfig, UNetConfig, VaeConfig
 from nodes.diffusion.convert import Names, Stored, as_stored
 from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, VAE_PREFIX, describe
 from nodes.diffusion.layouts import original_places, t5_name
 from nodes.diffusion.lora_keys import TOWERS
 from nodes.diffusion.patches import HYPERNETWORK, Contents, contents
-from nodes.diffusion.sources import open_source
+from nodes.diffusion.sources import MEAN, STD, open_source
+from nodes.diffusion.tiny import SCALE, SHIFT
+from nodes.diffusion.vae import scaling
 
 Progress = Callable[[int, int], None]
 
-_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": "", "vae": VAE_PREFIX}
+_PREFIXES: Final[Mapping[Part, str]] = {"unet": UNET_PREFIX, "clip": "", "vae": VAE_PREFIX, "clip_vision": ""}
 """What stands before the names of a part in a checkpoint, beside what those of a text encoder begin with."""
 
 _VAE_CONVOLUTIONS: Final = (".q.weight", ".k.weight", ".v.weight", ".proj_out.weight")
@@ -59,8 +62,12 @@ def checkpoint(refs: Iterable[ModelRef], progress: Progress) -> bytes:
         prefix = "" if len(chosen) == 1 and ref.part == "vae" else _PREFIXES[ref.part]
         places = original_places(found.config, found.weights)
         tensors |= {prefix + name: tensor for name, tensor in _laid_out(found, places, tell)}
+        tensors |= {prefix + name: tensor for name, tensor in _scaling(ref, found.config).items()}
         if ref.part == "unet":
-            schedule = open_source(ref.location).description.schedule
+            source = open_source(ref.location)
+            schedule = source.description.schedule
+            if (told := source.statistics) is not None:
+                tensors |= {MEAN: told.mean, STD: told.std}
     tensors |= _marks(schedule)
     return to_bytes(tensors, _metadata(tensors, configs, schedule))
 
@@ -116,6 +123,14 @@ def _as_in_source(found: Contents, name: str) -> Tensor:
     return found.weights[name].to(found.pristine[name].dtype).cpu()
 
 
+def _scaling(ref: ModelRef, config: PartConfig) -> dict[str, Tensor]:
+    """The numbers by which a tiny VAE says how its latents are scaled."""
+    if not isinstance(config, TinyVaeConfig):
+        return {}
+    scale, shift = scaling(ref, config)
+    return {SCALE: torch.tensor(scale), SHIFT: torch.tensor(shift)}
+
+
 def _marks(schedule: Schedule) -> dict[str, Tensor]:
     """The empty tensors by which trainers say what a UNet was trained on."""
     if schedule.prediction != "flow" and (schedule.betas, schedule.steps) != (Schedule().betas, Schedule().steps):
@@ -147,8 +162,19 @@ def _reads_as(
         read = describe("the saved file", outline, metadata)
     except ModelFileError:
         return False
-    same = {part: source.config for part, source in read.parts.items()} == dict(configs)
+    same = {part: _bare(it.config) for part, it in read.parts.items()} == {
+        part: _bare(it) for part, it in configs.items()
+    }
     return same and ("unet" not in configs or read.schedule == schedule)
+
+
+def _bare(config: PartConfig) -> PartConfig:
+    """Without what tensors of the file say, see ``_scaling``."""
+    return (
+        replace(config, scale_factor=1.0, shift=0.0, is_scale_told=True)
+        if isinstance(config, TinyVaeConfig)
+        else config
+    )
 
 
 def _words(config: PartConfig) -> dict[str, dict[str, Any]]:

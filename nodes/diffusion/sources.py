@@ -7,7 +7,7 @@ a tensor is used, and writing to one never reaches the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ import torch
 from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
-from nodes.diffusion.configs import FamilyName, Schedule, Tower, VaeConfig
+from nodes.diffusion.configs import AnyVae, FamilyName, Schedule, TinyVaeConfig, Tower
 from nodes.diffusion.convert import Names, Shapes, bind
 from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
 from nodes.diffusion.family import FAMILIES, Family
@@ -24,6 +24,8 @@ from nodes.diffusion.folder_parts import Shelf, components, describe_folder, she
 from nodes.diffusion.gguf_file import SUFFIX, GgufFile
 from nodes.diffusion.text_parts import Found as FoundTower
 from nodes.diffusion.text_parts import find_tower, together
+from nodes.diffusion.tiny import HALVES, SCALE, SHIFT, half_names, half_of, tiny_config
+from nodes.diffusion.unclip import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,13 @@ class Facts:
     schedule: Schedule
     family: Family = FAMILIES["sd1"]
     shift: float = 0.0
+    statistics: Statistics | None = field(default=None, compare=False, repr=False)
+    """Of the embeddings of pictures that an unCLIP model is told."""
 
 
 _DOWNSCALE: Final = 8
+MEAN: Final = "noise_augmentor.data_mean"
+STD: Final = "noise_augmentor.data_std"
 _SPREAD: Final = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _WIDE: Final = 0.09
 
@@ -68,7 +74,8 @@ class Weights(Mapping[str, torch.Tensor]):
 
 
 class Source:
-    """An opened checkpoint file or diffusers folder at ``path``, or text encoders in files of their own, there and at ``more``.
+    """An opened checkpoint file or diffusers folder at ``path``, or text encoders in files of their own, there and at ``more``,
+    or a tiny autoencoder in two.
 
     Raises MissingFile or ModelFileError, saying what was expected and what was found.
     """
@@ -77,8 +84,8 @@ class Source:
         self.path = path
         if more:
             shelves = [Shelf(WeightFile(file), f"{index}/") for index, file in enumerate((path, *more))]
-            self._shelves: Mapping[Part, Sequence[Shelf]] = {"clip": shelves}
-            self.description = _joined(shelves)
+            self.description = _halves(shelves) or _joined(shelves)
+            self._shelves: Mapping[Part, Sequence[Shelf]] = dict.fromkeys(self.description.parts, shelves)
         elif path.is_dir():
             found = components(path)
             self._shelves = shelves_of(found)
@@ -87,10 +94,22 @@ class Source:
             file = GgufFile(path) if path.suffix.lower() == SUFFIX else WeightFile(path)
             self.description = describe(path.name, file.header.tensors, file.header.metadata)
             self._shelves = dict.fromkeys(self.description.parts, (Shelf(file),))
+            self._read_scale(file)
             if self._predicts_velocity(file):
                 self.description = replace(
                     self.description, schedule=replace(self.description.schedule, prediction="v_prediction")
                 )
+
+    def _read_scale(self, file: WeightFile | GgufFile) -> None:
+        """A tiny autoencoder's scale and shift are numbers in the file, where it says them."""
+        vae = self.description.parts.get("vae")
+        if vae is None or not isinstance(vae.config, TinyVaeConfig):
+            return
+        found = {name.rpartition(".")[2]: float(file[name]) for name in file if name.endswith((SCALE, SHIFT))}
+        if found.get(SCALE, 0) > 0:
+            config = replace(vae.config, scale_factor=found[SCALE], shift=found.get(SHIFT, 0.0), is_scale_told=True)
+            parts = {**self.description.parts, "vae": replace(vae, config=config)}
+            self.description = replace(self.description, parts=parts)
 
     def _predicts_velocity(self, file: WeightFile | GgufFile) -> bool:
         """Whether this is a Stable Diffusion 2 that was trained on velocities, which its shapes do not tell.
@@ -107,10 +126,21 @@ class Source:
         """What the parts have in common, by their family."""
         family, schedule = self.description.family, self.description.schedule
         vae = self.description.parts.get("vae")
-        if vae is not None and isinstance(vae.config, VaeConfig):
+        if vae is not None and isinstance(vae.config, AnyVae):
             config = vae.config
-            return Facts(config.latent_channels, config.scale_factor, config.downscale, schedule, family, family.shift)
-        return Facts(family.channels, family.scale, _DOWNSCALE, schedule, family, family.shift)
+            shift = config.shift if isinstance(config, TinyVaeConfig) else family.shift
+            return Facts(
+                config.latent_channels, config.scale_factor, config.downscale, schedule, family, shift, self.statistics
+            )
+        return Facts(family.channels, family.scale, _DOWNSCALE, schedule, family, family.shift, self.statistics)
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Those that an unCLIP checkpoint keeps beside its UNet."""
+        file: Mapping[str, torch.Tensor] = self._shelves["unet"][0].file if "unet" in self._shelves else {}
+        if MEAN not in file or STD not in file:
+            return None
+        return Statistics(*(file[name].float().reshape(1, -1) for name in (MEAN, STD)))
 
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
@@ -133,6 +163,33 @@ class Source:
         found = self._stored_shapes(part)
         what = f"{PART_NAMES[part]} of {self.path.name}"
         return Weights(bind(source.names, found, wanted, what), wanted, shelves)
+
+
+def _halves(shelves: Sequence[Shelf]) -> Description | None:
+    """The two halves of a tiny autoencoder in a file each, together; None where one of the files is no such half."""
+    halves = {half_of(shelf.file.header.tensors): shelf for shelf in shelves}
+    encoder, decoder = halves.get("encoder"), halves.get("decoder")
+    if encoder is None or decoder is None or len(shelves) > 2:
+        return None
+    names = {
+        new: replace(it, name=shelf.prefix + it.name)
+        for shelf, half in zip((encoder, decoder), HALVES, strict=True)
+        for new, it in half_names(shelf.file.header.tensors, half).items()
+    }
+    tensors = {shelf.prefix + name: info for shelf in shelves for name, info in shelf.file.header.tensors.items()}
+    config = tiny_config(tensors, names, {}, None)
+    family: FamilyName = "sd3" if config.latent_channels == FAMILIES["sd3"].channels else "sd1"
+    return Description({"vae": PartSource(config, names)}, family=FAMILIES[family])
+
+
+def tiny_vae(encoder: Path, decoder: Path) -> Source:
+    """A tiny autoencoder whose halves are files of their own; ModelFileError where one of them is not that half."""
+    for path, half in ((encoder, HALVES[0]), (decoder, HALVES[1])):
+        tensors = WeightFile(path).header.tensors
+        if half_of(tensors) != half:
+            what = foreign_family(tensors) or sample(tensors)
+            raise ModelFileError(f"expected the {half} of a tiny VAE in {path.name}, found {what}")
+    return Source(encoder, decoder)
 
 
 def _joined(shelves: Sequence[Shelf]) -> Description:

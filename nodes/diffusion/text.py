@@ -20,6 +20,7 @@ from nodes.diffusion import prompts
 from nodes.diffusion.configs import PartConfig, T5Config, TextConfig, Tower, TowersConfig
 from nodes.diffusion.embeddings import EmbeddingFinder, FindEmbedding, Warn
 from nodes.diffusion.family import FAMILIES, Family, TowerRule
+from nodes.diffusion.hooks import kept_output
 from nodes.diffusion.prompts import Weighted
 from nodes.diffusion.store import LoadedModel
 from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, t5_tokenizer, tokenize
@@ -226,7 +227,10 @@ def _encode_batch(chunks: Sequence[Sequence[Token]], encoder: Encoder, tower: To
     layers = module.text.encoder.layers
     place = min((encoder.layer or rule.layer) + config.cut, -1)
     within = -place <= len(layers)
-    with _replaced(module.text.embeddings.token_embedding, chunks), _kept(layers[place if within else -1]) as kept:
+    with (
+        _replaced(module.text.embeddings.token_embedding, chunks),
+        kept_output(layers[place if within else -1]) as kept,
+    ):
         last = module(ids.to(encoder.clip.device))
     hidden = within and (encoder.layer is not None or rule.layer != -1)
     states = last if not hidden else module.text.final_layer_norm(kept[0]) if rule.final_norm else kept[0]
@@ -281,24 +285,6 @@ def _t5_states(tokens: Sequence[Token], encoder: Encoder, least: int = _T5_LEAST
 
 def _end_of(chunk: Sequence[Token]) -> int:
     return next(place for place, token in enumerate(chunk) if not isinstance(token, Tensor) and token == END_TOKEN)
-
-
-@contextmanager
-def _kept(module: nn.Module) -> Iterator[list[Tensor]]:
-    """While open, the list holds what ``module`` gave last.
-
-    transformers would give all layers' states by ``output_hidden_states``, and leave hooks in the module for good.
-    """
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        kept[:] = [output if isinstance(output, Tensor) else output[0]]
-
-    handle = module.register_forward_hook(keep)
-    try:
-        yield kept
-    finally:
-        handle.remove()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The text encoders of a model as one network: a module for each, with its projection where it has one."""
+"""The text encoders of a model as one network: a module for each, with its projection where it has one. And CLIP's image encoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodes.diffusion.configs import T5Config, TextConfig, Tower, TowersConfig, t5_arguments, text_arguments
+from nodes.diffusion.configs import (
+    T5Config,
+    TextConfig,
+    Tower,
+    TowersConfig,
+    VisionConfig,
+    t5_arguments,
+    text_arguments,
+    vision_arguments,
+)
 
 
 class Towers(nn.Module):
@@ -36,6 +45,32 @@ class _TextTower(nn.Module):
         return states
 
 
+class VisionTower(nn.Module):
+    """CLIP's image encoder, with its projection where it has one."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.vision = _vision(config)
+        wide = config.projection
+        self.projection = None if wide is None else nn.Linear(config.width, wide, bias=False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The (projected) pooled state [B,P] and the last states [B,T,D] of pictures [B,3,side,side]."""
+        found: Any = self.vision(pixel_values=pixels)
+        pooled: Tensor = found.pooler_output
+        return (pooled if self.projection is None else self.projection(pooled)), found.last_hidden_state
+
+
+def _vision(config: VisionConfig) -> nn.Module:
+    from transformers.models.clip.configuration_clip import CLIPVisionConfig
+    from transformers.models.clip.modeling_clip import CLIPVisionModel
+
+    model = CLIPVisionModel(CLIPVisionConfig(**vision_arguments(config)))
+    inner: nn.Module = getattr(model, "vision_model", model)
+    _number(inner, (config.side // config.patch) ** 2 + 1)
+    return inner
+
+
 def _clip(config: TextConfig) -> nn.Module:
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
@@ -43,10 +78,15 @@ def _clip(config: TextConfig) -> nn.Module:
     model = CLIPTextModel(CLIPTextConfig(**text_arguments(config)))
     # transformers 4 keeps the layers one level deeper than transformers 5
     inner: nn.Module = getattr(model, "text_model", model)
-    for embeddings in (child for child in inner.modules() if "position_ids" in child._buffers):
-        positions = torch.arange(config.positions, device="cpu").unsqueeze(0)
-        embeddings.register_buffer("position_ids", positions, persistent=False)
+    _number(inner, config.positions)
     return inner
+
+
+def _number(module: nn.Module, count: int) -> None:
+    """Count the positions, which are in no file."""
+    for embeddings in (child for child in module.modules() if "position_ids" in child._buffers):
+        positions = torch.arange(count, device="cpu").unsqueeze(0)
+        embeddings.register_buffer("position_ids", positions, persistent=False)
 
 
 def _t5(config: T5Config) -> nn.Module:

@@ -25,6 +25,7 @@ from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
+from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
     from engine.run.settings import DeviceSettings
@@ -46,7 +47,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=way.latent_format,
         hearing=_hearing(unet),
-        inputs_of=partial(inputs_of, unet.config, unet.facts.family),
+        inputs_of=partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics),
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
         alterations=alterations(unet),
@@ -163,8 +164,7 @@ def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
         facts = loaded.facts
 
         def decode(latents: Tensor) -> Tensor:
-            pictures: Tensor = loaded.module.decode(latents.to(loaded.device, loaded.dtype), return_dict=False)[0]
-            return pictures
+            return decoded(loaded, latents)
 
         mapping = loaded.derived.get("preview")
         if mapping is None:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
-from engine.errors import InputError, ResourceError, is_out_of_memory
-from nodes.diffusion.configs import VaeConfig
+from engine.errors import InputError, ModelFileError, ResourceError, is_out_of_memory
+from engine.models import ModelRef
+from nodes.diffusion.configs import AnyVae, FamilyName, TinyVaeConfig
 from nodes.diffusion.devices import free_memory, release_unused
+from nodes.diffusion.family import FAMILIES
+from nodes.diffusion.sources import Source
 from nodes.diffusion.store import LoadedModel
 
 Warn = Callable[[str], None]
+
+FAMILY: Final = "family"
+"""Setting of a recipe: whose latents a tiny VAE is for, where its file does not say."""
 
 TILE: Final = 64
 """Side of a tile in latent cells."""
@@ -33,16 +39,9 @@ def _silent(message: str) -> None:
     del message
 
 
-def working_bytes(vae: VaeConfig, height: int, width: int, dtype: torch.dtype) -> int:
+def working_bytes(vae: AnyVae, height: int, width: int, dtype: torch.dtype) -> int:
     """Memory in bytes that one picture of ``height`` x ``width`` pixels takes beside the weights."""
-    return (
-        vae.channels
-        * vae.channel_mult[min(1, len(vae.channel_mult) - 1)]
-        * height
-        * width
-        * dtype.itemsize
-        * _LAYERS_ALIVE
-    )
+    return vae.widest * height * width * dtype.itemsize * _LAYERS_ALIVE
 
 
 @torch.inference_mode()
@@ -91,7 +90,7 @@ def encode(pictures: Tensor, vae: LoadedModel, *, warn: Warn = _silent) -> Tenso
     return _in_pieces(pixels, _encoder(vae), vae, need, 1, config.downscale, warn)
 
 
-def _check_latents(samples: Tensor, config: VaeConfig) -> None:
+def _check_latents(samples: Tensor, config: AnyVae) -> None:
     if samples.ndim != 4 or samples.shape[1] != config.latent_channels:
         raise InputError(
             f"expected latents of shape [batch, {config.latent_channels}, height, width], found {list(samples.shape)}; "
@@ -106,11 +105,48 @@ def _pixels(pictures: Tensor, vae: LoadedModel) -> Tensor:
     return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
 
+def decoded(vae: LoadedModel, latents: Tensor) -> Tensor:
+    """Pictures [B,3,H,W], about -1..1, of unscaled latents [B,C,h,w], in the VAE's dtype on its device."""
+    if isinstance(vae.config, TinyVaeConfig):
+        scale, shift = scaling(vae.ref, vae.config)
+        latents = (latents.to(vae.device, torch.float32) - shift) * scale
+    module: Any = vae.module
+    pictures: Tensor = module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+    return pictures
+
+
+def scaling(ref: ModelRef, config: TinyVaeConfig) -> tuple[float, float]:
+    """Scale and shift of a tiny VAE's latents: those of the family that the recipe names, else those that are read off the file."""
+    name = ref.setting(FAMILY)
+    if name is None:
+        return config.scale_factor, config.shift
+    family = FAMILIES[cast(FamilyName, name)]
+    return family.scale, family.shift
+
+
+def check_tiny(source: Source, name: str, family: str) -> None:
+    """Raise ModelFileError where the VAE of ``source`` has not the channels of ``family``."""
+    config, wanted = source.part("vae").config, FAMILIES[cast(FamilyName, family)].channels
+    if isinstance(config, TinyVaeConfig) and config.latent_channels != wanted:
+        raise ModelFileError(
+            f"expected {name}, a tiny VAE of {wanted} latent channels, found one of {config.latent_channels}"
+        )
+
+
+def guessed_scale(source: Source) -> str | None:
+    """What a tiny VAE's scale is taken for, where nothing tells."""
+    config = source.part("vae").config
+    if not isinstance(config, TinyVaeConfig) or config.is_scale_told:
+        return None
+    return (
+        f"it is taken for that of {source.description.family.title}. For others, put its halves as taesdxl_encoder and "
+        "taesdxl_decoder into models/vae_approx and choose taesdxl"
+    )
+
+
 def _decoder(vae: LoadedModel) -> Callable[[Tensor], Tensor]:
     def run(latents: Tensor) -> Tensor:
-        module: Any = vae.module
-        pictures: Tensor = module.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
-        return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
+        return (decoded(vae, latents).float() / 2 + 0.5).clamp(0, 1).cpu()
 
     return run
 
@@ -119,8 +155,11 @@ def _encoder(vae: LoadedModel) -> Callable[[Tensor], Tensor]:
     def run(pixels: Tensor) -> Tensor:
         scaled = pixels.to(vae.device, torch.float32) * 2 - 1
         module: Any = vae.module
-        latents: Tensor = module.encode(scaled.to(vae.dtype), return_dict=False)[0].mode()
-        return latents.float().cpu()
+        found = module.encode(scaled.to(vae.dtype), return_dict=False)[0]
+        if not isinstance(vae.config, TinyVaeConfig):
+            return found.mode().float().cpu()  # type: ignore[no-any-return]
+        scale, shift = scaling(vae.ref, vae.config)
+        return (found.float() / scale + shift).cpu()  # type: ignore[no-any-return]
 
     return run
 
@@ -185,8 +224,8 @@ def centre_crop(pictures: Tensor, multiple: int) -> Tensor:
     return pictures[:, top : top + height, left : left + width]
 
 
-def _config(vae: LoadedModel) -> VaeConfig:
-    assert isinstance(vae.config, VaeConfig)
+def _config(vae: LoadedModel) -> AnyVae:
+    assert isinstance(vae.config, AnyVae)
     return vae.config
 
 

@@ -1,0 +1,87 @@
+"""What an unCLIP model is told of pictures: noised CLIP embeddings (Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation
+with CLIP Latents"), as Stable Diffusion 2.1 unCLIP was trained on them.
+
+An embedding is brought to mean 0 and deviation 1, noised to a level, brought back, and stands beside sinusoids of the level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from engine.errors import InputError
+from nodes.diffusion.vision import EMBEDS
+
+Sinusoids = Callable[[float, int], Tensor]
+"""Makes the embedding [n] of a number."""
+
+OPTION: Final = "unclip_conditioning"
+"""Option of an entry of conditioning: a list of dicts with ``clip_vision_output``, ``strength`` and ``noise_augmentation``."""
+
+LEVELS: Final = 1000
+MERGED: Final = 0.05
+"""How much noise the sum of several embeddings is given."""
+SEED_OFFSET: Final = -10
+"""From the seed of a sampling to that of this noise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Mean and deviation of CLIP's embeddings of pictures, each [1,D]."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@cache
+def signal() -> Tensor:
+    """The share of the signal's variance at each level, float32 [1000]: the cosine schedule of Nichol & Dhariwal 2021, eq. 17, with steps
+    of no more than 0.999."""
+    times = torch.arange(LEVELS + 1, dtype=torch.float64) / LEVELS
+    curve = ((times + 0.008) / 1.008 * math.pi / 2).cos() ** 2
+    steps = (1 - curve[1:] / curve[:-1]).clamp(max=0.999).float()
+    return (1 - steps).cumprod(0)
+
+
+def noised(embeds: Tensor, level: int, statistics: Statistics | None, seed: int) -> Tensor:
+    """``embeds`` [1,D] with the noise of ``level`` (0..999), float32 on the CPU."""
+    mean, std = (0.0, 1.0) if statistics is None else (statistics.mean, statistics.std)
+    noise = torch.randn(embeds.shape, generator=torch.Generator("cpu").manual_seed(seed + SEED_OFFSET))
+    kept = signal()[level]
+    plain = (embeds.float().cpu() - mean) / std
+    return (kept.sqrt() * plain + (1 - kept).sqrt() * noise) * std + mean
+
+
+def vector(
+    told: Sequence[Mapping[str, Any]], width: int, statistics: Statistics | None, seed: int, sinusoids: Sinusoids
+) -> Tensor:
+    """The vector [1,width] that is added to the time's embedding: zeros where nothing is told.
+
+    Several embeddings are added by their strengths; their sum is noised once more, a little. Raises InputError for embeddings of
+    another CLIP.
+    """
+    half = width // 2
+
+    def with_level(embeds: Tensor, augmentation: float) -> Tensor:
+        level = round((LEVELS - 1) * augmentation)
+        return torch.cat([noised(embeds, level, statistics, seed), sinusoids(float(level), half)[None]], 1)
+
+    found = []
+    for one in told:
+        embeds = one["clip_vision_output"][EMBEDS]
+        if embeds.shape[-1] != half:
+            raise InputError(
+                f"expected CLIP vision embeddings of {half} numbers, as the unCLIP model listens to, found {embeds.shape[-1]}; "
+                "encode the picture with the CLIP vision model of the same checkpoint",
+                input="clip_vision_output",
+            )
+        found += [with_level(row, one["noise_augmentation"]) * one["strength"] for row in embeds.split(1)]
+    if not found:
+        return torch.zeros(1, width)
+    return found[0] if len(found) == 1 else with_level(torch.stack(found).sum(0)[:, :half], MERGED)
