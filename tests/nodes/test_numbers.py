@@ -101,7 +101,7 @@ def test_what_is_no_arithmetic_is_refused(text: str, message: str) -> None:
         expressions.evaluate(text, {"a": 1})
     assert message in str(caught.value)
     assert caught.value.input == "expression"
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 20  # what it guards against would take hours
 
 
 @given(st.text(alphabet="ab0123456789.+-*/%()<>=, minaxround", max_size=40))
