@@ -143,6 +143,30 @@ def clip_text_encode_sd3(
     return encode(ctx, given, clip)
 
 
+_Tokens = Annotated[int, Range(0, 10000, step=1)]
+
+
+@node("T5TokenizerOptions", category="_for_testing/conditioning", outputs=[Output("CLIP")], experimental=True)
+def t5_tokenizer_options(clip: Clip, min_padding: _Tokens = 0, min_length: _Tokens = 0) -> ModelRef:
+    """How T5's texts are filled up: with so many paddings behind the end at least, and to so many tokens in all."""
+    return clip.with_settings(
+        **{diffusion.text.T5_BEHIND: min_padding, diffusion.text.T5_LEAST: min_length},
+    )
+
+
+@node(
+    "CLIPTextEncodeControlnet",
+    category="_for_testing/conditioning",
+    outputs=[Output("CONDITIONING")],
+    reads=_files_of_text,
+    experimental=True,
+)
+def clip_text_encode_controlnet(ctx: NodeContext, clip: Clip, conditioning: Conditioning, text: Text) -> list[Any]:
+    """A prompt of its own for the ControlNets of a conditioning, which the model does not hear."""
+    states, options = encode(ctx, text, clip)[0]
+    return _with(conditioning, cross_attn_controlnet=states, pooled_output_controlnet=options.get("pooled_output"))
+
+
 @node("CLIPSetLastLayer", title="CLIP Set Last Layer", category="conditioning", outputs=[Output("CLIP")])
 def clip_set_last_layer(clip: Clip, stop_at_clip_layer: Annotated[int, Range(-24, -1, step=1)] = -1) -> ModelRef:
     """Clip skip: a prompt becomes the states of this layer, counted from the end (-1 the last)."""

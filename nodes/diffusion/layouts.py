@@ -24,6 +24,8 @@ from nodes.diffusion.configs import (
 from nodes.diffusion.convert import Modules, Names, Stored, rename, unet_modules, vae_modules
 from nodes.diffusion.tiny import original_place
 
+_OPEN_CLIP_IMAGES: Final = "visual."
+"""The image encoder's, beside the text encoder in a file of both."""
 _OPEN_CLIP: Final = {
     "token_embedding.weight": "text.embeddings.token_embedding.weight",
     "positional_embedding": "text.embeddings.position_embedding.weight",
@@ -44,7 +46,7 @@ def open_clip_names(tensors: Tensors, prefix: str, tower: Tower) -> Names:
     """A text tower as open_clip stores it, its query, key and value in one matrix."""
     names: dict[str, Stored] = {}
     for stored in tensors:
-        if not stored.startswith(prefix):
+        if not stored.startswith(prefix) or stored.startswith(_OPEN_CLIP_IMAGES):
             continue
         name = stored.removeprefix(prefix)
         if name == "text_projection":

@@ -40,6 +40,9 @@ FAMILY_SETTING: Final = "family"
 _CHUNKS_AT_ONCE: Final = 16
 _T5_END: Final = 1
 _T5_LEAST: Final = 77
+T5_LEAST: Final = "t5_min_length"
+T5_BEHIND: Final = "t5_min_padding"
+"""Settings of a recipe: how many tokens T5 is given at least, and how many paddings behind the end of a text."""
 
 
 def _no_file(name: str = "") -> Path | None:
@@ -263,9 +266,11 @@ def _encode_t5(text: str, encoder: Encoder) -> Tensor | None:
         )
     weights = torch.tensor([token.weight for token in tokens] or [1.0])
     weighted = bool((weights != 1).any())
-    states = _t5_states([token.item for token in tokens], encoder)
+    ref = encoder.clip.ref
+    least, behind = int(ref.setting(T5_LEAST, _T5_LEAST) or 0), int(ref.setting(T5_BEHIND) or 0)
+    states = _t5_states([token.item for token in tokens], encoder, least, behind)
     if weighted:
-        empty = _t5_states([], encoder, least=states.shape[1])
+        empty = _t5_states([], encoder, states.shape[1])
         full = torch.ones(states.shape[1])
         full[: len(tokens)] = weights
         states = weigh(states, empty[0], full[None])
@@ -273,8 +278,9 @@ def _encode_t5(text: str, encoder: Encoder) -> Tensor | None:
 
 
 @torch.inference_mode()
-def _t5_states(tokens: Sequence[Token], encoder: Encoder, least: int = _T5_LEAST) -> Tensor:
-    padded: list[Token] = [*tokens, _T5_END]
+def _t5_states(tokens: Sequence[Token], encoder: Encoder, least: int, behind: int = 0) -> Tensor:
+    """States of ``tokens``, their end, so many paddings ``behind`` it, and more up to the ``least`` length."""
+    padded: list[Token] = [*tokens, _T5_END, *[0] * behind]
     padded += [0] * (least - len(padded))
     module: Any = encoder.clip.module.get_submodule("t5")
     ids = torch.tensor([[0 if isinstance(token, Tensor) else token for token in padded]])

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes import conditioning as conditioning_nodes
+from nodes import text as text_nodes
 from nodes.diffusion import entries
 from nodes.diffusion.conditioning import Area, Entry, resolve
 from nodes.diffusion.schedules import stable_diffusion
+from tests.nodes.contexts import context, demo
 
 LATENT = torch.zeros(1, 4, 16, 16)
 
@@ -170,3 +172,16 @@ def test_nodes_change_nothing_they_are_given() -> None:
     entries.concatenated(given, told(5.0), silent)
     assert given[0][0].tolist() == [[[1.0, 1.0]]]
     assert options == {"strength": 1.0}
+
+
+def test_a_controlnet_is_told_a_prompt_of_its_own() -> None:
+    """Beside what the model hears, which stays; what is given is not changed."""
+    before = told(1, 2, strength=0.5)
+    (entry,) = text_nodes.clip_text_encode_controlnet(
+        context(), clip=demo("clip"), conditioning=before, text="a red circle"
+    )
+    ((states, options),) = text_nodes.clip_text_encode(context(), text="a red circle", clip=demo("clip"))
+    assert torch.equal(entry[0], before[0][0])
+    assert torch.equal(entry[1]["cross_attn_controlnet"], states)
+    assert torch.equal(entry[1]["pooled_output_controlnet"], options["pooled_output"])
+    assert (entry[1]["strength"], before[0][1]) == (0.5, {"strength": 0.5})

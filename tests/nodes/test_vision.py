@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
-from benchmarks.random_models import SMALL, UNet
+from benchmarks.random_models import SMALL, Clip, OpenClip, UNet
 from benchmarks.random_sd15 import write_shapes
 from engine.errors import InputError, ModelFileError
 from engine.graph.graph import Call
@@ -128,6 +128,19 @@ def test_files_of_another_kind_are_refused_in_words(studio: Studio) -> None:
     ref = ModelRef(Digest("v"), "clip_vision", str(studio.folder / "models" / "vae" / "vision.safetensors"))
     with studio.store.lease(ref) as lease, pytest.raises(InputError, match="expected at least one picture"):
         encode(torch.zeros(0, 8, 8, 3), lease, "none")
+
+
+@pytest.mark.parametrize("layout", [transformers_layout, open_clip_layout])
+def test_both_encoders_of_a_whole_clip_load(studio: Studio, layout: Any) -> None:
+    """The text encoder is not disturbed by the image encoder beside it, nor the other way round."""
+    draw = torch.Generator().manual_seed(0)
+    named = (Clip(64, 2, 300, True) if layout is transformers_layout else OpenClip(64, 2, 300)).named()
+    text = {name: torch.randn(shape, generator=draw) for name, shape in named}
+    studio.write("clip_vision/whole.safetensors", layout(vision()) | text)
+    location = str(studio.folder / "models" / "clip_vision" / "whole.safetensors")
+    for part, count in (("clip_vision", 7 + 1 + 3 * 16), ("clip", 4 + 1 + 2 * 16)):
+        with studio.store.lease(ModelRef(Digest("whole"), part, location)) as lease:  # type: ignore[arg-type]
+            assert len(lease.module.state_dict()) == count
 
 
 # unCLIP

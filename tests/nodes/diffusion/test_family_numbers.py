@@ -23,6 +23,7 @@ from nodes.diffusion.store import LoadedModel, LocalModelStore
 from nodes.diffusion.text import encode
 from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, tokenize
 from nodes.diffusion.unet import denoiser
+from nodes.text import t5_tokenizer_options
 
 PROMPT = "a red circle"
 
@@ -154,6 +155,21 @@ def test_sd3_appends_t5(files: dict[str, Path], store: LocalModelStore, tokenize
     assert torch.allclose(found[:, 77:], expected, atol=1e-6)
     assert torch.allclose(weighted[0, 78], empty[0, 1] + 1.5 * (expected[0, 1] - empty[0, 1]), atol=1e-5)
     assert torch.equal(weighted[0, 77], found[0, 77])
+
+
+@pytest.mark.parametrize(("least", "behind", "tokens"), [(0, 0, 4), (0, 3, 7), (10, 3, 10), (6, 9, 13)])
+def test_t5_is_filled_up_as_told(
+    files: dict[str, Path], store: LocalModelStore, tokenizer: Path, least: int, behind: int, tokens: int
+) -> None:
+    """Three words and their end: so many paddings behind it, then as many as make the least length."""
+    told = t5_tokenizer_options.fn(ref(files["sd3-t5"], "clip"), min_padding=behind, min_length=least)
+    with store.lease(told) as clip:
+        found = encode(PROMPT, clip, find_tokenizer=lambda: tokenizer)[0][0]
+        text: Any = clip.module.get_submodule("t5.text")
+        with torch.inference_mode():
+            expected = text(input_ids=torch.tensor([[3, 4, 5, 1, *[0] * (tokens - 4)]])).last_hidden_state
+    assert found.shape == (1, 77 + tokens, 256)
+    assert torch.allclose(found[:, 77:], expected, atol=1e-6)
 
 
 def walk(sigmas: Tensor, x: Tensor, predict: Any) -> Tensor:
