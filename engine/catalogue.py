@@ -74,7 +74,8 @@ def find_entry(name: str, catalogue: Mapping[str, Entry]) -> Entry:
     parts = name.strip("/").split("/")
     if len(parts) < 2 or not all(parts) or ".." in parts:
         raise UsageError(
-            f"expected a short name, OWNER/REPO/FILE or OWNER/REPO, found {name!r}; {nearest(name, list(catalogue))}"
+            f"expected a short name, OWNER/REPO/FILE or OWNER/REPO, found {name!r}; "
+            f"without a name all short ones are listed ({nearest(name, list(catalogue)).replace('other files', 'models')})"
         )
     repo = "/".join(parts[:2])
     return Entry(repo, "/".join(parts[2:])) if len(parts) > 2 else Entry(repo, None, folder="diffusers")
