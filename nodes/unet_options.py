@@ -17,7 +17,7 @@ ResizeMethod = Literal["bicubic", "nearest-exact", "bilinear", "area", "bislerp"
 
 
 def _altered(model: ModelRef, name: str, **values: Any) -> ModelRef:
-    return diffusion.options.with_option(model, diffusion.options.ALTERATIONS, name, **values)
+    return diffusion.listed.with_option(model, diffusion.options.ALTERATIONS, name, **values)
 
 
 @node("FreeU", category=CATEGORY, outputs=[Output("MODEL")])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
     from nodes.diffusion import layout as layout
+    from nodes.diffusion import listed as listed
     from nodes.diffusion import lora as lora
     from nodes.diffusion import masks as masks
     from nodes.diffusion import model_sampling as model_sampling
@@ -63,6 +64,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "latent_operations",
         "latents",
         "layout",
+        "listed",
         "lora",
         "masks",
         "model_sampling",

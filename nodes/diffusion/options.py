@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InputError
-from engine.models import ModelRef
 from nodes.diffusion.alterations import Alteration, Altered, altered
 from nodes.diffusion.attention_guidance import (
     perturbed_attention,
@@ -20,6 +18,7 @@ from nodes.diffusion.configs import UNetConfig
 from nodes.diffusion.deep_shrink import DeepShrink
 from nodes.diffusion.free_u import FreeU
 from nodes.diffusion.hyper_tile import HyperTile
+from nodes.diffusion.listed import options
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.token_merging import TokenMerging
 
@@ -32,17 +31,6 @@ ALTERATIONS: Final = "alterations"
 _UNET_ALTERATIONS: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
     {"FreeU": FreeU, "HyperTile": HyperTile, "token merging": TokenMerging, "deep shrink": DeepShrink}
 )
-
-
-def with_option(model: ModelRef, setting: str, name: str, **values: Any) -> ModelRef:
-    """``model`` with an option behind those that ``setting`` lists already."""
-    return model.with_settings(**{setting: json.dumps([*options(model, setting), [name, values]], sort_keys=True)})
-
-
-def options(model: ModelRef, setting: str) -> list[tuple[str, dict[str, Any]]]:
-    """Name and values of the options that ``setting`` of ``model`` lists."""
-    listed = model.setting(setting)
-    return [] if listed is None else [(name, values) for name, values in json.loads(str(listed))]
 
 
 PERTURBATIONS: Final = "perturbations"

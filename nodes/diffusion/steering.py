@@ -5,7 +5,6 @@ All of it works on predictions of the clean latent [B,C,h,w] at the sample ``x``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from engine.models import ModelRef
+from nodes.diffusion import listed
 from nodes.diffusion.latent_operations import operated
 
 SETTING: Final = "guidance"
@@ -31,15 +31,13 @@ class Option:
 
 
 def with_option(model: ModelRef, name: str, **numbers: Any) -> ModelRef:
-    """``model`` with an option behind those it has."""
-    found = [[option.name, dict(option.numbers)] for option in options_of(model)]
-    return model.with_settings(**{SETTING: json.dumps([*found, [name, numbers]], sort_keys=True)})
+    """``model`` with an option of guidance behind those it has."""
+    return listed.with_option(model, SETTING, name, **numbers)
 
 
 def options_of(model: ModelRef) -> tuple[Option, ...]:
-    """The options of a model, in their order."""
-    listed = model.setting(SETTING)
-    return tuple(Option(name, numbers) for name, numbers in json.loads(str(listed))) if listed else ()
+    """The options of a model's guidance, in their order."""
+    return tuple(Option(name, numbers) for name, numbers in listed.options(model, SETTING))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

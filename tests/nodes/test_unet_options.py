@@ -13,7 +13,8 @@ from engine.models import ModelRef
 from nodes import sampling, unet_options
 from nodes.diffusion import unet
 from nodes.diffusion.configs import DiTConfig, UNetConfig
-from nodes.diffusion.options import ALTERATIONS, options
+from nodes.diffusion.listed import options
+from nodes.diffusion.options import ALTERATIONS
 from tests.nodes.contexts import context, demo, demo_store
 
 
