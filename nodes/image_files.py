@@ -16,7 +16,7 @@ from engine.spec import Choices, FileChoice, Output, Range, Socket, node
 from nodes import diffusion
 from nodes.formatting import format_text
 from nodes.lists import only
-from nodes.sockets import Tensor
+from nodes.sockets import Image, Tensor
 
 _MOST: Final = 1_000_000
 _HIDDEN: Final = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
@@ -140,3 +140,12 @@ def _named(images: list[Tensor], names: list[str]) -> Iterator[tuple[Tensor, str
             position = number if by_picture else index
             yield picture, names[min(position, len(names) - 1)] if names else "image"
             number += 1
+
+
+@node("SaveImageWebsocket", category="api/image", output_node=True, pure=False)
+def save_image_websocket(ctx: NodeContext, images: Image) -> Outputs:
+    """Send the pictures as PNG to whoever watches the run, and write no file."""
+    for index, picture in enumerate(images):
+        ctx.progress(index, len(images))
+        ctx.show(diffusion.pictures.to_png(picture))
+    return Outputs()

@@ -34,6 +34,8 @@ class Heard:
     progress: list[tuple[int, int, bytes | None]] = field(default_factory=list)
     """Each with its preview, made."""
     sent: list[tuple[str, Any]] = field(default_factory=list)
+    shown: list[bytes] = field(default_factory=list)
+    """Pictures that are results."""
 
     def report(self, done: int, total: int, preview: Preview | None) -> None:
         self.progress.append((done, total, preview() if preview else None))
@@ -66,5 +68,5 @@ def context(heard: Heard | None = None) -> NodeContext:
         metadata={},
         client=None,
         send=lambda name, data, sid: heard.sent.append((str(name), data)),
-        show=lambda picture: None,
+        show=heard.shown.append,
     )

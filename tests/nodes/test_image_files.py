@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from engine.graph.object_info import object_info
 from engine.graph.read import read_workflow
 from engine.graph.validate import validate
 from engine.run.executor import Run
+from nodes import image_files
 from nodes.diffusion import pictures
 from tests.engine.run.toolbox import graph
+from tests.nodes.contexts import Heard, context
 from tests.nodes.runs import Bench
 
 
@@ -230,3 +233,15 @@ def test_a_picture_too_large_for_its_format_is_refused() -> None:
     """WebP has 14 bits for a side."""
     with pytest.raises(InputError, match="expected sides of at most 16383 pixels in a webp, found 16384x1"):
         pictures.encode(torch.zeros(1, 16384, 3), "webp", 90)
+
+
+def test_pictures_go_to_who_watches() -> None:
+    """As PNG, one for each picture, to the last pixel."""
+    heard = Heard()
+    images = torch.rand(2, 3, 4, 3).mul(255).round() / 255
+    image_files.save_image_websocket(context(heard), images)
+    assert len(heard.shown) == 2
+    for data, image in zip(heard.shown, images, strict=True):
+        with Image.open(BytesIO(data)) as picture:
+            assert (picture.format, picture.size) == ("PNG", (4, 3))
+            assert np.array_equal(np.asarray(picture), image.mul(255).round().numpy().astype(np.uint8))
