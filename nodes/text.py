@@ -91,16 +91,16 @@ def _with(conditioning: Conditioning, **options: Any) -> list[Any]:
 @node("CLIPTextEncodeSDXL", category="advanced/conditioning", outputs=[Output("CONDITIONING")], reads=_files_of_both)
 def clip_text_encode_sdxl(
     ctx: NodeContext,
-    clip: Clip,
-    text_g: Text,
-    text_l: Text,
     *,
+    clip: Clip,
     width: Side = 1024,
     height: Side = 1024,
     crop_w: Side = 0,
     crop_h: Side = 0,
     target_width: Side = 1024,
     target_height: Side = 1024,
+    text_g: Text,
+    text_l: Text,
 ) -> list[Any]:
     """A prompt for each of SDXL's text encoders, and what SDXL is told of sizes: of the whole picture, where it was cut, what is made."""
     sizes = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h}

@@ -190,3 +190,13 @@ def test_text_of_another_family_is_refused_before_sampling(run: RunGraph) -> Non
     assert failure.node == "sampler"
     assert "expected text 128 wide for this Stable Diffusion 2 model, found one 64 wide" in str(failure)
     assert failure.input == "positive"
+
+
+def test_inputs_are_in_the_order_in_which_editors_save_their_values() -> None:
+    """Workflows of an editor hold the values of a node's widgets without their names."""
+    registry = Registry()
+    nodes.register(registry)
+    names = {type_: [entry.name for entry in registry[type_].inputs] for type_ in registry}
+    sizes = ["width", "height", "crop_w", "crop_h", "target_width", "target_height"]
+    assert names["CLIPTextEncodeSDXL"] == ["clip", *sizes, "text_g", "text_l"]
+    assert names["CLIPTextEncodeSDXLRefiner"] == ["ascore", "width", "height", "text", "clip"]
