@@ -122,7 +122,7 @@ class Client:
         A ``Gap`` says that some events after a number above 0 are missing, since their jobs were deleted. Raises ``ServiceError`` for a job
         that there is not, or not any more.
         """
-        following = Following(self._link, job, after, previews=previews)
+        following = self.follow(job, after, previews=previews)
         try:
             while (event := await following.next()) is not None:
                 yield event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,8 @@ from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import Guider, entries_for
 from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider
 from nodes.diffusion.noise import NoiseDevice, initial_noise
-from nodes.diffusion.sample import Hooks, Walk, cfg_guider, walk
+from nodes.diffusion.sample import NO_HOOKS, Hooks, Walk, cfg_guider, walk
 from nodes.diffusion.samplers import make_sampler
-
-NO_HOOKS: Final = Hooks()
 
 
 def sampler(name: str, **options: Any) -> Recipe:

@@ -161,6 +161,9 @@ class Hooks:
     park: Save | None = None
 
 
+NO_HOOKS: Final = Hooks()
+
+
 @dataclass(frozen=True, slots=True)
 class Walk:
     """A way down: ``sampler``, which is called ``name``, along ``sigmas`` [n + 1] (float32, on the CPU)."""
@@ -184,15 +187,9 @@ def sample_latent(
     negative: Conditioning,
     latent: Mapping[str, Any],
     *,
-    on_step: OnStep | None = None,
-    resume: State | None = None,
-    save: Save | None = None,
-    park: Save | None = None,
-    hooks: Hooks | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> dict[str, Any]:
     """A LATENT value sampled: its ``samples`` [B,C,h,w] in VAE space, float32 on the CPU, the rest as it was.
-
-    ``hooks``, or the four arguments before it that they are made of, are what a run tells and is told.
 
     Raises InputError for unknown names, text or a latent of another model, or latents that stop being finite.
     """
@@ -203,7 +200,7 @@ def sample_latent(
 
     sampler, sigmas = planned(denoiser, settings)
     way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
-    return walk(denoiser, way, guider, latent, hooks or Hooks(on_step, resume, save, park))[0]
+    return walk(denoiser, way, guider, latent, hooks)[0]
 
 
 def cfg_guider(

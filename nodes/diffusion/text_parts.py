@@ -10,10 +10,10 @@ from nodes.diffusion.configs import FamilyName, T5Config, TextConfig, Tower, Tow
 from nodes.diffusion.convert import Names
 from nodes.diffusion.family import FAMILIES
 from nodes.diffusion.infer import Metadata, clip_config, open_clip_config, t5_config
-from nodes.diffusion.layouts import clip_names, open_clip_names, t5_names
+from nodes.diffusion.layouts import TOWER_PREFIXES, clip_names, open_clip_names, t5_names
 
-SD1_PREFIXES: Final = ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.")
-"""Where Stable Diffusion 1 has CLIP's text tower; files from before 2023 lack the last name."""
+_MOST_SPECIAL_FIRST: Final[tuple[FamilyName, ...]] = ("sd3", "sdxl", "refiner", "sd2", "sd1")
+"""The order in which a checkpoint's text encoders are held against the families'."""
 
 _CLIP_MARK: Final = "embeddings.token_embedding.weight"
 _OPEN_CLIP_MARK: Final = "transformer.resblocks.0.ln_1.weight"
@@ -27,34 +27,18 @@ def find_texts(tensors: Tensors, metadata: Metadata) -> tuple[TowersConfig, Name
 
     Raises ModelFileError for one of impossible shapes.
     """
-    for kind, places in _CHECKPOINTS:
+    for kind in _MOST_SPECIAL_FIRST:
+        places = {tower: prefix for (family, tower), prefix in TOWER_PREFIXES.items() if family == kind}
         found = {
-            tower: _at(tensors, prefix, tower, metadata)
-            for tower, prefixes in places.items()
-            for prefix in prefixes
-            if _is_at(tensors, prefix)
+            tower: _at(tensors, start, tower, metadata)
+            for tower, prefix in places.items()
+            for start in (prefix, f"{prefix}text_model.")  # Stable Diffusion 1's from before 2023 lack the last name
+            if _is_at(tensors, start)
         }
         if found and (kind == "sd3" or len(found) == len(places)):
             return together(kind, found)
     alone = find_tower(tensors, metadata)
     return None if alone is None else together(ALONE[alone[0]], {alone[0]: alone[1]})
-
-
-_CHECKPOINTS: Final[tuple[tuple[FamilyName, dict[Tower, tuple[str, ...]]], ...]] = (
-    (
-        "sd3",
-        {
-            "l": ("text_encoders.clip_l.transformer.text_model.",),
-            "g": ("text_encoders.clip_g.transformer.text_model.",),
-            "t5": ("text_encoders.t5xxl.transformer.",),
-        },
-    ),
-    ("sdxl", {"l": ("conditioner.embedders.0.transformer.text_model.",), "g": ("conditioner.embedders.1.model.",)}),
-    ("refiner", {"g": ("conditioner.embedders.0.model.",)}),
-    ("sd2", {"h": ("cond_stage_model.model.",)}),
-    ("sd1", {"l": SD1_PREFIXES}),
-)
-"""Where checkpoints of each family have their text encoders, the most special first."""
 
 
 def find_tower(tensors: Tensors, metadata: Metadata) -> tuple[Tower, Found] | None:

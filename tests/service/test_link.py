@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from engine.client import Client, Gap, ServiceError, Unreachable
 from engine.jobs.records import StoredEvent
 from engine.service.wire import pack, unpack
+from engine.subscription import Replaced
 
 Answer = Callable[[ServerConnection, Mapping[str, Any]], Awaitable[None]]
 
@@ -154,5 +155,5 @@ async def test_what_is_missing_is_told() -> None:
         assert await asyncio.wait_for(anext(client.events(after=7)), 10) == Gap(7, 9)
         late = client.events(after=99)
         assert isinstance(await asyncio.wait_for(anext(late), 10), Gap)
-        with pytest.raises(Exception, match="its job store is another one"):
+        with pytest.raises(Replaced, match="its job store is another one"):
             await asyncio.wait_for(anext(late), 10)

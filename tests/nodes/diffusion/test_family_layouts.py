@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from benchmarks.random_models import SMALL, TRUE
+from benchmarks.random_models import SMALL, TRUE, Model
 from engine.errors import ModelFileError
 from nodes.diffusion import networks
 from nodes.diffusion.configs import DiTConfig, T5Config, TextConfig, TowersConfig, UNetConfig
@@ -24,9 +26,8 @@ FAMILIES = {
 }
 
 
-def described(name: str, models: object = None) -> Description:
-    chosen = (TRUE if models is None else SMALL)[name]
-    return describe(name, infos(chosen.shapes()), {})
+def described(name: str, models: Mapping[str, Model] = TRUE) -> Description:
+    return describe(name, infos(models[name].shapes()), {})
 
 
 @pytest.mark.parametrize("name", TRUE)

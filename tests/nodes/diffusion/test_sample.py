@@ -13,7 +13,7 @@ from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory
 from nodes.diffusion.noise import initial_noise, step_noise
 from nodes.diffusion.predictions import Epsilon, Flow
-from nodes.diffusion.sample import Settings, StepInfo, begin, cfg_guider, sample, sample_latent
+from nodes.diffusion.sample import Hooks, Settings, StepInfo, begin, cfg_guider, sample, sample_latent
 from nodes.diffusion.samplers import State, VarianceExploding, from_tensors, make_sampler, to_tensors
 from nodes.diffusion.schedules import FlowSchedule, scheduled, stable_diffusion
 
@@ -34,7 +34,7 @@ MODEL = Denoiser(network, stable_diffusion(), Epsilon())
 
 
 def sampled(settings: Settings = SETTINGS, latent: dict[str, Any] | None = None, **extra: Any) -> dict[str, Any]:
-    return sample_latent(MODEL, settings, POSITIVE, NEGATIVE, latent or EMPTY, **extra)
+    return sample_latent(MODEL, settings, POSITIVE, NEGATIVE, latent or EMPTY, hooks=Hooks(**extra))
 
 
 def test_steps_are_reported_in_order() -> None:
