@@ -67,7 +67,8 @@ def _pooled(options: Mapping[str, Any], width: int) -> Tensor:
 def vector(options: Mapping[str, Any], width: int, family: Family, around: Surroundings) -> Tensor:
     """SDXL's vector [1 or B, width]: the pooled text, and sinusoids of each size (Podell et al. 2023, section 2.2).
 
-    Sizes that the conditioning does not give are those of the picture that is made.
+    Where pictures are told, what CLIP sees in them stands in the place of the pooled text: the towers of both agree. Sizes that the
+    conditioning does not give are those of the picture that is made.
     """
     height, size = (8 * cells for cells in around.latent.shape[-2:])
     given: dict[str, float] = {"height": height, "width": size, "crop_h": 0, "crop_w": 0}
@@ -76,8 +77,15 @@ def vector(options: Mapping[str, Any], width: int, family: Family, around: Surro
     given |= {"target_height": options.get("target_height", given["height"])}
     given |= {"target_width": options.get("target_width", given["width"])}
     sizes = torch.cat([sinusoids(float(given[name])) for name in family.sizes], -1) if family.sizes else torch.zeros(0)
-    pooled = _pooled(options, width - len(sizes))
+    pooled = _seen_or_pooled(options, width - len(sizes), around.seed)
     return torch.cat([pooled, sizes.expand(len(pooled), -1)], -1)
+
+
+def _seen_or_pooled(options: Mapping[str, Any], width: int, seed: int) -> Tensor:
+    told = options.get(unclip.OPTION)
+    if told is None:
+        return _pooled(options, width)
+    return unclip.vector(told, 2 * width, None, seed, sinusoids, merged=0.0)[:, :width]
 
 
 def sinusoids(value: float, width: int = _SINUSOIDS) -> Tensor:

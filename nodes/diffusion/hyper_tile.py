@@ -1,4 +1,8 @@
-"""HyperTile: self attention within tiles of the picture, whose cost then grows with the picture and not with its square."""
+"""HyperTile: self attention within parts of the picture, whose cost then grows with the picture and not with its square.
+
+Queries are cut into tiles. The keys that the n-th tile looks at are the n-th of as many runs of tokens, row after row, which is what
+ComfyUI's pictures were made with: with several tiles side by side a run is not the tile's own ground.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,11 @@ def joined(tokens: Tensor, grid: tuple[int, int], tiles: tuple[int, int]) -> Ten
     return parts.transpose(2, 3).reshape(-1, height * width, tokens.shape[-1])
 
 
+def runs(tokens: Tensor, count: int) -> Tensor:
+    """Tokens [B,T,C] as [B*count,T/count,C], one after the other."""
+    return tokens.reshape(len(tokens) * count, -1, tokens.shape[-1])
+
+
 Tiling = tuple[tuple[int, int], tuple[int, int]]
 """A grid (h,w) and into how many tiles it is cut down and across."""
 
@@ -54,12 +63,15 @@ class HyperTile:
             self._tile(hooks, attention, place, moment)
 
     def tiling(self, tokens: int, place: int, moment: Moment) -> Tiling | None:
-        """How as many tokens are cut, or None where they are no level that is to be."""
+        """How as many tokens are cut, or None where they are no level that is to be.
+
+        The grid has the sides of the picture in exchange, as in ComfyUI: one that is not square is cut along rows of another length.
+        """
         for depth in range(self.max_depth + 1):
             scale: int = 2**depth
             if moment.height % scale or moment.width % scale:
                 return None
-            grid = moment.height // scale, moment.width // scale
+            grid = moment.width // scale, moment.height // scale
             if tokens == grid[0] * grid[1]:
                 smallest = max(32, self.tile_size) // 8 * (scale if self.scale_depth else 1)
                 generator = moment.generator(place)
@@ -80,7 +92,8 @@ class HyperTile:
             if tiling is None:
                 return (tokens,), kwargs
             tiled.append(tiling)
-            return (cut(tokens, *tiling),), kwargs
+            down, across = tiling[1]
+            return (cut(tokens, *tiling),), {**kwargs, "encoder_hidden_states": runs(tokens, down * across)}
 
         def leave(tokens: Tensor) -> Tensor:
             return joined(tokens, *tiled.pop()) if tiled else tokens

@@ -98,41 +98,49 @@ def _added(change: Callable[[Tensor, Factors], Tensor]) -> Callable[[Tensor, Fac
     def apply(weight: Tensor, parts: Factors, strength: float) -> Tensor:
         delta = change(weight, parts)
         if "dora_scale" in parts:
-            return weight + strength * (_decomposed(weight + delta, parts["dora_scale"]) - weight)
+            return weight + strength * (_decomposed(weight, delta, parts["dora_scale"]) - weight)
         return weight + strength * delta
 
     return apply
 
 
-def _decomposed(weight: Tensor, magnitude: Tensor) -> Tensor:
-    """DoRA, eq. 5: the directions of ``weight`` with the lengths ``magnitude``, for each output where it has as many, else for each
-    input."""
+def _decomposed(weight: Tensor, delta: Tensor, magnitude: Tensor) -> Tensor:
+    """DoRA, eq. 5: the directions of ``weight + delta`` with the lengths ``magnitude``, for each output where it has as many, else for
+    each input.
+
+    The length of an output is measured on ``weight`` itself and not, as in the paper, with the change: that is what ComfyUI does, and
+    what pictures were made with.
+    """
+    changed = weight + delta
     by_output = magnitude.shape[0] == weight.shape[0]
     kept = 0 if by_output else 1
-    norm = weight.transpose(0, kept).flatten(1).norm(dim=1)
+    measured = weight if by_output else changed
+    norm = measured.transpose(0, kept).flatten(1).norm(dim=1)
     if magnitude.numel() != norm.numel():
         raise Misfit(f"expected {norm.numel()} lengths, found {magnitude.numel()}")
     scale: Tensor = magnitude.flatten() / (norm + torch.finfo(weight.dtype).eps)
     shape = [1] * weight.ndim
     shape[kept] = -1
-    return weight * scale.reshape(shape)
+    return changed * scale.reshape(shape)
 
 
 def oft(weight: Tensor, parts: Factors, strength: float) -> Tensor:
     """Rows turned by orthogonal blocks: ``oft_blocks`` [k, n, n] turn n of the k * n outputs each; [m, k, n, n] are the m factors of a
-    butterfly (BOFT).
+    butterfly (BOFT), behind which ``rescale`` multiplies every output.
 
-    A block A gives ``R = (I + Q)(I - Q)^-1`` with ``Q = A - A^T`` (Cayley), Q no longer than ``alpha`` where that is above 0. ``rescale``
-    then multiplies every output.
+    A block A gives ``R = (I + Q)(I - Q)^-1`` with ``Q = A - A^T`` (Cayley), Q no longer than ``alpha`` where that is above 0. Between 0
+    and 1 the strength counts twice: blocks are mixed with the identity by it, and the change that they make is multiplied by it.
     """
     blocks = parts["oft_blocks"]
     turns = _rotations(blocks, parts.get("alpha"))
     turns = strength * turns + (1 - strength) * torch.eye(blocks.shape[-1], device=blocks.device)
-    turned = _turn(weight, turns.transpose(1, 2)) if blocks.ndim == 3 else _butterfly(weight, turns)
-    if "rescale" not in parts:
-        return turned
-    factor = parts["rescale"].reshape(-1, *[1] * (weight.ndim - 1))
-    return turned * (strength * factor + (1 - strength))
+    if blocks.ndim == 3:
+        turned = _turn(weight, turns.transpose(1, 2))
+    else:
+        turned = _butterfly(weight, turns)
+        if "rescale" in parts:
+            turned = turned * parts["rescale"].reshape(-1, *[1] * (weight.ndim - 1))
+    return weight + strength * (turned - weight)
 
 
 def _rotations(blocks: Tensor, limit: Tensor | None) -> Tensor:

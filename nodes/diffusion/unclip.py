@@ -26,7 +26,7 @@ OPTION: Final = "unclip_conditioning"
 
 LEVELS: Final = 1000
 MERGED: Final = 0.05
-"""How much noise the sum of several embeddings is given."""
+"""How much noise the sum of several embeddings is given, where the model was trained to know."""
 SEED_OFFSET: Final = -10
 """From the seed of a sampling to that of this noise."""
 
@@ -49,39 +49,53 @@ def signal() -> Tensor:
     return (1 - steps).cumprod(0)
 
 
-def noised(embeds: Tensor, level: int, statistics: Statistics | None, seed: int) -> Tensor:
+def generator(seed: int) -> torch.Generator:
+    """Of the noise of an embedding, for the seed of a sampling."""
+    return torch.Generator("cpu").manual_seed(seed + SEED_OFFSET)
+
+
+def noised(embeds: Tensor, level: int, statistics: Statistics | None, source: torch.Generator) -> Tensor:
     """``embeds`` [1,D] with the noise of ``level`` (0..999), float32 on the CPU."""
     mean, std = (0.0, 1.0) if statistics is None else (statistics.mean, statistics.std)
-    noise = torch.randn(embeds.shape, generator=torch.Generator("cpu").manual_seed(seed + SEED_OFFSET))
+    noise = torch.randn(embeds.shape, generator=source)
     kept = signal()[level]
     plain = (embeds.float().cpu() - mean) / std
     return (kept.sqrt() * plain + (1 - kept).sqrt() * noise) * std + mean
 
 
 def vector(
-    told: Sequence[Mapping[str, Any]], width: int, statistics: Statistics | None, seed: int, sinusoids: Sinusoids
+    told: Sequence[Mapping[str, Any]],
+    width: int,
+    statistics: Statistics | None,
+    seed: int,
+    sinusoids: Sinusoids,
+    *,
+    merged: float = MERGED,
 ) -> Tensor:
     """The vector [1,width] that is added to the time's embedding: zeros where nothing is told.
 
-    Several embeddings are added by their strengths; their sum is noised once more, a little. Raises InputError for embeddings of
-    another CLIP.
+    Several embeddings, which all get the same noise, are added by their strengths; their sum is noised once more, by ``merged`` (0..1),
+    with what the noise goes on with. Raises InputError for embeddings of another CLIP.
     """
     half = width // 2
 
-    def with_level(embeds: Tensor, augmentation: float) -> Tensor:
+    def with_level(embeds: Tensor, augmentation: float, source: torch.Generator) -> Tensor:
         level = round((LEVELS - 1) * augmentation)
-        return torch.cat([noised(embeds, level, statistics, seed), sinusoids(float(level), half)[None]], 1)
+        return torch.cat([noised(embeds, level, statistics, source), sinusoids(float(level), half)[None]], 1)
 
     found = []
+    source = generator(seed)
     for one in told:
         embeds = one["clip_vision_output"][EMBEDS]
         if embeds.shape[-1] != half:
             raise InputError(
-                f"expected CLIP vision embeddings of {half} numbers, as the unCLIP model listens to, found {embeds.shape[-1]}; "
-                "encode the picture with the CLIP vision model of the same checkpoint",
+                f"expected CLIP vision embeddings of {half} numbers, as the model listens to, found {embeds.shape[-1]}; "
+                "encode the picture with the CLIP vision model that belongs to it",
                 input="clip_vision_output",
             )
-        found += [with_level(row, one["noise_augmentation"]) * one["strength"] for row in embeds.split(1)]
+        for row in embeds.split(1):
+            source = generator(seed)
+            found.append(with_level(row, one["noise_augmentation"], source) * one["strength"])
     if not found:
         return torch.zeros(1, width)
-    return found[0] if len(found) == 1 else with_level(torch.stack(found).sum(0)[:, :half], MERGED)
+    return found[0] if len(found) == 1 else with_level(torch.stack(found).sum(0)[:, :half], merged, source)

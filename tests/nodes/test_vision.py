@@ -23,9 +23,10 @@ from nodes import vision as vision_nodes
 from nodes.diffusion import saving
 from nodes.diffusion.checkpoints import TensorInfo
 from nodes.diffusion.conditioning import Surroundings
-from nodes.diffusion.extras import inputs_of, sinusoids
+from nodes.diffusion.extras import inputs_of, sinusoids, vector
+from nodes.diffusion.family import FAMILIES
 from nodes.diffusion.sources import open_source
-from nodes.diffusion.unclip import OPTION, Statistics, noised, signal
+from nodes.diffusion.unclip import OPTION, Statistics, generator, noised, signal
 from nodes.diffusion.unclip import vector as unclip_vector
 from nodes.diffusion.vision import encode, prepared
 from nodes.diffusion.vision_parts import find_vision
@@ -158,7 +159,7 @@ def test_noise_follows_the_cosine_schedule() -> None:
     )
     noise = torch.randn(1, 8, generator=torch.Generator().manual_seed(90))
     expected = scheduler.add_noise((embeds - mean) / std, noise, torch.tensor([250])) * std + mean
-    assert torch.allclose(noised(embeds, 250, Statistics(mean, std), 100), expected, atol=1e-5)
+    assert torch.allclose(noised(embeds, 250, Statistics(mean, std), generator(100)), expected, atol=1e-5)
 
 
 def output(*rows: Tensor) -> dict[str, Tensor]:
@@ -171,21 +172,53 @@ def test_one_picture_is_told_with_its_level() -> None:
     told = [{"clip_vision_output": output(embeds), "strength": 0.5, "noise_augmentation": 0.2}]
     found = unclip_vector(told, 16, None, 7, sinusoids)
     level = get_timestep_embedding(torch.tensor([200]), 8, flip_sin_to_cos=True, downscale_freq_shift=0)
-    assert torch.allclose(found, 0.5 * torch.cat([noised(embeds, 200, None, 7), level], 1), atol=1e-6)
+    assert torch.allclose(found, 0.5 * torch.cat([noised(embeds, 200, None, generator(7)), level], 1), atol=1e-6)
     assert torch.equal(unclip_vector([], 16, None, 7, sinusoids), torch.zeros(1, 16))
 
 
 def test_several_pictures_are_added_and_noised_a_little() -> None:
-    """The rows of a batch count as pictures of their own; the sum gets level round(999 * 0.05)."""
+    """The rows of a batch count as pictures of their own, each with the first of the noise; their sum gets level round(999 * 0.05), with
+    what comes after it."""
     one, two, three = torch.randn(3, 8, generator=torch.Generator().manual_seed(2)).split(1)
     told = [
         {"clip_vision_output": output(one, two), "strength": 1.0, "noise_augmentation": 0.0},
         {"clip_vision_output": output(three), "strength": -0.5, "noise_augmentation": 0.1},
     ]
-    sum_ = noised(one, 0, None, 3) + noised(two, 0, None, 3) - 0.5 * noised(three, 100, None, 3)
+    sum_ = (
+        noised(one, 0, None, generator(3))
+        + noised(two, 0, None, generator(3))
+        - 0.5 * noised(three, 100, None, generator(3))
+    )
     level = get_timestep_embedding(torch.tensor([50]), 8, flip_sin_to_cos=True, downscale_freq_shift=0)
-    expected = torch.cat([noised(sum_, 50, None, 3), level], 1)
+    later = generator(3)
+    torch.randn(1, 8, generator=later)
+    expected = torch.cat([noised(sum_, 50, None, later), level], 1)
     assert torch.allclose(unclip_vector(told, 16, None, 3, sinusoids), expected, atol=1e-6)
+
+
+def test_sdxl_is_told_of_pictures_where_it_is_told_of_text() -> None:
+    """What CLIP sees takes the place of the pooled text, without noise on the sum; the sizes stay."""
+    one, two = torch.randn(2, 8, generator=torch.Generator().manual_seed(2)).split(1)
+    around = Surroundings(torch.zeros(1, 4, 8, 16), seed=5)
+    family = FAMILIES["sdxl"]
+    width = 8 + 6 * 256
+    options = {"pooled_output": torch.ones(1, 8), OPTION: []}
+    for embeds in (one, two):
+        options[OPTION] = [
+            *options[OPTION],
+            {"clip_vision_output": output(embeds), "strength": 0.5, "noise_augmentation": 0.3},
+        ]
+        options["width"] = 320
+        found = vector(options, width, family, around)
+        parts = [0.5 * noised(row, 300, None, generator(5)) for row in (one, two)[: len(options[OPTION])]]
+        if len(parts) == 2:
+            later = generator(5)
+            torch.randn(1, 8, generator=later)
+            parts = [noised(sum(parts, torch.zeros(1, 8)), 0, None, later)]
+        assert torch.allclose(found[:, :8], parts[0], atol=1e-6)
+    plain = vector({"pooled_output": torch.ones(1, 8), "width": 320}, width, family, around)
+    assert torch.equal(found[:, 8:], plain[:, 8:])
+    assert torch.equal(plain[:, :8], torch.ones(1, 8))
 
 
 def test_embeddings_of_another_clip_are_refused() -> None:

@@ -146,12 +146,15 @@ def attended(block: Any, alteration: Alteration | None, tokens: Tensor, size: tu
 
 @pytest.mark.parametrize(("depth", "grid"), [(0, (8, 12)), (1, (8, 12)), (1, (16, 24))])
 def test_hyper_tile_attends_within_tiles(depth: int, grid: tuple[int, int]) -> None:
-    """Against whole attention with a mask that lets a token see its tile alone: 4 x 4 cells, 2 x 3 tiles."""
+    """Against whole attention with a mask that lets the queries of the n-th tile, of 4 x 4 cells, see the n-th run of 16 tokens.
+
+    The tokens are taken for rows as long as the picture is high."""
     size = (grid[0] << depth, grid[1] << depth)
     block, tokens = attention_block(), torch.randn(2, grid[0] * grid[1], 8)
-    rows, columns = torch.meshgrid(torch.arange(grid[0]) // 4, torch.arange(grid[1]) // 4, indexing="ij")
-    tile = (rows * 100 + columns).flatten()
-    mask = torch.where(tile[:, None] == tile, 0.0, -torch.inf)[None].expand(2, -1, -1)
+    rows, columns = torch.meshgrid(torch.arange(grid[1]) // 4, torch.arange(grid[0]) // 4, indexing="ij")
+    tile = (rows * (grid[0] // 4) + columns).flatten()
+    run_ = torch.arange(grid[0] * grid[1]) // 16
+    mask = torch.where(tile[:, None] == run_, 0.0, -torch.inf)[None].expand(2, -1, -1)
     found = attended(block, HyperTile(32, 2, depth, False), tokens, size)
     torch.testing.assert_close(found, attended(block, None, tokens, size, attention_mask=mask))
     assert not torch.allclose(found, attended(block, None, tokens, size))

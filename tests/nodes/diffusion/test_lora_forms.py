@@ -159,9 +159,7 @@ def test_oft_turns_blocks_of_outputs() -> None:
     expected = [*turned(weight[0], weight[1], -0.5), *turned(weight[2], weight[3], 2.0)]
     assert close(found, torch.stack(expected))
     half = changed(weight, {"oft_blocks": blocks}, 0.5)
-    assert close(half, (weight + found) / 2)
-    rescale = torch.tensor([[2.0], [1.0], [1.0], [-1.0]])
-    assert close(changed(weight, {"oft_blocks": blocks, "rescale": rescale}, 1.0), found * rescale)
+    assert close(half, weight + (found - weight) / 4)
 
 
 def test_oft_turns_no_further_than_its_limit() -> None:
@@ -183,20 +181,39 @@ def test_boft_turns_pairs_ever_further_apart() -> None:
         rows[one], rows[other] = turned(rows[one], rows[other], t)
     for (one, other), t in zip(((0, 2), (1, 3)), angles[1], strict=True):
         rows[one], rows[other] = turned(rows[one], rows[other], t)
-    assert close(changed(weight, {"oft_blocks": blocks}, 1.0), torch.stack(rows))
+    found = torch.stack(rows)
+    assert close(changed(weight, {"oft_blocks": blocks}, 1.0), found)
+    rescale = torch.tensor([[2.0], [1.0], [1.0], [-1.0]])
+    assert close(changed(weight, {"oft_blocks": blocks, "rescale": rescale}, 1.0), found * rescale)
 
 
-@pytest.mark.parametrize("by", ["output", "input"])
-def test_dora_gives_directions_of_the_sum_the_lengths_it_learned(by: str) -> None:
-    """Each row (or column) of the result points where the weight with its change does, and is as long as the file says."""
+def test_the_strength_of_boft_counts_in_each_factor_and_for_the_whole() -> None:
+    """A single factor at one half: a quarter of its change."""
+    weight = draw(2, 3)
+    blocks = skew(0.5)[None, None]
+    whole = changed(weight, {"oft_blocks": blocks}, 1.0)
+    assert close(changed(weight, {"oft_blocks": blocks}, 0.5), weight + (whole - weight) / 4)
+
+
+def test_dora_gives_inputs_the_lengths_it_learned() -> None:
+    """Each column of the result points where the weight with its change does, and is as long as the file says."""
     weight, down, up = draw(5, 4), draw(2, 4), draw(5, 2)
-    lengths = draw(5, 1).abs() if by == "output" else draw(1, 4).abs()
+    lengths = draw(1, 4).abs()
     parts = {"up": up, "down": down, "dora_scale": lengths, "alpha": ALPHA}
     full = changed(weight, parts, 1.0)
     summed = weight + 1.5 * up @ down
-    axis = 1 if by == "output" else 0
-    assert close(full.norm(dim=axis), lengths.flatten())
-    assert close(functional.cosine_similarity(full, summed, dim=axis), torch.ones(len(lengths.flatten())))
+    assert close(full.norm(dim=0), lengths.flatten())
+    assert close(functional.cosine_similarity(full, summed, dim=0), torch.ones(4))
+    assert close(changed(weight, parts, 0.25), weight + 0.25 * (full - weight))
+
+
+def test_dora_gives_outputs_their_lengths_by_those_of_the_weight() -> None:
+    """Each row is ``W + d`` times the file's length over that of W alone."""
+    weight, down, up = draw(5, 4), draw(2, 4), draw(5, 2)
+    lengths = draw(5, 1).abs()
+    parts = {"up": up, "down": down, "dora_scale": lengths, "alpha": ALPHA}
+    full = changed(weight, parts, 1.0)
+    assert close(full, (weight + 1.5 * up @ down) * lengths / weight.norm(dim=1, keepdim=True))
     assert close(changed(weight, parts, 0.25), weight + 0.25 * (full - weight))
 
 
@@ -205,7 +222,9 @@ def test_dora_of_a_convolution_measures_whole_kernels() -> None:
     weight = draw(4, 3, 3, 3)
     parts = {"up": draw(4, 2, 1, 1), "down": draw(2, 3, 3, 3), "dora_scale": draw(4, 1, 1, 1).abs()}
     found = changed(weight, parts, 1.0)
-    assert close(torch.stack([kernel.norm() for kernel in found]), parts["dora_scale"].flatten())
+    summed = changed(weight, {role: parts[role] for role in ("up", "down")}, 1.0)
+    ratio = parts["dora_scale"].flatten() / torch.stack([kernel.norm() for kernel in weight])
+    assert close(found, summed * ratio.reshape(4, 1, 1, 1))
 
 
 def test_whole_differences_and_new_weights() -> None:
