@@ -37,6 +37,10 @@ SOCKETS: Final[dict[str, str]] = {
     "NOISE": "Recipe, kind noise",
     "GUIDER": "Recipe, kind guider",
     "LATENT_OPERATION": "Recipe, kind latent_operation",
+    "HOOKS": "Recipe, kind hooks",
+    "HOOK_KEYFRAMES": "Recipe, kind hook_keyframes",
+    "TIMESTEPS_RANGE": "(start, end), shares 0..1 of the sampling",
+    "FLOATS": "float, or list of float",
 }
 
 

@@ -30,6 +30,8 @@ FAMILIES: Final = (
     "attention_guidance",
     "text",
     "conditioning",
+    "hooks",
+    "conditioning_pairs",
     "vision",
     "sampling",
     "sampler_parts",

@@ -69,6 +69,11 @@ def _sigmas(value: Any) -> str | None:
     return None if _is_tensor(value, 1) else f"float32 [steps+1], {_found(value)}"
 
 
+def _range(value: Any) -> str | None:
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(item, int | float) for item in value)
+    return None if pair else f"a pair of numbers, {_found(value)}"
+
+
 CHECKS: Final[Mapping[str, ValueCheck]] = {
     "IMAGE": _image,
     "MASK": _mask,
@@ -80,4 +85,7 @@ CHECKS: Final[Mapping[str, ValueCheck]] = {
     "NOISE": _recipe("noise"),
     "GUIDER": _recipe("guider"),
     "LATENT_OPERATION": _recipe("latent_operation"),
+    "HOOKS": _recipe("hooks"),
+    "HOOK_KEYFRAMES": _recipe("hook_keyframes"),
+    "TIMESTEPS_RANGE": _range,
 }

@@ -22,7 +22,7 @@ def _sample(
     latent: LatentDict,
     seed: int | None = None,
 ) -> tuple[LatentDict, LatentDict]:
-    with leased(ctx, guider.parts["model"], latent) as (denoiser, hooks):
+    with leased(ctx, guider.parts["model"], latent, guider.parts["sides"]) as (denoiser, hooks):
         sampled = diffusion.custom.sample(
             denoiser,
             sampler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,10 +48,15 @@ def _advanced_estimate(**given: Any) -> Estimate:
 
 
 @contextmanager
-def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple[Denoiser, Hooks]]:
+def leased(
+    ctx: NodeContext, model: Model, latent: LatentDict, sides: Mapping[str, Conditioning]
+) -> Iterator[tuple[Denoiser, Hooks]]:
     """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
-    states to go on from."""
-    with ctx.models.lease(model, working_bytes=diffusion.unet.working_bytes(latent["samples"].shape)) as loaded:
+    states to go on from. ``sides`` are its conditioning by the names of inputs, whose hooks have to fit the model."""
+    working = diffusion.unet.working_bytes(latent["samples"].shape)
+    if hooked := diffusion.hooked.prepare(model, sides, ctx.warn):
+        working += hooked * diffusion.unet.dtype(model, ctx.settings).itemsize
+    with ctx.models.lease(model, working_bytes=working) as loaded:
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
         preview = diffusion.unet.previewer(model, ctx.models)
@@ -72,7 +77,7 @@ def _sample(
     negative: Conditioning,
     latent: LatentDict,
 ) -> LatentDict:
-    with leased(ctx, model, latent) as (denoiser, hooks):
+    with leased(ctx, model, latent, {"positive": positive, "negative": negative}) as (denoiser, hooks):
         sampled = diffusion.sample.sample_latent(denoiser, settings, positive, negative, latent, hooks=hooks)
         return {**latent, "samples": sampled["samples"]}
 

@@ -50,22 +50,26 @@ def _files_of_three(
 
 
 def encode(ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: ModelRef) -> list[Any]:
-    """The conditioning of a prompt, or of one for each text encoder."""
+    """The conditioning of a prompt, or of one for each text encoder; of several entries where hooks change in the course of a sampling."""
 
     def find(folder: str, name: str) -> Path | None:
         found = ctx.find_file(folder, name)
         return found.path if found else None
 
-    with ctx.models.lease(clip) as loaded:
-        layer = clip.setting("last_layer")
-        return diffusion.text.encode(
-            text,
-            loaded,
-            layer=None if layer is None else int(layer),
-            find_embedding=lambda name: find("embeddings", name),
-            find_tokenizer=lambda: find(*_TOKENIZER),
-            warn=ctx.warn,
-        )
+    layer = clip.setting("last_layer")
+    entries: list[Any] = []
+    for way in diffusion.weight_hooks.encodings(clip):
+        with ctx.models.lease(way.clip) as loaded:
+            encoded = diffusion.text.encode(
+                text,
+                loaded,
+                layer=None if layer is None else int(layer),
+                find_embedding=lambda name: find("embeddings", name),
+                find_tokenizer=lambda: find(*_TOKENIZER),
+                warn=ctx.warn,
+            )
+        entries += _with(encoded, **way.options)
+    return entries
 
 
 @node(

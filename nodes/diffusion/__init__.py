@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import entries as entries
     from nodes.diffusion import extract as extract
     from nodes.diffusion import filters as filters
+    from nodes.diffusion import hooked as hooked
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latent_maths as latent_maths
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
     from nodes.diffusion import vision as vision
+    from nodes.diffusion import weight_hooks as weight_hooks
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -58,6 +60,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "entries",
         "extract",
         "filters",
+        "hooked",
         "hypernetworks",
         "inpaint",
         "latent_maths",
@@ -86,5 +89,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "unet",
         "vae",
         "vision",
+        "weight_hooks",
     ],
 )

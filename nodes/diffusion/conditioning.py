@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from engine.errors import InputError
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
+from nodes.diffusion.weight_hooks import HOOKS, TEXT_END, TEXT_START, Hooks, hooks_of
 
 Conditioning = Sequence[Sequence[Any]]
 """Entries ``[embedding, options]``."""
@@ -67,6 +68,8 @@ class Entry:
     sigma_end: float = 0.0
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     default: bool = False
+    hooks: Hooks = ()
+    """What changes the model's weights while it is predicted."""
 
     def active(self, sigma: float) -> bool:
         return self.sigma_start >= sigma >= self.sigma_end
@@ -122,7 +125,8 @@ def _resolved(
     height, width = latent.shape[-2:]
     mask = _mask(options, height, width, latent.device)
     area = _area(options, mask, height, width)
-    start, end = options.get("start_percent", 0.0), options.get("end_percent", 1.0)
+    start = max(options.get("start_percent", 0.0), options.get(TEXT_START, 0.0))
+    end = min(options.get("end_percent", 1.0), options.get(TEXT_END, 1.0))
     return Entry(
         context=embedding.to(latent.device),
         weight=_weight(options, mask, area, height, width, latent.device),
@@ -132,6 +136,7 @@ def _resolved(
         sigma_end=schedule.percent_to_sigma(end) if end < 1 else 0.0,
         inputs={name: value.to(latent.device) for name, value in inputs_of(options, around).items()},
         default=bool(options.get("default", False)),
+        hooks=hooks_of(options.get(HOOKS)),
     )
 
 

@@ -79,7 +79,7 @@ def sample(
     return walk(
         denoiser,
         way,
-        lambda clean: make_guider(guider, denoiser, clean, latent.get("noise_mask"), way.seed),
+        lambda clean: make_guider(guider, denoiser.along(way.sigmas), clean, latent.get("noise_mask"), way.seed),
         latent,
         hooks,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,11 @@ from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.steering import Option
+from nodes.diffusion.weight_hooks import Hooks
+
+if TYPE_CHECKING:
+    from engine.models import Patch
+    from nodes.diffusion.hooked import Hooked
 
 
 class Network(Protocol):
@@ -110,6 +115,10 @@ class Denoiser:
     """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
+    hooked: Hooked | None = None
+    """The network's weights under the hooks of prompts."""
+    levels: tuple[float, ...] = ()
+    """The noise levels at which the steps of the run begin, where it is known."""
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
@@ -133,6 +142,22 @@ class Denoiser:
     def changed(self, *alterations: Altered) -> Denoiser:
         """With the network changed by these too, before all that changes it already."""
         return replace(self, alterations=(*alterations, *self.alterations)) if alterations else self
+
+    def along(self, sigmas: Tensor) -> Denoiser:
+        """For a run down ``sigmas`` [n + 1]."""
+        return replace(self, levels=tuple(sigmas[:-1].tolist()))
+
+    def by_weights(self, hooks: Sequence[Hooks], sigma: Tensor) -> list[tuple[Denoiser, list[int]]]:
+        """Entries with these hooks apart by the weights that they are predicted with at ``sigma`` [B]: what predicts them, and which."""
+        if self.hooked is None or not any(hooks):
+            return [(self, list(range(len(hooks))))]
+        sets: dict[tuple[Patch, ...], list[int]] = {}
+        for index, each in enumerate(hooks):
+            sets.setdefault(self.hooked.patches(each, float(sigma[0]), self.levels), []).append(index)
+        return [
+            (self.changed(self.hooked.altered(patches)) if patches else self, members)
+            for patches, members in sets.items()
+        ]
 
     def _altered(self, x: Tensor, sigma: Tensor) -> ExitStack:
         """The network is changed while the result is open."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.conditioning import Conditioning, for_batch
+from nodes.diffusion.weight_hooks import HOOKS, Hooks, hooks_of, joined, recipe
 
 Warn = Callable[[str], None]
 
@@ -25,6 +26,16 @@ def with_options(conditioning: Conditioning, options: Mapping[str, Any]) -> list
 def with_more(conditioning: Conditioning, name: str, item: Any) -> list[Any]:
     """Every entry with ``item`` behind those of the list that its option ``name`` is."""
     return [[embedding, {**known, name: [*known.get(name, ()), item]}] for embedding, known in conditioning]
+
+
+def with_hooks(conditioning: Conditioning, hooks: Hooks) -> list[Any]:
+    """Every entry with ``hooks`` behind those it has."""
+    if not hooks:
+        return list(conditioning)
+    return [
+        [embedding, {**known, HOOKS: recipe(joined(hooks_of(known.get(HOOKS)), hooks))}]
+        for embedding, known in conditioning
+    ]
 
 
 def concatenated(to: Conditioning, source: Conditioning, warn: Warn) -> list[Any]:

@@ -83,9 +83,11 @@ def predictions(
 ) -> list[Tensor]:
     """What the model predicts under each entry, over the entry's area."""
     found: dict[int, Tensor] = {}
-    for group in groups(entries, x, most):
-        outputs = _together(denoiser, x, sigma, [entries[i] for i in group.members], group)
-        found.update(zip(group.members, outputs, strict=True))
+    for hooked, members in denoiser.by_weights([entry.hooks for entry in entries], sigma):
+        for group in groups([entries[i] for i in members], x, most):
+            places = [members[i] for i in group.members]
+            outputs = _together(hooked, x, sigma, [entries[i] for i in places], group)
+            found.update(zip(places, outputs, strict=True))
     return [found[i] for i in range(len(entries))]
 
 

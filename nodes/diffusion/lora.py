@@ -199,6 +199,20 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
     return [_left_out(lora, [*left, *lora.others])] if left or lora.others else []
 
 
+def check_texts(lora: LoraFile, clip: ModelRef) -> bool:
+    """Whether anything of a LoRA is for text encoders. Raises InputError where it is for others than ``clip``."""
+    if not any(map(is_text, lora.groups)):
+        return False
+    source = open_source(clip.location)
+    if not lora.match(source.part("clip").config, source.shapes("clip")).matched:
+        raise InputError(
+            f"expected a LoRA for the text encoder of {source.description.family.title}, found {_described(lora)}: "
+            "none of its modules is in the encoder; choose a LoRA made for this model",
+            input="hooks",
+        )
+    return True
+
+
 def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> None:
     """A few layers of one family may fit another by name and shape; what the cross attention reads tells them apart."""
     reads = config.context_dim if isinstance(config, UNetConfig) else None

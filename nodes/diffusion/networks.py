@@ -9,7 +9,8 @@ numbers, is made anew.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,24 @@ def assign(module: nn.Module, tensors: Iterable[tuple[str, torch.Tensor]]) -> No
             owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
         else:
             owner._buffers[leaf] = tensor
+
+
+@contextmanager
+def exchanged(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """While open, ``tensors`` are in the places of those that ``module`` has by these names; its own come back as they were."""
+    owners = dict(module.named_modules())
+    places = {name: (owners[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in tensors}
+    own = {name: owner._parameters.get(leaf, owner._buffers.get(leaf)) for name, (owner, leaf) in places.items()}
+    try:
+        assign(module, tensors.items())
+        yield
+    finally:
+        for name, (owner, leaf) in places.items():
+            kept = own[name]
+            if isinstance(kept, nn.Parameter):
+                owner._parameters[leaf] = kept
+            else:
+                owner._buffers[leaf] = kept
 
 
 def computed_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -22,3 +23,12 @@ class Overlaid(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.below)
+
+    @contextmanager
+    def exchanged(self, above: Mapping[str, Tensor]) -> Iterator[None]:
+        """While open, ``above`` is what lies over the others."""
+        before, self.above = self.above, above
+        try:
+            yield
+        finally:
+            self.above = before

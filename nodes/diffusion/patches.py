@@ -10,23 +10,24 @@ for, from the pristine mapped ones, and nothing of it stays in the file. Kinds o
 - ``scale``: W times the first option whose name the tensor's module ends with; a ``*`` in it is anything.
 - ``hypernetwork``: no weight; layers before others, which stay with the network (``hypernetworks``).
 - ``round``: W as the dtype of the option ``dtype`` can say it.
+- ``hook``: nothing; text encoders carry it along (``weight_hooks``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial, reduce
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import InputError
 from engine.models import ModelRef, Part, Patch
-from nodes.diffusion import hypernetworks, networks
+from nodes.diffusion import hypernetworks, networks, weight_hooks
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
 from nodes.diffusion.families import PART_NAMES
@@ -49,6 +50,8 @@ class Target:
     config: PartConfig
     shapes: Shapes
     device: torch.device
+    found: dict[Any, Any] = field(default_factory=dict)
+    """What was found out of the files of patches, whatever their strength: they are looked into once."""
 
 
 class Patched(Mapping[str, Tensor]):
@@ -94,14 +97,18 @@ def patched(
     ref: ModelRef, config: PartConfig, shapes: Shapes, pristine: Mapping[str, Tensor], device: torch.device
 ) -> Patched:
     """The tensors that the patches of ``ref`` change; ``shapes`` are those of its network."""
-    target = Target(ref.part, config, shapes, device)
+    return Patched(steps_of(ref.patches, Target(ref.part, config, shapes, device)), pristine, device)
+
+
+def steps_of(patches: Iterable[Patch], target: Target) -> dict[str, list[Step]]:
+    """What ``patches`` do, one after the other, to the tensors that they change."""
     steps: dict[str, list[Step]] = {}
-    for patch in ref.patches:
+    for patch in patches:
         if patch.kind not in _KINDS:
             raise InputError(f"expected a patch among {', '.join(_KINDS)}, found {patch.kind}")
         for name, step in _KINDS[patch.kind](patch, target).items():
             steps.setdefault(name, []).append(step)
-    return Patched(steps, pristine, device)
+    return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,11 @@ def contents(ref: ModelRef, device: torch.device | None = None, like: Target | N
 
 
 def _lora(patch: Patch, target: Target) -> Mapping[str, Step]:
-    lora = open_lora(patch.location)
-    changes = lora.match(target.config, target.shapes).changes
+    key = patch.kind, patch.source
+    if key not in target.found:
+        lora = open_lora(patch.location)
+        target.found[key] = lora, lora.match(target.config, target.shapes).changes
+    lora, changes = target.found[key]
     return {name: partial(_change, lora, found, patch.strength) for name, found in changes.items()}
 
 
@@ -158,7 +168,9 @@ def _combine(patch: Patch, target: Target) -> Mapping[str, Step]:
 def _mixed(patch: Patch, target: Target, factors: Callable[[str], tuple[float, float]]) -> Mapping[str, Step]:
     """The weights of the patch's model beside the running ones, where both have a tensor of one name and shape."""
     assert patch.model is not None
-    other = contents(patch.model, target.device, target)
+    if patch.model not in target.found:
+        target.found[patch.model] = contents(patch.model, target.device, target)
+    other: Contents = target.found[patch.model]
 
     def mix(name: str, weight: Tensor) -> Tensor:
         keep, add = factors(name)
@@ -217,5 +229,6 @@ _KINDS: Final[Mapping[str, Callable[[Patch, Target], Mapping[str, Step]]]] = {
     "combine": _combine,
     "scale": _scale,
     HYPERNETWORK: lambda patch, target: {},
+    weight_hooks.PATCH: lambda patch, target: {},
     "round": _round,
 }

@@ -193,12 +193,13 @@ def sample_latent(
 
     Raises InputError for unknown names, text or a latent of another model, or latents that stop being finite.
     """
+    sampler, sigmas = planned(denoiser, settings)
+    on_way = denoiser.along(sigmas)
 
     def guider(clean: Tensor) -> Guider:
         mask = latent.get("noise_mask")
-        return cfg_guider(denoiser, positive, negative, settings.cfg, clean, mask, settings.seed)
+        return cfg_guider(on_way, positive, negative, settings.cfg, clean, mask, settings.seed)
 
-    sampler, sigmas = planned(denoiser, settings)
     way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
     return walk(denoiser, way, guider, latent, hooks)[0]
 

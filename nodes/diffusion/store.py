@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -76,6 +76,13 @@ class LoadedModel:
     dtype: torch.dtype
     derived: dict[str, Any]
     """What users of the model worked out from its weights, a preview's colours say; kept for as long as the weights are known."""
+    exchanged: Callable[[Mapping[str, torch.Tensor]], AbstractContextManager[None]]
+    """While open, the module computes with the tensors given in place of its own by these names, which come back untouched.
+
+    They are in ``dtype``, on ``device``, or in main memory where the model is streamed."""
+    streamed: bool
+    spare: int
+    """Bytes of the budget on ``device`` that neither models nor the work the lease was told of take."""
 
 
 @dataclass(slots=True)
@@ -97,6 +104,8 @@ class _Opened:
     block_bytes: int
     state: State = "stripped"
     derived: dict[str, Any] = field(default_factory=dict)
+    sent: Overlaid | None = None
+    """What a streamed module takes its weights from."""
 
     @property
     def device_bytes(self) -> int:
@@ -105,6 +114,10 @@ class _Opened:
     def trace(self) -> networks.Trace:
         """A streamed module changes its tensors with every call; only the rest of it can tell."""
         return networks.trace(self.module, tensors=self.state == "resident")
+
+    def exchanged(self, tensors: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
+        """See ``LoadedModel``."""
+        return networks.exchanged(self.module, tensors) if self.sent is None else self.sent.exchanged(tensors)
 
 
 @dataclass(slots=True)
@@ -170,10 +183,20 @@ class LocalModelStore:
             with self._lock:
                 opened = self._bring(model, ref, working_bytes)
                 before = opened.trace()
+                spare = max(0, self.budget.free(self._residents()) - working_bytes)
             try:
-                config = opened.source.part(ref.part).config
-                facts = opened.source.facts
-                yield LoadedModel(ref, opened.module, config, facts, self.policy.device, key.dtype, opened.derived)
+                yield LoadedModel(
+                    ref=ref,
+                    module=opened.module,
+                    config=opened.source.part(ref.part).config,
+                    facts=opened.source.facts,
+                    device=self.policy.device,
+                    dtype=key.dtype,
+                    derived=opened.derived,
+                    exchanged=opened.exchanged,
+                    streamed=opened.sent is not None,
+                    spare=spare,
+                )
             finally:
                 with self._lock:
                     self._check_untouched(model, opened, before)
@@ -272,7 +295,8 @@ class LocalModelStore:
         if opened.state != "stripped":
             self._strip(opened, dtype)
         if state == "streamed":
-            offload.stream(opened.module, _held(opened.weights, dtype), self.policy.device)
+            opened.sent = Overlaid({}, _held(opened.weights, dtype))
+            offload.stream(opened.module, opened.sent, self.policy.device)
         else:
             self._upload(opened, dtype)
         opened.state = state
@@ -305,6 +329,7 @@ class LocalModelStore:
     def _strip(self, opened: _Opened, dtype: torch.dtype) -> None:
         if opened.state == "streamed":
             offload.stop_streaming(opened.module)
+            opened.sent = None
         networks.strip(opened.module, dtype)
         opened.state = "stripped"
 

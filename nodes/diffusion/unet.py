@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.models import ModelRef, ModelStore
+from engine.numerics import precision
 from nodes.diffusion import differential
 from nodes.diffusion.compiled import compiled
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
+from nodes.diffusion.devices import device_policy
 from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.hooked import Hooked
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.options import alterations, perturbations
@@ -25,6 +28,7 @@ from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
+from nodes.diffusion.store import COMPUTE_DTYPE, DTYPES
 from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         options=options_of(unet.ref),
         alterations=alterations(unet),
         perturbations=perturbations(unet),
+        hooked=Hooked(unet, way.schedule),
     )
 
 
@@ -129,6 +134,13 @@ def working_bytes(latent_shape: Sequence[int]) -> int:
     """Room, in bytes, for one step on latents of this shape [B,C,h,w] with guidance."""
     batch, _, height, width = latent_shape
     return 2 * batch * height * width * _BYTES_PER_CELL
+
+
+def dtype(model: ModelRef, settings: DeviceSettings) -> torch.dtype:
+    """What a lease of ``model`` computes in."""
+    named = model.setting(COMPUTE_DTYPE)
+    policy = device_policy(settings.device, precision(settings.dtype))
+    return policy.dtype(model.part) if named is None else DTYPES[str(named)]
 
 
 def noise_device(settings: DeviceSettings) -> NoiseDevice:
