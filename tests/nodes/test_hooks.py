@@ -227,11 +227,18 @@ def test_a_schedule_encodes_each_part_of_the_sampling(studio: Studio, lora: str)
     assert torch.equal(scheduled[0][0], at_one[0][0])
     assert torch.equal(scheduled[1][0], plain[0][0])
     assert not torch.equal(at_one[0][0], plain[0][0])
-    # each part of the sampling hears its own text
-    calls = {**prompts(link("hooked")), **calls, "sampler": sampled(link("checkpoint"))}
-    assert (
-        latent(studio, calls) - latent(studio, {**prompts(link("checkpoint", 1)), "sampler": calls["sampler"]})
-    ).abs().max() > 1e-3
+    by_hand = {
+        **prompts(link("checkpoint", 1)),
+        "loaded": loader,
+        "early text": Call("CLIPTextEncode", {"text": "a red circle on a blue background", "clip": link("loaded", 1)}),
+        "early": Call("ConditioningSetTimestepRange", {"conditioning": link("early text"), "start": 0.0, "end": 0.6}),
+        "late": Call("ConditioningSetTimestepRange", {"conditioning": link("positive"), "start": 0.6, "end": 1.0}),
+        "both": Call("ConditioningCombine", {"conditioning_1": link("early"), "conditioning_2": link("late")}),
+        "sampler": sampled(link("checkpoint"), "both"),
+    }
+    on_its_own = {**prompts(link("hooked")), **calls, "sampler": sampled(link("checkpoint"))}
+    on_its_own["negative"] = by_hand["negative"]
+    assert torch.equal(latent(studio, on_its_own), latent(studio, by_hand))
 
 
 def test_the_same_hook_counts_once_and_one_added_twice_counts_twice(studio: Studio, lora: str) -> None:
