@@ -54,7 +54,8 @@ def leased(
     """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
     states to go on from. ``sides`` are its conditioning by the names of inputs, whose hooks have to fit the model."""
     working = diffusion.unet.working_bytes(latent["samples"].shape)
-    if hooked := diffusion.hooked.prepare(model, sides, ctx.warn):
+    further = diffusion.sample.further_side(diffusion.steering.options_of(model))
+    if hooked := diffusion.hooked.prepare(model, {**sides, "model": further}, ctx.warn):
         working += hooked * diffusion.unet.dtype(model, ctx.settings).itemsize
     with ctx.models.lease(model, working_bytes=working) as loaded:
         every = ctx.settings.checkpoint_seconds

@@ -78,7 +78,7 @@ def encode(ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: Model
     category="conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_text,
-    version=2,
+    version=3,
 )
 def clip_text_encode(ctx: NodeContext, text: Text, clip: Clip) -> list[Any]:
     """A prompt as conditioning.
@@ -92,7 +92,13 @@ def _with(conditioning: Conditioning, **options: Any) -> list[Any]:
     return [[states, {**known, **options}] for states, known in conditioning]
 
 
-@node("CLIPTextEncodeSDXL", category="advanced/conditioning", outputs=[Output("CONDITIONING")], reads=_files_of_both)
+@node(
+    "CLIPTextEncodeSDXL",
+    category="advanced/conditioning",
+    outputs=[Output("CONDITIONING")],
+    reads=_files_of_both,
+    version=2,
+)
 def clip_text_encode_sdxl(
     ctx: NodeContext,
     *,
@@ -118,6 +124,7 @@ def clip_text_encode_sdxl(
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_text,
+    version=2,
 )
 def clip_text_encode_sdxl_refiner(
     ctx: NodeContext,
@@ -132,7 +139,13 @@ def clip_text_encode_sdxl_refiner(
     return _with(encode(ctx, text, clip), aesthetic_score=ascore, width=width, height=height)
 
 
-@node("CLIPTextEncodeSD3", category="advanced/conditioning", outputs=[Output("CONDITIONING")], reads=_files_of_three)
+@node(
+    "CLIPTextEncodeSD3",
+    category="advanced/conditioning",
+    outputs=[Output("CONDITIONING")],
+    reads=_files_of_three,
+    version=2,
+)
 def clip_text_encode_sd3(
     ctx: NodeContext,
     clip: Clip,
@@ -163,6 +176,7 @@ def t5_tokenizer_options(clip: Clip, min_padding: _Tokens = 0, min_length: _Toke
     category="_for_testing/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_text,
+    version=2,
     experimental=True,
 )
 def clip_text_encode_controlnet(ctx: NodeContext, clip: Clip, conditioning: Conditioning, text: Text) -> list[Any]:

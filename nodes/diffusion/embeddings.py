@@ -1,12 +1,14 @@
 """Textual inversion (Gal et al. 2022, "An Image is Worth One Word"): learned vectors in the place of tokens.
 
 Files of several trainers are understood: ``emb_params`` (A1111), ``clip_l`` (for several text encoders), the token itself
-(diffusers). Only safetensors files are read.
+(diffusers). A LoRA may hold some that were trained together with it, as ``bundle_emb.NAME.`` and a key of such a file. Only safetensors
+files are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,15 +27,26 @@ TOWER_KEYS: Final[Mapping[Tower, str]] = {"l": "clip_l", "h": "clip_h", "g": "cl
 
 _KEYS: Final = ("emb_params", "string_to_param.*")
 
+BUNDLE: Final = "bundle_emb."
+"""How the keys of embeddings in a LoRA begin."""
+
+_BUNDLED: Final = re.compile(
+    rf"{re.escape(BUNDLE)}(.+)\.(?:{'|'.join(map(re.escape, (*TOWER_KEYS.values(), *_KEYS)))})"
+)
+
 
 class EmbeddingFinder:
     """Looks up the vectors of embeddings for a text encoder of one width; says what it has to leave out."""
 
-    def __init__(self, find: FindEmbedding, width: int, warn: Warn, tower: Tower = "l") -> None:
+    def __init__(
+        self, find: FindEmbedding, width: int, warn: Warn, tower: Tower = "l", loras: Sequence[Path] = ()
+    ) -> None:
+        """``loras`` are those of the text encoder: what they hold goes before what ``find`` finds, the last one's first."""
         self._find = find
         self._tower = tower
         self._width = width
         self._warn = warn
+        self._loras = loras
 
     def __call__(self, written: str) -> tuple[list[torch.Tensor], str]:
         """The vectors of the embedding ``written`` in a prompt, and those commas at its end that are text.
@@ -41,16 +54,18 @@ class EmbeddingFinder:
         No vectors, and a warning, when there is no such embedding or it is for another text encoder. Raises ModelFileError
         when its file is broken or a pickle.
         """
-        for name in dict.fromkeys((written, written.rstrip(","))):
-            path = self._find(name) if name else None
+        for name in filter(None, dict.fromkeys((written, written.rstrip(",")))):
+            for lora in reversed(self._loras):
+                if name in bundled(WeightFile(lora)):
+                    return self._fitting(name, read_vectors(lora, self._tower, name)), written[len(name) :]
+            path = self._find(name)
             if path is not None:
-                return self._vectors(name, path), written[len(name) :]
+                return self._fitting(name, read_vectors(path, self._tower)), written[len(name) :]
         name = written.rstrip(",")
         self._warn(f"expected an embedding {name!r} in models/embeddings, found none; it is left out of the prompt")
         return [], written[len(name) :]
 
-    def _vectors(self, name: str, path: Path) -> list[torch.Tensor]:
-        vectors = read_vectors(path, self._tower)
+    def _fitting(self, name: str, vectors: torch.Tensor | None) -> list[torch.Tensor]:
         if vectors is None or vectors.shape[-1] != self._width:
             found = "none" if vectors is None else f"width {vectors.shape[-1]}"
             self._warn(
@@ -61,13 +76,31 @@ class EmbeddingFinder:
         return list(vectors)
 
 
-def read_vectors(path: Path, tower: Tower = "l") -> torch.Tensor | None:
-    """The vectors in the embedding file ``path`` for ``tower``, float32 [count, width]; None when it holds none."""
+def bundled(keys: Iterable[str]) -> list[str]:
+    """The names of the embeddings among the ``keys`` of a LoRA."""
+    return list(dict.fromkeys(found[1] for key in keys if (found := _BUNDLED.fullmatch(key))))
+
+
+def read_vectors(path: Path, tower: Tower = "l", name: str | None = None) -> torch.Tensor | None:
+    """The vectors in the embedding file ``path`` for ``tower``, float32 [count, width]; None when it holds none.
+
+    With a ``name`` they are those of the embedding so called in a LoRA; without one all that a LoRA holds, one after the other.
+    """
     file = WeightFile(path)
+    names = bundled(file) if name is None else [name]
+    found = [_of(file, tower, f"{BUNDLE}{each}.") for each in names] if names else [_of(file, tower, "")]
+    vectors = [each for each in found if each is not None]
+    fitting = [each for each in vectors if each.shape[-1] == vectors[0].shape[-1]]
+    return torch.cat(fitting) if fitting else None
+
+
+def _of(file: WeightFile, tower: Tower, start: str) -> torch.Tensor | None:
+    """The vectors in one embedding, whose keys begin with ``start``."""
+    own = {key.removeprefix(start): key for key in file if key.startswith(start)}
     others = set(TOWER_KEYS.values()) - {TOWER_KEYS[tower]}
-    named = [key for key in (TOWER_KEYS[tower], *_KEYS) if key in file]
-    key = next(iter(named or (key for key in file if key not in others)), None)
-    if key is None or not 1 <= len(file.header.tensors[key].shape) <= 2:
+    named = [key for key in (TOWER_KEYS[tower], *_KEYS) if key in own]
+    key = next(iter(named or (key for key in own if key not in others)), None)
+    if key is None or not 1 <= len(file.header.tensors[own[key]].shape) <= 2:
         return None
-    vectors = file[key].float()
+    vectors = file[own[key]].float()
     return vectors.reshape(-1, vectors.shape[-1])

@@ -20,6 +20,7 @@ from engine.models import ModelRef, Part
 from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
+from nodes.diffusion.embeddings import BUNDLE, bundled
 from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
 from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of, marked_family
 from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
@@ -70,7 +71,9 @@ class LoraFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = WeightFile(path)
-        self.groups, self.others = grouped(self.file)
+        self.bundled = bundled(self.file)
+        """Names of the textual inversions that came with it: ``embeddings`` reads them."""
+        self.groups, self.others = grouped(key for key in self.file if not key.startswith(BUNDLE))
         if not any(list(_forms(group)) for group in self.groups.values()):
             raise ModelFileError(f"expected a LoRA in {path.name}, found {_what(path.name, self.file)}")
 
@@ -186,7 +189,7 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
         config = source.part(ref.part).config
         found = lora.match(config, source.shapes(ref.part)).matched
         if ref.part != "clip":
-            _check_family(lora, config, found)
+            _check_family(lora, config, found, source.description.family.title)
         matched |= found
         parts.add(ref.part)
     if not matched:
@@ -200,9 +203,9 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
 
 
 def check_texts(lora: LoraFile, clip: ModelRef) -> bool:
-    """Whether anything of a LoRA is for text encoders. Raises InputError where it is for others than ``clip``."""
+    """Whether anything of a LoRA is for text encoders, a textual inversion say. Raises InputError where it is for others than ``clip``."""
     if not any(map(is_text, lora.groups)):
-        return False
+        return bool(lora.bundled)
     source = open_source(clip.location)
     if not lora.match(source.part("clip").config, source.shapes("clip")).matched:
         raise InputError(
@@ -213,7 +216,7 @@ def check_texts(lora: LoraFile, clip: ModelRef) -> bool:
     return True
 
 
-def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> None:
+def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str], title: str) -> None:
     """A few layers of one family may fit another by name and shape; what the cross attention reads tells them apart."""
     reads = config.context_dim if isinstance(config, UNetConfig) else None
     known = BY_WIDTH.get(reads or 0)
@@ -223,9 +226,8 @@ def _check_family(lora: LoraFile, config: PartConfig, found: frozenset[str]) -> 
         other = known is not None and lora.marked_family not in (None, known)
     if not other and (found or all(map(is_text, lora.groups))):
         return
-    family = known or "the model at hand"
     raise InputError(
-        f"expected a LoRA for {family}{f', whose UNet reads texts {reads} wide' if reads else ''}, found {_described(lora)}; "
+        f"expected a LoRA for {known or title}{f', whose UNet reads texts {reads} wide' if reads else ''}, found {_described(lora)}; "
         "choose one made for this model, or load the model it was made for",
         input="lora_name",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -22,7 +22,7 @@ from nodes.diffusion.packed import unpacked
 from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
 from nodes.diffusion.samplers.single_step import Euler
 from nodes.diffusion.schedules import sampling_sigmas
-from nodes.diffusion.steering import combination
+from nodes.diffusion.steering import Option, combination
 
 CHECK_EVERY: Final = 8
 """On a device the sample is looked at only every so many steps: looking waits for all that is queued there."""
@@ -214,11 +214,16 @@ def cfg_guider(
     seed: int = 0,
 ) -> CfgGuider:
     """Classifier-free guidance for the latent ``clean`` [B,C,h,w], model space, with what the model's options need."""
-    option = combination(denoiser.options)
-    further = unpacked(option.numbers["empty"]) if option is not None and "empty" in option.numbers else []
-    sides = {"positive": positive, "negative": negative, "empty": further}
+    sides = {"positive": positive, "negative": negative, "empty": further_side(denoiser.options)}
     first, second, third = (entries_for(denoiser, side, clean, name, noise_mask, seed) for name, side in sides.items())
     return CfgGuider.between(denoiser, first, second, scale, further=third)
+
+
+def further_side(options: Sequence[Option]) -> Conditioning:
+    """The conditioning that an option of guidance brings along, if one does."""
+    option = combination(options)
+    found: Conditioning = unpacked(option.numbers["empty"]) if option is not None and "empty" in option.numbers else []
+    return found
 
 
 def walk(

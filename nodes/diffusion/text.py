@@ -81,7 +81,8 @@ class Encoder:
         return self.family.towers[tower]
 
     def finder(self, tower: Tower) -> EmbeddingFinder:
-        return EmbeddingFinder(self.find_embedding, self.config[tower].width, self.warn, tower)
+        loras = [Path(patch.location) for patch in self.clip.ref.patches if patch.kind == "lora"]
+        return EmbeddingFinder(self.find_embedding, self.config[tower].width, self.warn, tower, loras)
 
 
 def encode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -193,6 +194,11 @@ def test_hooks_of_the_text_encoder_go_on_to_the_model(studio: Studio, lora: str)
     ((embedding, options),) = studio.values(under, "positive")[0]
     assert [found.model for found in hooks_of(options[HOOKS])] == [0.8]
     assert any(path.endswith("random.safetensors") for path in locations(options))
+    (carrying,) = studio.values(under, "hooked")
+    assert any(path.endswith("random.safetensors") for path in carrying.locations())
+    with studio.store.lease(carrying) as one, studio.store.lease(replace(carrying, patches=())) as other:
+        pairs = zip(one.module.parameters(), other.module.parameters(), strict=True)
+        assert all(torch.equal(carried, plain) for carried, plain in pairs)  # prompts alone see the hooks
     alone = {**under, "hooked": Call("SetClipHooks", {**clip, "apply_to_conds": False})}
     ((same, without),) = studio.values(alone, "positive")[0]
     assert torch.equal(embedding, same)
@@ -302,13 +308,16 @@ def test_a_range_of_time_and_what_is_around_it(studio: Studio) -> None:
     assert "strength" not in known
 
 
-@pytest.mark.parametrize("sampler", ["KSampler", "SamplerCustomAdvanced"])
+@pytest.mark.parametrize("sampler", ["KSampler", "PerpNeg", "SamplerCustomAdvanced"])
 def test_a_lora_of_another_family_is_refused_before_sampling(studio: Studio, sampler: str) -> None:
     """By the node that samples, whichever it is, since a hook knows no model before."""
     name = studio.write("loras/wrong.safetensors", sdxl_lora())
     calls = {**prompts(link("checkpoint", 1)), "hook": hook(name), "sides": pair("hook")}
     if sampler == "KSampler":
         calls["sampler"] = sampled(link("checkpoint"), "sides", "sides", 1)
+    elif sampler == "PerpNeg":
+        empty = {"model": link("checkpoint"), "empty_conditioning": link("sides"), "neg_scale": 1.0}
+        calls |= {"perp": Call("PerpNeg", empty), "sampler": sampled(link("perp"))}
     else:
         guider = {"model": link("checkpoint"), "positive": link("positive"), "negative": link("sides", 1), "cfg": 4.0}
         calls |= {

@@ -114,6 +114,18 @@ def test_a_recipe_leased_again_is_not_patched_again(studio: Studio) -> None:
         assert not torch.equal(other.module.get_parameter("mid_block.resnets.0.conv1.weight"), weight)
 
 
+def test_embeddings_in_a_lora_come_with_its_text_encoder(studio: Studio) -> None:
+    """They are no modules that fit nothing; where the LoRA is loaded for the model alone they are not known."""
+    vectors = {"bundle_emb.mine.emb_params": torch.ones(2, 64)}
+    name = studio.write("loras/bundle.safetensors", random_lora() | vectors)
+    encode = {"text": "embedding:mine", "clip": link("lora", 1)}
+    calls = {"checkpoint": checkpoint(), "lora": loader(name), "prompt": Call("CLIPTextEncode", encode)}
+    studio.values(calls, "prompt")
+    assert studio.warnings == []
+    studio.values({**calls, "lora": loader(name, clip=0.0)}, "prompt")
+    assert ["'mine'" in warning for warning in studio.warnings] == [True]
+
+
 def test_strengths_of_zero_leave_the_recipe_alone(studio: Studio) -> None:
     """Both zero: the inputs come out, and the file is not even looked at; one zero leaves that side alone."""
     name = studio.write("loras/random.safetensors", random_lora())

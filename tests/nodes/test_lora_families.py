@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.random_models import SMALL
 from benchmarks.random_sd15 import write_shapes
+from engine.errors import InputError
 from engine.models import Digest, ModelRef, Part, Patch
 from nodes.diffusion.lora import check, open_lora
 from nodes.diffusion.patches import contents
@@ -108,6 +109,17 @@ def test_sd3_by_the_names_of_either_layout(folder: Path) -> None:
     assert check(open_lora(str(lora)), [ModelRef(Digest("x"), part, str(path)) for part in ("unet", "clip")]) == []
     assert same(path, lora, merged, "unet")
     assert same(path, lora, merged, "clip")
+
+
+def test_a_lora_for_another_family_than_sd3_is_refused_by_name(folder: Path) -> None:
+    """A transformer's family has no width of text of its own to tell it by."""
+    zeros = {"lora_up": torch.zeros(8, 2), "lora_down": torch.zeros(2, 2048)}
+    reader = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    save_file({f"{reader}.{role}.weight": tensor for role, tensor in zeros.items()}, folder / "wrong.safetensors")
+    path = folder / "sd3-t5.safetensors"
+    words = "expected a LoRA for Stable Diffusion 3, found wrong.safetensors, made for SDXL"
+    with pytest.raises(InputError, match=words):
+        check(open_lora(str(folder / "wrong.safetensors")), [ModelRef(Digest("sd3"), "unet", str(path))])
 
 
 def test_what_is_no_sum_cannot_be_done_to_a_third(folder: Path) -> None:

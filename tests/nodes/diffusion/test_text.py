@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import ModelFileError
+from engine.models import Digest, Patch
 from nodes.diffusion.store import LoadedModel, LocalModelStore
 from nodes.diffusion.text import encode, tokens_of, weigh
 from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, tokenize
@@ -103,6 +105,28 @@ def test_embedding_files_of_several_trainers(
     with demo_store.lease(demo("clip")) as clip:
         given = states("embedding:mine", clip, find_embedding=lambda name: path)
         assert not torch.equal(given, states("", clip))
+
+
+def test_embeddings_bundled_in_loras(demo_store: LocalModelStore, demo: MakeRef, tmp_path: Path) -> None:
+    """One that a LoRA of the text encoder holds is known by its own name, and goes before a file; all of a LoRA in the folder of
+    embeddings by the file's."""
+    with demo_store.lease(demo("clip")) as clip:
+        tower: Any = clip.module.get_submodule("l.text")
+        table: Tensor = tower.embeddings.token_embedding.weight
+        words = {word: table[tokenize(word)].clone() for word in ("red", "circle", "square")}
+        save_file(
+            {"bundle_emb.shape.of.mine.string_to_param.*": words["circle"], "bundle_emb.hue.emb_params": words["red"],
+             "bundle_emb.hue.clip_g": torch.zeros(1, 1280), "lora_unet_x.lora_up.weight": torch.zeros(64, 64)},
+            tmp_path / "lora.safetensors",
+        )  # fmt: skip
+        save_file({"emb_params": words["square"]}, tmp_path / "hue.safetensors")
+        patch = Patch("lora", Digest("lora"), 1.0, str(tmp_path / "lora.safetensors"))
+        with_lora = replace(clip, ref=clip.ref.with_patches(patch))
+        files = {"hue": tmp_path / "hue.safetensors", "lora": tmp_path / "lora.safetensors"}
+        text = "a embedding:hue embedding:shape.of.mine, blue"
+        assert torch.equal(states(text, with_lora, find_embedding=files.get), states("a red circle, blue", clip))
+        assert torch.equal(states("a embedding:hue", clip, find_embedding=files.get), states("a square", clip))
+        assert torch.equal(states("a embedding:lora", clip, find_embedding=files.get), states("a red circle", clip))
 
 
 def test_missing_and_unfit_embeddings_are_left_out_with_a_warning(
