@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import InputError
 from engine.models import ModelRef, Patch
@@ -64,7 +64,7 @@ class Hooked:
     def __init__(self, unet: LoadedModel, schedule: ModelSigmas) -> None:
         self._unet = unet
         self._schedule = schedule
-        self._sets: OrderedDict[tuple[Patch, ...], dict[str, Tensor]] = OrderedDict()
+        self._sets: OrderedDict[tuple[Patch, ...], dict[str, nn.Parameter]] = OrderedDict()
         self._courses: dict[tuple[Any, ...], list[float]] = {}
 
     def patches(self, hooks: Hooks, sigma: float, levels: tuple[float, ...]) -> tuple[Patch, ...]:
@@ -91,7 +91,7 @@ class Hooked:
 
         return during
 
-    def _set(self, patches: tuple[Patch, ...]) -> dict[str, Tensor]:
+    def _set(self, patches: tuple[Patch, ...]) -> dict[str, nn.Parameter]:
         if patches not in self._sets:
             steps = steps_of(patches, self._target)
             self._make_room(sum(self._shapes[name].numel() for name in steps) * self._unet.dtype.itemsize)
@@ -99,13 +99,14 @@ class Hooked:
         self._sets.move_to_end(patches)
         return self._sets[patches]
 
-    def _made(self, changes: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
+    def _made(self, changes: Mapping[str, Sequence[Any]]) -> dict[str, nn.Parameter]:
         steps = {name: [*self._before.get(name, ()), *changes[name]] for name in changes}
         weights = Patched(steps, self._starts, self._unet.device)
         place = torch.device("cpu") if self._unet.streamed else self._unet.device
         # outside of inference mode, as a lease makes them
         with torch.inference_mode(False), torch.no_grad():
-            return {name: weights[name].to(self._unet.dtype).to(place) for name in weights}
+            made = ((name, weights[name].to(self._unet.dtype).to(place)) for name in weights)
+            return {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in made}
 
     def _make_room(self, needed: int) -> None:
         """The lease was told of one set; others may stay while there is room for the previews and what else comes up."""
@@ -138,7 +139,7 @@ class Hooked:
         return _Starts(stored, {name: tensor for name, tensor in own.items() if name not in self._before})
 
 
-def _nbytes(tensors: Mapping[str, Tensor]) -> int:
+def _nbytes(tensors: Mapping[str, nn.Parameter]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 

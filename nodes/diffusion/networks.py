@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,21 +87,23 @@ def assign(module: nn.Module, tensors: Iterable[tuple[str, torch.Tensor]]) -> No
 
 
 @contextmanager
-def exchanged(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """While open, ``tensors`` are in the places of those that ``module`` has by these names; its own come back as they were."""
-    owners = dict(module.named_modules())
-    places = {name: (owners[name.rpartition(".")[0]], name.rpartition(".")[2]) for name in tensors}
-    own = {name: owner._parameters.get(leaf, owner._buffers.get(leaf)) for name, (owner, leaf) in places.items()}
+def exchanged(owners: Mapping[str, nn.Module], tensors: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """While open, ``tensors`` are in the places of those that a network has by these names; its own come back as they were.
+
+    ``owners`` are its modules by name.
+    """
+    own: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor | None]] = []
     try:
-        assign(module, tensors.items())
+        for name, tensor in tensors.items():
+            path, _, leaf = name.rpartition(".")
+            owner: Any = owners[path]
+            place = owner._parameters if leaf in owner._parameters else owner._buffers
+            own.append((place, leaf, place[leaf]))
+            place[leaf] = tensor
         yield
     finally:
-        for name, (owner, leaf) in places.items():
-            kept = own[name]
-            if isinstance(kept, nn.Parameter):
-                owner._parameters[leaf] = kept
-            else:
-                owner._buffers[leaf] = kept
+        for place, leaf, kept in own:
+            place[leaf] = kept
 
 
 def computed_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -76,7 +76,7 @@ class LoadedModel:
     dtype: torch.dtype
     derived: dict[str, Any]
     """What users of the model worked out from its weights, a preview's colours say; kept for as long as the weights are known."""
-    exchanged: Callable[[Mapping[str, torch.Tensor]], AbstractContextManager[None]]
+    exchanged: Callable[[Mapping[str, nn.Parameter]], AbstractContextManager[None]]
     """While open, the module computes with the tensors given in place of its own by these names, which come back untouched.
 
     They are in ``dtype``, on ``device``, or in main memory where the model is streamed."""
@@ -106,6 +106,8 @@ class _Opened:
     derived: dict[str, Any] = field(default_factory=dict)
     sent: Overlaid | None = None
     """What a streamed module takes its weights from."""
+    owners: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Its modules by name, once they were asked for."""
 
     @property
     def device_bytes(self) -> int:
@@ -115,9 +117,12 @@ class _Opened:
         """A streamed module changes its tensors with every call; only the rest of it can tell."""
         return networks.trace(self.module, tensors=self.state == "resident")
 
-    def exchanged(self, tensors: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
+    def exchanged(self, tensors: Mapping[str, nn.Parameter]) -> AbstractContextManager[None]:
         """See ``LoadedModel``."""
-        return networks.exchanged(self.module, tensors) if self.sent is None else self.sent.exchanged(tensors)
+        if self.sent is not None:
+            return self.sent.exchanged(tensors)
+        self.owners = self.owners or dict(self.module.named_modules())
+        return networks.exchanged(self.owners, tensors)
 
 
 @dataclass(slots=True)
