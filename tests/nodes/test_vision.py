@@ -202,15 +202,10 @@ def test_sdxl_is_told_of_pictures_where_it_is_told_of_text() -> None:
     around = Surroundings(torch.zeros(1, 4, 8, 16), seed=5)
     family = FAMILIES["sdxl"]
     width = 8 + 6 * 256
-    options = {"pooled_output": torch.ones(1, 8), OPTION: []}
-    for embeds in (one, two):
-        options[OPTION] = [
-            *options[OPTION],
-            {"clip_vision_output": output(embeds), "strength": 0.5, "noise_augmentation": 0.3},
-        ]
-        options["width"] = 320
-        found = vector(options, width, family, around)
-        parts = [0.5 * noised(row, 300, None, generator(5)) for row in (one, two)[: len(options[OPTION])]]
+    for rows in ((one,), (one, two)):
+        told = [{"clip_vision_output": output(row), "strength": 0.5, "noise_augmentation": 0.3} for row in rows]
+        found = vector({"pooled_output": torch.ones(1, 8), OPTION: told, "width": 320}, width, family, around)
+        parts = [0.5 * noised(row, 300, None, generator(5)) for row in rows]
         if len(parts) == 2:
             later = generator(5)
             torch.randn(1, 8, generator=later)
