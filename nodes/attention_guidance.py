@@ -18,7 +18,7 @@ SkipScale = Annotated[float, Range(0.0, 10.0, step=0.1)]
 
 
 def _perturbed(model: ModelRef, name: str, **values: Any) -> ModelRef:
-    return diffusion.listed.with_option(model, diffusion.options.PERTURBATIONS, name, **values)
+    return diffusion.steering.with_option(model, name, **values)
 
 
 def _numbers(text: str) -> list[int]:

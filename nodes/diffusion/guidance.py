@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -29,7 +30,7 @@ from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
-from nodes.diffusion.steering import Seen, combined, prepared
+from nodes.diffusion.steering import Seen, combined, finished, prepared
 
 Memory = Mapping[str, Tensor]
 """What guidance keeps from one evaluation to the next; a run that was cut goes on with it."""
@@ -130,25 +131,18 @@ class Turn:
     def _apart(self, denoiser: Denoiser, entries: Sequence[Entry]) -> list[Tensor]:
         return predictions(denoiser, self.x, self.sigma, entries, self.most)
 
-    def steered(
-        self,
-        result: Tensor,
-        positive: Sequence[Entry],
-        negative: Sequence[Entry],
-        toward: Tensor,
-        away: Tensor | None,
-    ) -> Tensor:
-        """``result``, guided from ``away`` to ``toward``, as further kinds of guidance change it, in their order."""
+    def steered(self, result: Tensor, seen: Seen, positive: Sequence[Entry], negative: Sequence[Entry]) -> Tensor:
+        """``result``, made of what is ``seen``, as the options of guidance change it in the end."""
         sides: Mapping[Side, Sequence[Entry]] = {"positive": positive, "negative": negative}
 
         def again(side: Side, x: Tensor, changes: tuple[Altered, ...]) -> Tensor:
             changed = self.denoiser.changed(*changes)
             return averaged(x, sides[side], predictions(changed, x, self.sigma, sides[side], self.most))
 
+        toward, away = seen.positive, seen.negative
         look = Look(self.x, self.level, self.denoiser.schedule, toward, away, again, self.notes)
-        for perturbation in self.denoiser.perturbations:
-            result = perturbation.steered(result, look)
-        return result
+        further = [partial(kind.steered, look=look) for kind in self.denoiser.perturbations]
+        return finished(self.denoiser.options, seen, result, further)
 
 
 def averaged(x: Tensor, entries: Sequence[Entry], outputs: Sequence[Tensor]) -> Tensor:
@@ -213,7 +207,7 @@ class CfgGuider:
         third = averaged(x, further, list(outputs)) if further else None
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, third)
         seen = prepared(self.denoiser.options, seen)
-        denoised = turn.steered(combined(self.denoiser.options, seen), positive, negative, toward, away)
+        denoised = turn.steered(combined(self.denoiser.options, seen), seen, positive, negative)
         return Guidance(denoised, denoised if seen.negative is None else seen.negative, seen.memory)
 
 

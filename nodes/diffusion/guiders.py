@@ -12,7 +12,7 @@ from torch import Tensor
 from nodes.diffusion.conditioning import Entry, at_sigma, matched
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, averaged, guided
-from nodes.diffusion.steering import Seen, combined, finished, perpendicular
+from nodes.diffusion.steering import Seen, combined, perpendicular
 
 
 def side_by_side(
@@ -67,23 +67,23 @@ class DualCfgGuider:
         active, (first, second, away) = side_by_side(turn, sides, 1 if self.nested else 2)
         options, level = self.denoiser.options, per_sample(sigma, x)
         if self.nested:
-            inner = combined(options, Seen(x, level, first, second, self.inner, memory))
-            inner = turn.steered(inner, active[0], active[1], first, second)
+            seen = Seen(x, level, first, second, self.inner, memory)
+            inner = turn.steered(combined(options, seen), seen, active[0], active[1])
             return Guidance(guided(inner, away, self.outer), away, memory)
-        outer = combined(options, Seen(x, level, second, away, self.outer, memory))
-        outer = turn.steered(outer, active[1], active[2], second, away)
+        seen = Seen(x, level, second, away, self.outer, memory)
+        outer = turn.steered(combined(options, seen), seen, active[1], active[2])
         return Guidance(outer + (first - second) * self.inner, away, memory)
 
     def _without_negative(self, turn: Turn, memory: Memory) -> Guidance:
         """At ``outer`` 1 the negative side cancels, and at ``inner`` 1 the second one too, but for what guides it further."""
         x, level = turn.x, per_sample(turn.sigma, turn.x)
         if math.isclose(self.inner, 1.0) and not self.denoiser.perturbations:
-            _, (first,) = side_by_side(turn, (self.first,), None)
-            outer = combined(self.denoiser.options, Seen(x, level, first, None, self.outer, memory))
-            return Guidance(outer, first, memory)
+            active, (first,) = side_by_side(turn, (self.first,), None)
+            seen = Seen(x, level, first, None, self.outer, memory)
+            return Guidance(turn.steered(combined(self.denoiser.options, seen), seen, active[0], ()), first, memory)
         active, (first, second) = side_by_side(turn, (self.first, self.second), None)
-        outer = combined(self.denoiser.options, Seen(x, level, second, None, self.outer, memory))
-        outer = turn.steered(outer, active[1], (), second, None)
+        seen = Seen(x, level, second, None, self.outer, memory)
+        outer = turn.steered(combined(self.denoiser.options, seen), seen, active[1], ())
         return Guidance(outer + (first - second) * self.inner, second, memory)
 
 
@@ -116,5 +116,5 @@ class PerpNegGuider:
         turn = Turn(self.denoiser, x, sigma)
         active, (toward, away, empty) = side_by_side(turn, (self.positive, self.negative, self.empty), 1)
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
-        result = finished(self.denoiser.options, seen, perpendicular(seen, self.negative_scale))
-        return Guidance(turn.steered(result, active[0], active[1], toward, away), away, memory)
+        result = turn.steered(perpendicular(seen, self.negative_scale), seen, active[0], active[1])
+        return Guidance(result, away, memory)

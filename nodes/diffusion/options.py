@@ -20,6 +20,7 @@ from nodes.diffusion.free_u import FreeU
 from nodes.diffusion.hyper_tile import HyperTile
 from nodes.diffusion.listed import options
 from nodes.diffusion.perturbations import Perturbation
+from nodes.diffusion.steering import SETTING as GUIDANCE
 from nodes.diffusion.token_merging import TokenMerging
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ _UNET_ALTERATIONS: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxy
     {"FreeU": FreeU, "HyperTile": HyperTile, "token merging": TokenMerging, "deep shrink": DeepShrink}
 )
 
-
-PERTURBATIONS: Final = "perturbations"
-"""The setting that lists kinds of guidance by worse models."""
 
 _UNET_PERTURBATIONS: Final[Mapping[str, Callable[..., Perturbation]]] = MappingProxyType(
     {"perturbed-attention guidance": perturbed_attention, "self-attention guidance": self_attention}
@@ -51,8 +49,13 @@ def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
 
 
 def perturbations(unet: LoadedModel) -> tuple[Perturbation, ...]:
-    """The kinds of guidance that a leased network's recipe asks for. Raises InputError where it has no such parts."""
-    kinds = _of_kind(unet, _UNET_PERTURBATIONS, _TRANSFORMER_PERTURBATIONS, options(unet.ref, PERTURBATIONS))
+    """The kinds of guidance by worse models that a leased network's recipe asks for, as they stand among its options of guidance.
+
+    Raises InputError where it has no such parts.
+    """
+    known = _UNET_PERTURBATIONS.keys() | _TRANSFORMER_PERTURBATIONS.keys()
+    listed = [option for option in options(unet.ref, GUIDANCE) if option[0] in known]
+    kinds = _of_kind(unet, _UNET_PERTURBATIONS, _TRANSFORMER_PERTURBATIONS, listed)
     return tuple(make(unet.module, **values) for make, values in kinds)
 
 

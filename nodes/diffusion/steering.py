@@ -5,7 +5,7 @@ All of it works on predictions of the clean latent [B,C,h,w] at the sample ``x``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,7 +24,7 @@ SETTING: Final = "guidance"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option by its name in ``BEFORE``, ``COMBINE`` or ``AFTER``, with its numbers."""
+    """An option by its name in ``BEFORE``, ``COMBINE`` or ``AFTER``, or that of guidance by a worse model, with its numbers."""
 
     name: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -195,6 +195,9 @@ def epsilon_scaled(seen: Seen, result: Tensor, factor: float) -> Tensor:
     return seen.x - (seen.x - result) / (factor or 1e-9)
 
 
+Further = Callable[[Tensor], Tensor]
+"""Guides a guided prediction further."""
+
 BEFORE: Final[Mapping[str, Callable[..., Seen]]] = MappingProxyType(
     {"tangential": tangential, "projected": projected, "operation": operated_on, "frequencies": frequencies}
 )
@@ -219,10 +222,9 @@ def prepared(options: Sequence[Option], seen: Seen) -> Seen:
 
 
 def combined(options: Sequence[Option], seen: Seen) -> Tensor:
-    """The guided prediction."""
+    """The guided prediction, before what changes the result."""
     chosen = combination(options)
-    result = COMBINE[chosen.name](seen, **chosen.numbers) if chosen else plain(seen)
-    return finished(options, seen, result)
+    return COMBINE[chosen.name](seen, **chosen.numbers) if chosen else plain(seen)
 
 
 def combination(options: Sequence[Option]) -> Option | None:
@@ -230,9 +232,17 @@ def combination(options: Sequence[Option]) -> Option | None:
     return next((option for option in reversed(options) if option.name in COMBINE), None)
 
 
-def finished(options: Sequence[Option], seen: Seen, result: Tensor) -> Tensor:
-    """A guided prediction as the options change it in the end."""
+def finished(options: Sequence[Option], seen: Seen, result: Tensor, others: Iterable[Further]) -> Tensor:
+    """A guided prediction as the options change it in the end, in their order.
+
+    ``others`` are what those options do that are none of these, one for each, as they stand among them; more than these come last.
+    """
+    remaining = iter(others)
     for option in options:
         if option.name in AFTER:
             result = AFTER[option.name](seen, result, **option.numbers)
+        elif option.name not in BEFORE and option.name not in COMBINE:
+            result = next(remaining)(result)
+    for further in remaining:
+        result = further(result)
     return result

@@ -9,7 +9,7 @@ from benchmarks.random_models import SMALL
 from benchmarks.random_sd15 import write_shapes
 from engine.errors import InputError
 from engine.models import Digest, ModelRef
-from nodes import attention_guidance, unet_options
+from nodes import attention_guidance, guidance, unet_options
 from tests.nodes.contexts import demo
 from tests.nodes.test_unet_options import plain, sampled
 
@@ -45,6 +45,14 @@ def test_a_unet_is_guided_and_left_as_it_was(make: object, strong: dict[str, flo
     assert torch.equal(sampled(demo("unet")), before)
     tiled = unet_options.hyper_tile(model=demo("unet"), tile_size=32, max_depth=3)
     assert not torch.equal(sampled(make(model=tiled, **strong)), sampled(tiled))
+
+
+def test_kinds_of_guidance_follow_each_other_as_their_nodes_do() -> None:
+    """Norms behind the attention's guidance cut it, before it they do not."""
+    perturbed = attention_guidance.perturbed_attention_guidance
+    behind = sampled(guidance.cfg_norm(perturbed(demo("unet"), scale=8.0)))
+    before = sampled(perturbed(guidance.cfg_norm(demo("unet")), scale=8.0))
+    assert (behind - before).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(("make", "strong", "none"), DIT)

@@ -20,7 +20,7 @@ from nodes.diffusion.predictions import Epsilon
 from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.samplers import State
 from nodes.diffusion.schedules import stable_diffusion
-from nodes.diffusion.steering import Option, Seen, combined, options_of, prepared, with_option
+from nodes.diffusion.steering import Option, Seen, combined, finished, options_of, prepared, with_option
 from nodes.guidance import perp_neg
 from tests.nodes.diffusion.test_guidance import LATENT, SIGMA, Recorder, entries, told
 from tests.nodes.diffusion.test_sample import EMPTY, MODEL, NEGATIVE, POSITIVE, SETTINGS
@@ -38,7 +38,8 @@ def seen(scale: float = 3.0, *, alone: bool = False, sigma: float = 2.0) -> Seen
 
 def steered(option: str, given: Seen, **numbers: Any) -> Tensor:
     options = (Option(option, numbers),)
-    return combined(options, prepared(options, given))
+    known = prepared(options, given)
+    return finished(options, known, combined(options, known), ())
 
 
 def plain(given: Seen) -> Tensor:
@@ -175,7 +176,20 @@ def test_the_last_combination_decides_and_results_are_changed_in_order() -> None
     twice = (Option("rescaled", {"multiplier": 1.0}), Option("rescaled", {"multiplier": 0.2}))
     torch.testing.assert_close(combined(twice, given), steered("rescaled", given, multiplier=0.2))
     scaled, normed = Option("epsilon_scaled", {"factor": 1.4}), Option("normed", {"strength": 1.0})
-    assert not torch.allclose(combined((scaled, normed), given), combined((normed, scaled), given), atol=1e-2)
+    one, other = (finished(way, given, plain(given), ()) for way in ((scaled, normed), (normed, scaled)))
+    assert not torch.allclose(one, other, atol=1e-2)
+
+
+def test_guidance_by_worse_models_has_its_place_among_the_options() -> None:
+    """What stands before it changes what it gets, what stands behind it what it gives."""
+    given = seen()
+    result = torch.ones(2, 4, 6, 6)
+    halved, worse = Option("normed", {"strength": 0.5}), Option("perturbed-attention guidance", {"scale": 1.0})
+    short = replace(given, positive=torch.full_like(result, 10.0))
+    first = finished((halved, worse), short, result, [lambda found: found + 1])
+    last = finished((worse, halved), short, result, [lambda found: found + 1])
+    torch.testing.assert_close(first, torch.full_like(result, 1.5))
+    torch.testing.assert_close(last, torch.full_like(result, 1.0))
 
 
 def test_options_hold_wherever_guidance_happens() -> None:
