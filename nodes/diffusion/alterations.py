@@ -5,8 +5,6 @@ What an ``Alteration`` does depends on the call's noise level and size, which a 
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -27,21 +25,20 @@ _HIDDEN: Final = "hidden_states"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One call of the network: the noise level of its samples, their height and width in cells, and the model's noise levels."""
+    """One call of the network: the noise level of its samples, their height and width in cells, and the model's noise levels.
+
+    What is random in it is drawn from ``chance``, in the order in which the network comes to it.
+    """
 
     sigma: float
     height: int
     width: int
     schedule: ModelSigmas
+    chance: torch.Generator = field(default_factory=lambda: torch.Generator("cpu"), compare=False)
 
     def within(self, start_percent: float, end_percent: float) -> bool:
         """See ``is_within``."""
         return is_within(self.sigma, self.schedule, start_percent, end_percent)
-
-    def generator(self, place: int) -> torch.Generator:
-        """For what is random at this moment, in the module number ``place``: the same whenever it comes again."""
-        seed = hashlib.blake2b(struct.pack("<dq", self.sigma, place), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
 
 
 def is_within(sigma: float, schedule: ModelSigmas, start_percent: float, end_percent: float) -> bool:

@@ -111,6 +111,8 @@ class Denoiser:
     options: tuple[Option, ...] = ()
     alterations: tuple[Altered, ...] = ()
     """What the network is changed by in every call."""
+    chance: torch.Generator | None = None
+    """What such changes draw random numbers from, where they do; it goes on from call to call."""
     compiled: Network | None = None
     """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
     perturbations: tuple[Perturbation, ...] = ()
@@ -164,7 +166,7 @@ class Denoiser:
         stack = ExitStack()
         if self.alterations:
             height, width = x.shape[-2:]
-            moment = Moment(float(sigma[0]), height, width, self.schedule)
+            moment = Moment(float(sigma[0]), height, width, self.schedule, self.chance or torch.Generator("cpu"))
             with stack:
                 for alteration in self.alterations:
                     stack.enter_context(alteration(moment))

@@ -239,3 +239,21 @@ class InpaintGuider:
         kept = self.prediction.noised(self.latent, self.noise, per_sample(sigma, x))
         seen = self.inner.look(x * mask + kept * (1 - mask), sigma, memory, apart=apart)
         return seen._replace(denoised=seen.denoised * mask + self.latent * (1 - mask))
+
+
+CHANCE: Final = "chance"
+"""Where the memory of guidance holds the state of a generator, uint8 [n]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawingGuider:
+    """For networks that are changed at random: what they draw from ``chance`` goes on from one evaluation to the next, in a run that
+    was cut as well."""
+
+    inner: Guider
+    chance: torch.Generator
+
+    def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
+        self.chance.set_state(memory[CHANCE].cpu())
+        seen = self.inner.look(x, sigma, memory, apart=apart)
+        return seen._replace(memory={**seen.memory, CHANCE: self.chance.get_state()})

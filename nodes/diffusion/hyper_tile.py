@@ -51,6 +51,7 @@ class HyperTile:
     cells, twice as large on each coarser one.
 
     With ``swap_size`` of 3 and more the tiling is drawn anew, in every layer of every step, from the ``swap_size - 1`` finest ones.
+    Where there are two it is drawn from one, so that the numbers behind it are those that ComfyUI draws.
     """
 
     tile_size: int
@@ -59,10 +60,10 @@ class HyperTile:
     scale_depth: bool
 
     def install(self, hooks: Hooks, moment: Moment) -> None:
-        for place, attention in enumerate(self_attentions(hooks.network)):
-            self._tile(hooks, attention, place, moment)
+        for attention in self_attentions(hooks.network):
+            self._tile(hooks, attention, moment)
 
-    def tiling(self, tokens: int, place: int, moment: Moment) -> Tiling | None:
+    def tiling(self, tokens: int, moment: Moment) -> Tiling | None:
         """How as many tokens are cut, or None where they are no level that is to be.
 
         The grid has the sides of the picture in exchange, as in ComfyUI: one that is not square is cut along rows of another length.
@@ -74,21 +75,22 @@ class HyperTile:
             grid = moment.width // scale, moment.height // scale
             if tokens == grid[0] * grid[1]:
                 smallest = max(32, self.tile_size) // 8 * (scale if self.scale_depth else 1)
-                generator = moment.generator(place)
-                down, across = (self._drawn(tile_counts(side, smallest, self.swap_size), generator) for side in grid)
+                down, across = (
+                    self._drawn(tile_counts(side, smallest, self.swap_size), moment.chance) for side in grid
+                )
                 return (grid, (down, across)) if down * across > 1 else None
         return None
 
     @staticmethod
-    def _drawn(counts: list[int], generator: torch.Generator) -> int:
-        return counts[int(torch.randint(max(len(counts) - 1, 1), (), generator=generator))]
+    def _drawn(counts: list[int], chance: torch.Generator) -> int:
+        return counts[0] if len(counts) == 1 else counts[int(torch.randint(len(counts) - 1, (1,), generator=chance))]
 
-    def _tile(self, hooks: Hooks, attention: Any, place: int, moment: Moment) -> None:
+    def _tile(self, hooks: Hooks, attention: Any, moment: Moment) -> None:
         tiled: list[Tiling] = []
 
         def enter(tokens: Tensor, **kwargs: Any) -> Arguments:
             # where queries alone were merged they are no picture any more
-            tiling = self.tiling(tokens.shape[1], place, moment) if kwargs["encoder_hidden_states"] is None else None
+            tiling = self.tiling(tokens.shape[1], moment) if kwargs["encoder_hidden_states"] is None else None
             if tiling is None:
                 return (tokens,), kwargs
             tiled.append(tiling)

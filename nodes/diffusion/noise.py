@@ -28,12 +28,15 @@ TREE_DIGITS: Final = 6
 do."""
 
 
-def initial_noise(latent: Tensor, seed: int, batch_index: Sequence[int] | None = None) -> Tensor:
+def initial_noise(
+    latent: Tensor, seed: int, batch_index: Sequence[int] | None = None, source: torch.Generator | None = None
+) -> Tensor:
     """Normal noise of the shape and dtype of ``latent`` [B,C,...], drawn on the CPU.
 
     With ``batch_index`` (length B) sample ``i`` gets the noise that it would have at place ``batch_index[i]`` of a
-    batch drawn one by one, so one picture of a batch can be made alone."""
-    generator = torch.Generator("cpu").manual_seed(seed)
+    batch drawn one by one, so one picture of a batch can be made alone. ``source`` (on the CPU) is seeded and drawn from; what is drawn
+    from it later comes behind the noise."""
+    generator = (source or torch.Generator("cpu")).manual_seed(seed)
     if batch_index is None:
         return torch.randn(latent.shape, dtype=latent.dtype, generator=generator)
     if len(batch_index) != len(latent):

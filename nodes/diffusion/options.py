@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InputError
+from engine.models import ModelRef
 from nodes.diffusion.alterations import Alteration, Altered, altered
 from nodes.diffusion.attention_guidance import (
     perturbed_attention,
@@ -34,6 +35,8 @@ _UNET_ALTERATIONS: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxy
 )
 
 
+_RANDOM: Final = frozenset({"HyperTile", "token merging"})
+
 _UNET_PERTURBATIONS: Final[Mapping[str, Callable[..., Perturbation]]] = MappingProxyType(
     {"perturbed-attention guidance": perturbed_attention, "self-attention guidance": self_attention}
 )
@@ -46,6 +49,11 @@ def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
     """The changes of a leased network that its recipe asks for. Raises InputError where it is not of their kind."""
     kinds = _of_kind(unet, _UNET_ALTERATIONS, {}, options(unet.ref, ALTERATIONS))
     return tuple(altered(unet.module, make(**values)) for make, values in kinds)
+
+
+def draws(model: ModelRef) -> bool:
+    """Whether a change of the network that the recipe asks for is random."""
+    return any(name in _RANDOM for name, _ in options(model, ALTERATIONS))
 
 
 def perturbations(unet: LoadedModel) -> tuple[Perturbation, ...]:

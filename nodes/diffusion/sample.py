@@ -15,7 +15,7 @@ from engine.errors import Cancelled, InputError
 from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.differential import ChangeMap
-from nodes.diffusion.guidance import CfgGuider, Guider, InpaintGuider, entries_for, latent_mask
+from nodes.diffusion.guidance import CHANCE, CfgGuider, DrawingGuider, Guider, InpaintGuider, entries_for, latent_mask
 from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, RESIZING
 from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
 from nodes.diffusion.packed import unpacked
@@ -237,11 +237,14 @@ def walk(
         return unchanged, unchanged
     if way.name in RESIZING and latent.get("noise_mask") is not None:
         raise InputError(f"{way.name} cannot repaint a part; found a noise mask: sample without one")
-    noise = initial_noise(samples, way.seed, latent.get("batch_index")) if way.add_noise else torch.zeros_like(samples)
+    chance = torch.Generator("cpu").manual_seed(way.seed)
+    noise = torch.zeros_like(samples)
+    if way.add_noise:
+        noise = initial_noise(samples, way.seed, latent.get("batch_index"), chance)
     clean = denoiser.latent_format.into_model(samples.float()).to(denoiser.device)
     guider = guider_for(clean)
     if latent.get("noise_mask") is not None:
-        guider = _inpainting(guider, denoiser, way, latent["noise_mask"], clean, noise)
+        guider = _inpainting(guider, denoiser, way, latent["noise_mask"], clean, noise, chance)
     predicted: list[Tensor] = []
 
     def on_step(info: StepInfo) -> None:
@@ -250,6 +253,9 @@ def walk(
             hooks.on_step(info)
 
     state = hooks.resume or _begun(denoiser, way, noise.to(denoiser.device), clean)
+    if denoiser.chance is not None:
+        guider = DrawingGuider(guider, denoiser.chance)
+        state = hooks.resume or replace(state, memory={**state.memory, CHANCE: chance.get_state()})
     ended = sample(guider, way.sampler, state, on_step=on_step, save=hooks.save, park=hooks.park)
     result = denoiser.prediction.finished(ended.x, way.sigmas[-1])
 
@@ -267,9 +273,11 @@ def _begun(denoiser: Denoiser, way: Walk, noise: Tensor, clean: Tensor) -> State
     return begin(denoiser, sampler, way.sigmas, noise, clean, source)
 
 
-def _inpainting(inner: Guider, denoiser: Denoiser, way: Walk, mask: Tensor, clean: Tensor, noise: Tensor) -> Guider:
+def _inpainting(
+    inner: Guider, denoiser: Denoiser, way: Walk, mask: Tensor, clean: Tensor, noise: Tensor, chance: torch.Generator
+) -> Guider:
     if way.name in FRESH_INPAINT_NOISE:
-        noise = initial_noise(noise, (way.seed + 1) % 2**64)
+        noise = initial_noise(noise, (way.seed + 1) % 2**64, source=chance)
     strength = denoiser.differential
     change = None if strength is None else ChangeMap.over(denoiser.schedule, way.sigmas, strength)
     return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction, change)

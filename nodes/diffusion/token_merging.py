@@ -82,19 +82,16 @@ class TokenMerging:
     def install(self, hooks: Hooks, moment: Moment) -> None:
         if int(moment.height * moment.width * self.ratio) == 0:
             return
-        for place, attention in enumerate(self_attentions(hooks.network)):
-            self._merge(hooks, attention, place, moment)
+        for attention in self_attentions(hooks.network):
+            self._merge(hooks, attention, moment)
 
-    def _merge(self, hooks: Hooks, attention: Any, place: int, moment: Moment) -> None:
+    def _merge(self, hooks: Hooks, attention: Any, moment: Moment) -> None:
         matched: list[Matching] = []
 
         def enter(tokens: Tensor, **kwargs: Any) -> Arguments:
             if tokens.shape[1] != moment.height * moment.width or kwargs["encoder_hidden_states"] is not None:
                 return (tokens,), kwargs
-            sources, into = (
-                numbers.to(tokens.device)
-                for numbers in split(moment.height, moment.width, moment.generator(place))
-            )  # fmt: skip
+            sources, into = (part.to(tokens.device) for part in split(moment.height, moment.width, moment.chance))
             matched.append(Matching.of(tokens, sources, into, int(tokens.shape[1] * self.ratio)))
             return (matched[-1].merge(tokens),), {**kwargs, "encoder_hidden_states": tokens}
 

@@ -22,7 +22,7 @@ from nodes.diffusion.extras import CONCAT, inputs_of
 from nodes.diffusion.hooked import Hooked
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
-from nodes.diffusion.options import alterations, perturbations
+from nodes.diffusion.options import alterations, draws, perturbations
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
@@ -55,6 +55,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
         alterations=alterations(unet),
+        chance=torch.Generator("cpu") if draws(unet.ref) else None,
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),
     )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import Cancelled, InputError
+from nodes.diffusion.alterations import Moment
 from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory
 from nodes.diffusion.noise import initial_noise, step_noise
@@ -194,3 +197,35 @@ def test_unknown_names_are_refused() -> None:
         sampled(replace(SETTINGS, sampler="eulr"))
     with pytest.raises(InputError, match="scheduler must be one of"):
         sampled(replace(SETTINGS, scheduler="norml"))
+
+
+def drawing(drawn: list[int]) -> Denoiser:
+    """A model that is changed at random in every call: what is drawn is noted, and added to what it is told."""
+
+    @contextmanager
+    def altered(moment: Moment) -> Iterator[None]:
+        drawn.append(int(torch.randint(1000, (1,), generator=moment.chance)))
+        yield
+
+    def listening(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+        return network(x, timestep, context + drawn[-1] / 1000, **inputs)
+
+    return replace(MODEL, network=listening, alterations=(altered,), chance=torch.Generator("cpu"))
+
+
+def test_what_networks_draw_comes_behind_the_noise_and_goes_on_in_a_run_that_was_cut() -> None:
+    """Call by call, one sequence; from a saved state on it is the rest of that, and the latent the same."""
+    settings = replace(SETTINGS, sampler="heun")
+    whole: list[int] = []
+    states: list[State] = []
+    found = sample_latent(drawing(whole), settings, POSITIVE, NEGATIVE, EMPTY, hooks=Hooks(save=states.append))
+    chance = torch.Generator("cpu").manual_seed(42)
+    torch.randn(2, 4, 8, 8, generator=chance)
+    assert whole == [int(torch.randint(1000, (1,), generator=chance)) for _ in whole]
+    assert len(whole) == 11
+    for calls in (1, 4):
+        rest: list[int] = []
+        state = from_tensors(*to_tensors(states[calls - 1]))
+        resumed = sample_latent(drawing(rest), settings, POSITIVE, NEGATIVE, EMPTY, hooks=Hooks(resume=state))
+        assert rest == whole[calls:]
+        assert torch.equal(resumed["samples"], found["samples"])
