@@ -44,6 +44,7 @@ FAMILIES: Final = (
     "inpaint",
     "image",
     "masks",
+    "mask_shapes",
     "compositing",
     "image_transform",
     "image_batches",

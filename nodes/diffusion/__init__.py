@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import layout as layout
     from nodes.diffusion import listed as listed
     from nodes.diffusion import lora as lora
+    from nodes.diffusion import mask_shapes as mask_shapes
     from nodes.diffusion import masks as masks
     from nodes.diffusion import model_sampling as model_sampling
     from nodes.diffusion import options as options
@@ -66,6 +67,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layout",
         "listed",
         "lora",
+        "mask_shapes",
         "masks",
         "model_sampling",
         "options",
