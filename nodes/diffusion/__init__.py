@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import colour_match as colour_match
+    from nodes.diffusion import colours as colours
     from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
     from nodes.diffusion import custom as custom
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "colour_match",
+        "colours",
         "compiled",
         "compositing",
         "custom",
