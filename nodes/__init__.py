@@ -51,6 +51,7 @@ FAMILIES: Final = (
     "image_filters",
     "image_files",
     "image_colours",
+    "image_compare",
     "animation",
     "primitives",
     "strings",

@@ -12,6 +12,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from nodes.diffusion import colour_match as colour_match
     from nodes.diffusion import colours as colours
+    from nodes.diffusion import comparing as comparing
     from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
     from nodes.diffusion import custom as custom
@@ -55,6 +56,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "colour_match",
         "colours",
+        "comparing",
         "compiled",
         "compositing",
         "custom",
