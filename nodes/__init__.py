@@ -50,6 +50,7 @@ FAMILIES: Final = (
     "image_batches",
     "image_filters",
     "image_files",
+    "image_saving",
     "image_colours",
     "image_compare",
     "animation",

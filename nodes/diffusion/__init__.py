@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import options as options
     from nodes.diffusion import packed as packed
     from nodes.diffusion import patches as patches
+    from nodes.diffusion import picture_files as picture_files
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import porter_duff as porter_duff
     from nodes.diffusion import prompts as prompts
@@ -79,6 +80,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "options",
         "packed",
         "patches",
+        "picture_files",
         "pictures",
         "porter_duff",
         "prompts",
