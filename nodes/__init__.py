@@ -57,6 +57,7 @@ FAMILIES: Final = (
     "primitives",
     "strings",
     "texts",
+    "styles",
     "numbers",
     "flow",
     "lists",
