@@ -53,6 +53,7 @@ FAMILIES: Final = (
     "image_saving",
     "image_colours",
     "image_compare",
+    "watermark",
     "animation",
     "primitives",
     "strings",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
     from nodes.diffusion import vision as vision
+    from nodes.diffusion import watermark as watermark
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -96,5 +97,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "unet",
         "vae",
         "vision",
+        "watermark",
     ],
 )
