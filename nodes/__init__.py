@@ -47,6 +47,7 @@ FAMILIES: Final = (
     "mask_shapes",
     "compositing",
     "image_transform",
+    "image_fitting",
     "image_batches",
     "image_filters",
     "image_files",

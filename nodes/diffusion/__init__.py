@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import entries as entries
     from nodes.diffusion import extract as extract
     from nodes.diffusion import filters as filters
+    from nodes.diffusion import fitting as fitting
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latent_maths as latent_maths
@@ -67,6 +68,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "entries",
         "extract",
         "filters",
+        "fitting",
         "hypernetworks",
         "inpaint",
         "latent_maths",

@@ -91,6 +91,19 @@ def turned(colours: Tensor, degrees: float) -> Tensor:
     return high[..., None] - chroma[..., None] * share
 
 
+_GREYS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "luminance (Rec.709)": lambda colours: (colours * torch.tensor([0.2126, 0.7152, 0.0722])).sum(-1, keepdim=True),
+    "luminance (Rec.601)": lambda colours: (colours * torch.tensor(GREY)).sum(-1, keepdim=True),
+    "average": lambda colours: colours.mean(-1, keepdim=True),
+    "lightness": lambda colours: (colours.amax(-1, keepdim=True) + colours.amin(-1, keepdim=True)) / 2,
+}
+
+
+def desaturated(image: Tensor, factor: float, method: str) -> Tensor:
+    """``factor`` of the way to grey, which is one of ``_GREYS``."""
+    return _on_colours(image, lambda colours: colours + factor * (_GREYS[method](colours) - colours))
+
+
 @dataclass(frozen=True, slots=True)
 class Levels:
     """Input levels to output levels, all in 0..255; ``gamma`` is the usual one of level tools, above 1 for lighter middles."""

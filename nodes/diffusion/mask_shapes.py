@@ -131,7 +131,7 @@ def cut_out(mask: Tensor, image: Tensor | None, *, padding: int, blur: int) -> t
     planes = checked(mask)
     if image is None:
         image = planes[..., None].expand(-1, -1, -1, 3)
-    image = pictures.scale(image, planes.shape[2], planes.shape[1], "bicubic", "center")[: len(planes)]
+    image = pictures.scale(image, planes.shape[2], planes.shape[1], "bicubic", "center")[: len(planes)].clamp(0, 1)
     image = torch.cat([image, image[-1:].expand(len(planes) - len(image), -1, -1, -1)])
     soft = blurred(planes, blur)
     box = bounds(soft, padding)
