@@ -21,6 +21,7 @@ from engine.model_folders import TINY_VAES, ModelFolders, default_hub, read_extr
 from engine.models import Digest
 from engine.paths import checked_name, folders_below, is_inside, nearest, walk
 from engine.spec import FileChoice
+from engine.styles import StyleBook, read_book
 
 FileKind = Literal["input", "output", "temp"]
 FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
@@ -104,6 +105,8 @@ class LocalFiles:
         """The names an editor may offer, sorted."""
         if choice.tree:
             return self.roots.list_folders(_kind(choice.folder))
+        if choice.entries:
+            return list(self._styles(choice).entries)
         if choice.folder not in FILE_KINDS:
             names = [name for name in self.models.list(choice.folder) if _ends_with(name, choice.suffixes)]
             return [*names, *self.models.tiny_vaes()] if choice.folder == "vae" else names
@@ -114,11 +117,16 @@ class LocalFiles:
         """Where ``name`` is. Raises ``MissingFile`` or ``PathOutsideRoots``."""
         if choice.tree:
             return self.roots.find_folder(name, _kind(choice.folder))
+        if choice.entries:
+            return self._styles(choice).find(name)[0]
         if choice.folder in FILE_KINDS:
             return self.roots.find(name, _kind(choice.folder))
         if (halves := self._halves(choice, name)) is not None:
             return halves[0]
         return self.models.find(choice.folder, name)
+
+    def _styles(self, choice: FileChoice) -> StyleBook:
+        return read_book(self.models.find(choice.folder, name) for name in self.models.list(choice.folder))
 
     def _halves(self, choice: FileChoice, name: str) -> tuple[Path, Path] | None:
         """The two files that the name of a tiny VAE stands for."""
@@ -126,6 +134,9 @@ class LocalFiles:
 
     def ref(self, choice: FileChoice, name: str) -> FileRef:
         """The file or folder with its content's digest, which may take the time to read it once."""
+        if choice.entries:
+            path, style = self._styles(choice).find(name)
+            return FileRef(style.digest, path, name)
         path = self.resolve(choice, name)
         if choice.tree:
             return FileRef(self.digests.digest_tree(tree_files(path, choice.suffixes)), path, name)

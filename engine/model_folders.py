@@ -35,12 +35,14 @@ SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "model_patches": ("model_patches",),
     "audio_encoders": ("audio_encoders",),
     "tokenizers": ("tokenizers",),
+    "styles": ("styles",),
 }
 """Folder key -> the folders below a models root that it is made of."""
 
 _SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
     "configs": frozenset({".yaml"}),
     "tokenizers": frozenset({".json"}),
+    "styles": frozenset({".json", ".csv"}),
     "diffusion_models": MODEL_SUFFIXES | {".gguf"},
 }
 """Of the keys whose models do not end as all others do."""

@@ -36,6 +36,8 @@ class Socket:
     """The socket type of a parameter that is no plain widget."""
 
     type: str
+    widget: bool = False
+    """Editors have a widget of their own for the type: whatever they send of it is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class FileChoice:
     tree: bool = False
     """The choice is among the folders below an input folder. The ``FileRef`` is then a folder's, and its digest covers names and
     contents of the files in it, at any depth, that ``engine.fileref.tree_files`` gives for these suffixes."""
+    entries: bool = False
+    """The choice is among the styles in the files of the folder. The ``FileRef`` is then of the file, with the style's own digest."""
     route: str | None = None
     """Where editors fetch the names from, the newest first, in place of a list in the node's definition."""
 
@@ -133,7 +137,7 @@ class InputSpec:
     tooltip: str | None = None
     display: str | None = None
     own_type: bool = False
-    """The type is one that a pack made up, perhaps with a widget of its own: a literal is taken as it is."""
+    """The type is one that a pack made up, or that editors have a widget for: a literal is taken as it is."""
 
     @property
     def options(self) -> tuple[str, ...] | None:
@@ -368,6 +372,7 @@ def _read_input(node_type: str, parameter: inspect.Parameter, hint: Any) -> Inpu
         socket_only=SocketOnly in marks,
         tooltip=hint_mark.tooltip,
         display=hint_mark.display,
+        own_type=Socket in marks and marks[Socket].widget,
     )
     _check_input(node_type, spec)
     return spec

@@ -35,6 +35,7 @@ Images = Annotated[Any, Socket("IMAGE")]
         Output("MASK", "masks", is_list=True),
         Output("STRING", "names", is_list=True),
     ],
+    version=2,
 )
 def load_images_from_folder(
     ctx: NodeContext,

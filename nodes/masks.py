@@ -17,7 +17,7 @@ Side = Annotated[int, Range(1, 16384, step=1)]
 _MASK = [Output("MASK")]
 
 
-@node("LoadImageMask", title="Load Image (as Mask)", category="mask", outputs=_MASK)
+@node("LoadImageMask", title="Load Image (as Mask)", category="mask", outputs=_MASK, version=2)
 def load_image_mask(
     image: Annotated[FileRef, FileChoice("input", upload=True)], channel: Literal["alpha", "red", "green", "blue"]
 ) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.models import Digest
     from engine.places import Places
 
-_NO_MODELS: Final = frozenset({"configs", "custom_nodes"})
+_NO_MODELS: Final = frozenset({"configs", "custom_nodes", "styles"})
 """Folder keys whose files are something else."""
 
 _SHOWN_DIGEST: Final = 12

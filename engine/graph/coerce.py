@@ -63,6 +63,8 @@ def expectation(spec: InputSpec) -> str:
     if spec.files is not None:
         if spec.files.tree:
             return f'a folder below the folder "{spec.files.folder}"'
+        if spec.files.entries:
+            return f'an entry of the files of the folder "{spec.files.folder}"'
         return f'a file of the folder "{spec.files.folder}"'
     if (choices := spec.options) is not None:
         return f"one of {listed(str(choice) for choice in choices)}"

@@ -147,6 +147,7 @@ _ENCODERS: Final[Mapping[type, tuple[str, Callable[[Any], Sequence[Any]]]]] = {
             file.kind,
             file.ui,
             file.numbered,
+            file.bare,
         ],
     ),
     Outputs: ("r", lambda outputs: [outputs.values, outputs.files, dict(outputs.ui)]),

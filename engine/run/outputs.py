@@ -45,7 +45,7 @@ class OutputFolder:
     def place(
         self, file: OutputFile, metadata: Mapping[str, Any], claim: tuple[str, str] | None = None
     ) -> dict[str, str]:
-        """Write ``file`` under the first free name of its prefix, carrying ``metadata`` if it is of a kind that can.
+        """Write ``file`` under the first free name of its prefix, carrying ``metadata`` if it is of a kind that can and is to.
 
         ``claim`` names the job and the place in it that the file is for: the file of an equal claim before, by this process or by one
         that has died, is the file. Claims count until the job is settled.
@@ -162,8 +162,8 @@ def inside(root: Path, subfolder: str, prefix: str) -> Path:
 
 
 def with_metadata(file: OutputFile, metadata: Mapping[str, Any]) -> bytes:
-    """The bytes of ``file`` with ``metadata`` in them where the format has a place for it."""
-    if not metadata:
+    """The bytes of ``file`` with ``metadata`` in them, where the format has a place for it and the file is not to be bare."""
+    if not metadata or file.bare:
         return file.data
     match file.extension.lstrip("."):
         case "png":
@@ -178,6 +178,10 @@ def with_metadata(file: OutputFile, metadata: Mapping[str, Any]) -> bytes:
             from engine.graph import webp
 
             return webp.with_text(file.data, metadata)
+        case "avif":
+            from engine.graph import avif
+
+            return avif.with_text(file.data, metadata)
         case "latent" | "safetensors":
             from engine.graph.safetensors_header import with_safetensors_metadata
 

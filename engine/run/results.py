@@ -33,6 +33,8 @@ class OutputFile:
     numbered: bool = True
     """Whether the file gets the next free number; otherwise it is called ``<prefix>.<extension>``, and ``<prefix>_2.<extension>`` and so
     on where that is taken. Nothing is overwritten either way."""
+    bare: bool = False
+    """Whether the file goes without the run's metadata."""
 
 
 @dataclass(frozen=True, slots=True)

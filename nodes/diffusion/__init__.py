@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import colour_match as colour_match
+    from nodes.diffusion import colours as colours
+    from nodes.diffusion import comparing as comparing
     from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
     from nodes.diffusion import custom as custom
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import entries as entries
     from nodes.diffusion import extract as extract
     from nodes.diffusion import filters as filters
+    from nodes.diffusion import fitting as fitting
     from nodes.diffusion import hooked as hooked
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
@@ -27,11 +31,13 @@ if TYPE_CHECKING:
     from nodes.diffusion import layout as layout
     from nodes.diffusion import listed as listed
     from nodes.diffusion import lora as lora
+    from nodes.diffusion import mask_shapes as mask_shapes
     from nodes.diffusion import masks as masks
     from nodes.diffusion import model_sampling as model_sampling
     from nodes.diffusion import options as options
     from nodes.diffusion import packed as packed
     from nodes.diffusion import patches as patches
+    from nodes.diffusion import picture_files as picture_files
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import porter_duff as porter_duff
     from nodes.diffusion import prompts as prompts
@@ -47,11 +53,15 @@ if TYPE_CHECKING:
     from nodes.diffusion import unet as unet
     from nodes.diffusion import vae as vae
     from nodes.diffusion import vision as vision
+    from nodes.diffusion import watermark as watermark
     from nodes.diffusion import weight_hooks as weight_hooks
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "colour_match",
+        "colours",
+        "comparing",
         "compiled",
         "compositing",
         "custom",
@@ -60,6 +70,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "entries",
         "extract",
         "filters",
+        "fitting",
         "hooked",
         "hypernetworks",
         "inpaint",
@@ -69,11 +80,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layout",
         "listed",
         "lora",
+        "mask_shapes",
         "masks",
         "model_sampling",
         "options",
         "packed",
         "patches",
+        "picture_files",
         "pictures",
         "porter_duff",
         "prompts",
@@ -89,6 +102,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "unet",
         "vae",
         "vision",
+        "watermark",
         "weight_hooks",
     ],
 )

@@ -48,6 +48,15 @@ def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
     return done.reshape(*planes.shape[:2], *done.shape[-2:]).movedim(1, -1).contiguous()
 
 
+def separable(planes: Tensor, weights: Tensor) -> Tensor:
+    """[B,H,W] under ``weights`` [k], k odd, along the rows and along the columns, mirrored at the border."""
+    reach = len(weights) // 2
+    rows, columns = (_mirrored(side, reach) for side in planes.shape[-2:])
+    line = weights.to(planes.dtype)
+    down = conv2d(planes[:, None, rows], line[None, None, :, None])
+    return conv2d(down[..., columns], line[None, None, None])[:, 0]
+
+
 def _mirrored(size: int, reach: int) -> Tensor:
     """Indices from ``-reach`` to ``size + reach``, mirrored at the first and last pixel as often as it takes."""
     period = max(1, 2 * (size - 1))
@@ -114,7 +123,8 @@ def quantized(image: Tensor, colours: int, dither: str) -> Tensor:
 
     ``dither``: none, floyd-steinberg, or bayer-2 to bayer-16, ordered dithering by a matrix of that size (Bayer 1973).
     """
-    bytes_ = (image[..., :3] * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    wide = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:3], 3)
+    bytes_ = (wide * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
     pictures = [_quantized(Image.fromarray(pixels), colours, dither) for pixels in bytes_]
     return torch.from_numpy(np.stack(pictures).astype(np.float32) / 255.0)
 

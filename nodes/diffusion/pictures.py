@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence
 from torch import Tensor
 
 from engine.errors import InputError
@@ -19,29 +20,52 @@ from nodes.diffusion.resize import resize
 
 MAX_PIXELS: Final = 2**27
 """134 megapixels: 1.6 gigabytes as float32. Beyond it a file is refused before its pixels are decoded."""
+MAX_ANIMATION: Final = 2**28
+"""Pixels of all frames of a file together."""
+
+_SMALLEST: Final = 2**12
+"""Pixels that a frame counts as at least: it costs memory of its own."""
 
 
-def read(path: Path) -> tuple[Tensor, Tensor]:
+def read(path: Path, *, first_only: bool = False) -> tuple[Tensor, Tensor]:
     """The frames of a picture file as (IMAGE [B,H,W,3], MASK [B,H,W]).
 
-    EXIF rotation is applied. MASK is 1 - alpha, or 64x64 zeros where there is no alpha. Of an animated file the frames of the first
-    one's size are batched. Raises ``InputError`` for what is no picture, is cut short, or has more than ``MAX_PIXELS``.
+    EXIF rotation is applied. MASK is 1 - alpha, or 64x64 zeros where no frame has alpha. Of an animated file the frames of the first
+    one's size are batched, or it alone is read. Raises ``InputError`` for what is no picture, is cut short, has more than
+    ``MAX_PIXELS``, or frames of more than ``MAX_ANIMATION`` together.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is our own, stricter rule
-            with Image.open(path) as picture:
+            warnings.simplefilter(
+                "ignore"
+            )  # of sizes, for which our own rule is stricter, and of metadata that nobody needs
+            with Image.open(path, formats=_formats()) as picture:
                 _check_size(picture, path)
-                frames = [_frame(frame, path) for frame in _frames(picture)]
+                frames = [_frame(frame) for frame in _frames(picture, path, first_only)]
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # decoders meet broken files with any error there is
         raise InputError(
-            f"{path.name} cannot be read as a picture ({error}); give a whole PNG, JPEG, WebP, GIF or BMP file"
+            f"{path.name} cannot be read as a picture ({' '.join(str(error).split())}); give a whole PNG, JPEG, WebP, GIF or BMP file"
         ) from error
-    size = frames[0][0].shape
-    same = [frame for frame in frames if frame[0].shape == size]
-    return torch.cat([image for image, _ in same]), torch.cat([mask for _, mask in same])
+    images, masks = zip(*frames, strict=True)
+    same = [index for index, image in enumerate(images) if image.shape == images[0].shape]
+    return torch.cat([images[index] for index in same]), _masks([masks[index] for index in same], images[0])
+
+
+@cache
+def _formats() -> list[str]:
+    """All that Pillow reads by itself; for EPS it starts a program."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
+
+
+def _masks(masks: Sequence[Tensor | None], image: Tensor) -> Tensor:
+    if all(mask is None for mask in masks):
+        return torch.zeros(len(masks), 64, 64)
+    return torch.cat([torch.zeros(image.shape[:3]) if mask is None else mask for mask in masks])
 
 
 def _check_size(picture: Image.Image, path: Path) -> None:
@@ -55,31 +79,48 @@ def _too_large(path: Path, found: str) -> InputError:
     return InputError(f"{path.name} is too large a picture ({found.rstrip('.')}); {most}")
 
 
-def _frames(picture: Image.Image) -> list[Image.Image]:
-    if picture.format == "MPO":  # a stereo pair or a phone's depth picture: the first frame is the photograph
-        return [picture]
-    return [frame.copy() for frame in ImageSequence.Iterator(picture)]
+def _frames(picture: Image.Image, path: Path, first_only: bool) -> Iterator[Image.Image]:
+    if first_only or picture.format == "MPO":  # a stereo pair or a phone's depth picture: the first is the photograph
+        yield picture
+        return
+    pixels = 0
+    for number, frame in enumerate(ImageSequence.Iterator(picture), 1):
+        _check_size(frame, path)
+        pixels += max(frame.width * frame.height, _SMALLEST)
+        if pixels > MAX_ANIMATION:
+            raise InputError(
+                f"{path.name} is too long an animation (more than {number - 1} frames of {frame.width}x{frame.height}); at most "
+                f"{MAX_ANIMATION / 1e6:.0f} megapixels in all are read, cut it or scale it down first"
+            )
+        yield frame
 
 
-def _frame(frame: Image.Image, path: Path) -> tuple[Tensor, Tensor]:
-    """One frame as ([1,H,W,3], [1,H,W])."""
+def _frame(frame: Image.Image) -> tuple[Tensor, Tensor | None]:
+    """One frame as ([1,H,W,3], [1,H,W]); no mask where it has no alpha."""
     turned = ImageOps.exif_transpose(frame)
-    if turned.mode.startswith("I"):  # 16 or 32 bit grey
-        levels = np.asarray(turned).astype(np.float32)
-        turned = Image.fromarray(
-            (levels / (257.0 if levels.max(initial=0) > 255 else 1.0)).clip(0, 255).astype(np.uint8)
-        )
+    if turned.mode.startswith("I") or turned.mode == "F":
+        turned = _in_bytes(turned)
     pixels = torch.from_numpy(np.asarray(turned.convert("RGB")).astype(np.float32) / 255.0)[None]
-    if "A" in turned.getbands() or "transparency" in turned.info:
-        alpha = np.asarray(turned.convert("RGBA").getchannel("A")).astype(np.float32) / 255.0
-        return pixels, 1.0 - torch.from_numpy(alpha)[None]
-    return pixels, torch.zeros(1, 64, 64)
+    if "A" not in turned.getbands() and "transparency" not in turned.info:
+        return pixels, None
+    alpha = np.asarray(turned.convert("RGBA").getchannel("A")).astype(np.float32) / 255.0
+    return pixels, 1.0 - torch.from_numpy(alpha)[None]
+
+
+def _in_bytes(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits; or of 32 bits, whole or not, of which only the values say how many of these count."""
+    levels = np.asarray(picture).astype(np.float32)
+    if picture.mode == "F":
+        levels = levels * (255.0 if levels.max(initial=0) <= 1.0 else 1.0)
+    elif picture.mode != "I" or levels.max(initial=0) > 255:
+        levels = levels / 257.0
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
 def to_png(image: Tensor, compress_level: int = 4) -> bytes:
     """One picture [H,W,C] (C = 1, 3 or 4, values 0..1) as 8-bit PNG; values are cut, not rounded."""
     stream = io.BytesIO()
-    Image.fromarray(_bytes(image)).save(stream, "PNG", compress_level=compress_level)
+    Image.fromarray(to_bytes(image)).save(stream, "PNG", compress_level=compress_level)
     return stream.getvalue()
 
 
@@ -99,7 +140,7 @@ def encode(image: Tensor, format: str, quality: int) -> bytes:
         raise InputError(
             f"expected sides of at most {largest} pixels in a {format}, found {image.shape[1]}x{image.shape[0]}; save it as png"
         )
-    picture = Image.fromarray(_bytes(image if format == "webp" else image[..., :3]))
+    picture = Image.fromarray(to_bytes(image if format == "webp" else image[..., :3]))
     stream = io.BytesIO()
     if format == "jpg":
         picture.save(stream, "JPEG", quality=quality)
@@ -119,7 +160,7 @@ def film(images: Tensor, format: Literal["webp", "png"], fps: float, **options: 
             f"found {images.shape[2]}x{images.shape[1]}; save it with SaveAnimatedPNG",
             input="images",
         )
-    first, *others = (Image.fromarray(_bytes(image)) for image in images)
+    first, *others = (Image.fromarray(to_bytes(image)) for image in images)
     stream = io.BytesIO()
     first.save(
         stream, format.upper(), save_all=True, append_images=others, duration=int(1000.0 / fps), loop=0, **options
@@ -127,7 +168,7 @@ def film(images: Tensor, format: Literal["webp", "png"], fps: float, **options: 
     return stream.getvalue()
 
 
-def _bytes(image: Tensor) -> NDArray[np.uint8]:
+def to_bytes(image: Tensor) -> NDArray[np.uint8]:
     pixels = np.clip(255.0 * image.detach().cpu().float().numpy(), 0, 255).astype(np.uint8)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
@@ -192,7 +233,14 @@ _BLENDS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def blend(first: Tensor, second: Tensor, factor: float, mode: str) -> Tensor:
-    """``first`` with ``factor`` of it replaced by the blend of both; the second is brought to the first's size."""
+    """``first`` with ``factor`` of it replaced by the blend of both; the second is brought to the first's size.
+
+    Raises InputError for batches of different numbers of pictures, unless one has a single one.
+    """
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise InputError(
+            f"expected as many pictures as in image1, {len(first)}, or one for all, found {len(second)}", input="image2"
+        )
     if first.shape[-1] != second.shape[-1]:
         first, second = (_opaque(image, max(first.shape[-1], second.shape[-1])) for image in (first, second))
     if first.shape[1:] != second.shape[1:]:

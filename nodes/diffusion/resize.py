@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 
-_INTERPOLATE: Final = {"nearest-exact", "bilinear", "area", "bicubic"}
+_INTERPOLATE: Final = {"nearest", "nearest-exact", "bilinear", "area", "bicubic"}
 MAX_SIDE: Final = 65536
 """More than this is a typing error, not a picture."""
 

@@ -65,6 +65,7 @@ def _seen(path: Path) -> tuple[str | None, str | None, str | None]:
         ("prompt_weights", ("green", "heart", "white"), 1, (128, 128)),
         ("img2img", ("yellow", "square", "green"), 1, (128, 128)),
         ("custom_sampling", ("green", "heart", "white"), 1, (128, 128)),
+        ("styles", ("red", "circle", "blue"), 1, (128, 128)),
     ],
 )
 def test_a_workflow_makes_the_picture_it_describes(
@@ -101,6 +102,22 @@ def test_folder_batch_saves_every_picture_of_the_input_folder_at_half_its_size(e
         halved = pixels.reshape(height, 2, width, 2, 3).mean((1, 3))
         difference = small[f"{name}_{width}x{height}.webp"] - halved
         assert abs(difference).mean() < 4
+
+
+def test_picture_tools_show_what_they_changed(execute: Execute, core: Registry) -> None:
+    """The grid has the original, the corrected picture, one that was matched back to it, and the mask of what differs; and the workflow."""
+    result, (path,) = execute("picture_tools")
+    assert result.status == "succeeded", result.failures
+    shown = result.ui[NodeId("10")]
+    assert (len(shown["a_images"]), len(shown["b_images"])) == (1, 1)
+    assert path.name == "264x312_00001_.webp"
+    original = _pixels(ROOT / "input" / "square.png").astype(float)
+    grid = _pixels(path).astype(float)
+    cells = [grid[top : top + 128, left : left + 128] for top in (0, 160) for left in (0, 136)]
+    assert abs(cells[0] - original).mean() < 2
+    assert original.mean() - cells[1].mean() > 10
+    assert abs(cells[2] - original).mean() < 2
+    assert np.array_equal(cells[3].mean(-1) > 128, original.mean(-1) > 128)
 
 
 def test_a_picture_carries_its_workflow_and_makes_itself_again(

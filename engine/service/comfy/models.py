@@ -22,7 +22,7 @@ from engine.service.desk import desk_of
 from engine.service.pictures import ONE_AT_A_TIME, drawn, eight_bits, encoded, read_picture
 from engine.service.served import inside, regular_file, safe_name
 
-_NO_MODELS: Final = frozenset({"configs", "custom_nodes"})
+_NO_MODELS: Final = frozenset({"configs", "custom_nodes", "styles"})
 _COVER_SUFFIXES: Final = (".png", ".preview.png", ".jpg", ".jpeg", ".webp", ".preview.jpg", ".preview.webp")
 _COVER_SIDE: Final = 1024
 _COVER_KEYS: Final = ("modelspec.thumbnail", "ssmd_cover_images")

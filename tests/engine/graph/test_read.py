@@ -114,7 +114,7 @@ def test_the_seeds_of_an_api_file_are_its_literal_seeds() -> None:
         (b"hello", "the file is no JSON: Expecting value at line 1, column 1; it begins with 'hello'"),
         (
             b"\x8a\xd8\xff\xe0 a photo",
-            "neither text nor a PNG, WEBP, JPEG or safetensors file (it begins with the bytes 8a d8",
+            "neither text nor a PNG, WEBP, JPEG, AVIF or safetensors file (it begins with the bytes 8a d8",
         ),
         (b"[1, 2]", "this is JSON, but no workflow: expected nodes by id"),
         (b"3", "found a number"),

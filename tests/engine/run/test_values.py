@@ -111,6 +111,7 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
         FileRef(Digest("f"), Path("/f.png"), "f.png"),
         OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs"),
         OutputFile(b"png", "a/b", ".png", numbered=False),
+        OutputFile(b"png", "a/b", ".png", bare=True),
         Outputs((1,), (OutputFile(b"", "p", "txt"),), {"text": ["a"]}),
         Blocked("because"),
     ],
@@ -123,7 +124,7 @@ def test_the_engines_own_types_come_back_as_they_were(value: Any) -> None:
 def test_a_file_encoded_before_it_could_go_without_a_number_is_numbered() -> None:
     """Results written by an older version are read."""
     tree = encode(OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs"), {}).tree
-    assert back(Encoded(tree[:-1])) == OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs", numbered=True)
+    assert back(Encoded(tree[:-2])) == OutputFile(b"png", "a/b", ".png", 3, 4, 5, "temp", "gifs", numbered=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "bool", "uint8", "complex64"])

@@ -1,0 +1,46 @@
+"""Pictures saved in the format of one's choice."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from engine.run.context import NodeContext
+from engine.run.results import OutputFile, Outputs
+from engine.spec import Range, node
+from nodes import diffusion
+from nodes.sockets import Image
+
+_HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+
+
+@node("SaveImageAs", title="Save Image As", category="image/save", output_node=True, hidden=_HIDDEN)
+def save_image_as(
+    ctx: NodeContext,
+    *,
+    images: Image,
+    filename_prefix: str = "ComfyUI",
+    format: Literal["png", "png (16 bit)", "webp", "jpeg", "avif"] = "webp",
+    quality: Annotated[int, Range(1, 100, step=1)] = 90,
+    lossless: bool = False,
+    embed_workflow: bool = True,
+) -> Outputs:
+    """Write each picture into the output folder in this format, the workflow inside it unless that is not wished.
+
+    Quality is for webp, jpeg and avif. Lossless is for webp; png always is. A jpeg has room for 64 KiB of workflow and no alpha. The
+    prefix may hold folders and %width%, %height%, %year%, %month%, %day%, %hour%, %minute%, %second%, %batch_num%.
+    """
+    files = []
+    for index, picture in enumerate(images):
+        ctx.progress(index, len(images))
+        files.append(
+            OutputFile(
+                data=diffusion.picture_files.encode(picture, format, quality=quality, lossless=lossless),
+                prefix=filename_prefix,
+                extension=diffusion.picture_files.EXTENSIONS[format],
+                width=picture.shape[1],
+                height=picture.shape[0],
+                batch_index=index,
+                bare=not embed_workflow,
+            )
+        )
+    return Outputs(files=tuple(files))
