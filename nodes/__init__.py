@@ -30,6 +30,7 @@ FAMILIES: Final = (
     "attention_guidance",
     "text",
     "conditioning",
+    "controlnet",
     "vision",
     "sampling",
     "sampler_parts",

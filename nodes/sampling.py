@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.run.context import NodeContext
@@ -51,7 +51,8 @@ def _advanced_estimate(**given: Any) -> Estimate:
 def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple[Denoiser, Hooks]]:
     """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
     states to go on from."""
-    with ctx.models.lease(model, working_bytes=diffusion.unet.working_bytes(latent["samples"].shape)) as loaded:
+    room = diffusion.unet.working_bytes(latent["samples"].shape)
+    with ctx.models.lease(model, working_bytes=room) as loaded, ExitStack() as nets:
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
         preview = diffusion.unet.previewer(model, ctx.models)
@@ -61,7 +62,7 @@ def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple
 
         ctx.check_cancelled()
         hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded), hooks
+        yield diffusion.unet.denoiser(loaded, ctx.models, nets, room), hooks
 
 
 def _sample(

@@ -12,6 +12,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
+    from nodes.diffusion import control as control
     from nodes.diffusion import custom as custom
     from nodes.diffusion import devices as devices
     from nodes.diffusion import differential as differential
@@ -52,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "compiled",
         "compositing",
+        "control",
         "custom",
         "devices",
         "differential",
