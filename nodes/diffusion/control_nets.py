@@ -27,7 +27,7 @@ from nodes.diffusion.control_configs import AdapterConfig, AnyControl, ControlCo
 from nodes.diffusion.control_fit import check_fits
 from nodes.diffusion.control_hints import Picture
 from nodes.diffusion.control_weights import base_patch
-from nodes.diffusion.controlled import Call, Control
+from nodes.diffusion.controlled import BLOCKS, DOWN, MID, WITHIN, Call, Control
 from nodes.diffusion.extras import POOLED, VECTOR
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 from nodes.diffusion.vae import encode
@@ -68,12 +68,12 @@ class Residuals:
         """By the names of diffusers, whose UNet takes what it uses off the list."""
         found: dict[str, Any] = {}
         if self.mid is not None:
-            found["down_block_additional_residuals"] = tuple(it.to(dtype) for it in self.down)
-            found["mid_block_additional_residual"] = self.mid.to(dtype)
+            found[DOWN] = tuple(it.to(dtype) for it in self.down)
+            found[MID] = self.mid.to(dtype)
         if self.within:
-            found["down_intrablock_additional_residuals"] = [it.to(dtype) for it in self.within]
+            found[WITHIN] = [it.to(dtype) for it in self.within]
         if self.blocks:
-            found["block_controlnet_hidden_states"] = [it.to(dtype) for it in self.blocks]
+            found[BLOCKS] = [it.to(dtype) for it in self.blocks]
         return found
 
 

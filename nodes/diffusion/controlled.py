@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from torch import Tensor
+
+DOWN: Final = "down_block_additional_residuals"
+MID: Final = "mid_block_additional_residual"
+WITHIN: Final = "down_intrablock_additional_residuals"
+BLOCKS: Final = "block_controlnet_hidden_states"
+"""What diffusers calls that which is added inside of its networks: behind a UNet's way down, in its middle, on its way down, and behind
+a transformer's layers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

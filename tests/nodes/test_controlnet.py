@@ -26,6 +26,8 @@ from nodes.diffusion.control_hints import Picture, with_channels
 from nodes.diffusion.control_nets import Controls
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.inspection import inspect_model
+from nodes.diffusion.listed import with_option
+from nodes.diffusion.options import ALTERATIONS
 from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.sample import Hooks, Settings, sample_latent
 from nodes.diffusion.samplers import State
@@ -239,7 +241,7 @@ def told(*controls: Recipe, seed: int = 1, **options: Any) -> list[Any]:
 def sampled(positive: list[Any], negative: list[Any], given: Mapping[str, Any] | None = None, **more: Any) -> Tensor:
     settings = Settings(seed=5, steps=2, cfg=3.0, sampler="euler", scheduler="simple")
     start = given or {"samples": torch.zeros(1, 4, 8, 8)}
-    with demo_store().lease(demo("unet")) as loaded, ExitStack() as held:
+    with demo_store().lease(more.pop("model", demo("unet"))) as loaded, ExitStack() as held:
         denoise = more.pop("change", lambda it: it)(denoiser(loaded, demo_store(), held))
         found: Tensor = sample_latent(denoise, settings, positive, negative, start, **more)["samples"]
     return found
@@ -325,6 +327,24 @@ def test_a_net_reads_a_text_of_its_own(net: ModelRef) -> None:
     own = told(one)
     own[0][1]["cross_attn_controlnet"] = own[0][0]
     assert torch.allclose(sampled(own, told(one, seed=2)), plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("after_skip", [False, True])
+@pytest.mark.parametrize("kind", ["net", "adapter"])
+def test_deep_shrink_makes_what_steers_it_smaller(net: ModelRef, tmp_path: Path, kind: str, after_skip: bool) -> None:
+    """A net and an adapter see the whole picture, and are added to a smaller one."""
+    if kind == "adapter":
+        path = tmp_path / "adapter.safetensors"
+        write_shapes(path, full_adapter((64, 128), 192), "float32")
+        net = ModelRef(Digest("adapter"), "control", str(path))
+    one = control.recipe(net, seen(1), 1.0)
+    values: dict[str, Any] = {"block": 1, "factor": 2.0, "start": 0.0, "end": 1.0}
+    values |= {"after_skip": after_skip, "down": "bicubic", "up": "bicubic"}
+    model = with_option(demo("unet"), ALTERATIONS, "deep shrink", **values)
+    steered = sampled(told(one), told(one, seed=2), model=model)
+    plain = sampled(told(), told(seed=2), model=model)
+    assert not torch.allclose(steered, plain, atol=1e-2)
+    assert not torch.allclose(steered, sampled(told(one), told(one, seed=2)), atol=1e-2)
 
 
 class Named:

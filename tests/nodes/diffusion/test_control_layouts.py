@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from benchmarks.random_controls import CLDM, SMALL, TRUE
+from benchmarks.random_models import TRUE as MODELS
 from benchmarks.random_sd15 import Shape
-from engine.errors import ModelFileError
+from engine.errors import InputError, ModelFileError
 from nodes.diffusion import networks
-from nodes.diffusion.control_configs import AdapterConfig, ControlConfig, TransformerControlConfig
+from nodes.diffusion.control_configs import AdapterConfig, AnyControl, ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_find import MARKS
+from nodes.diffusion.control_fit import check_fits
 from nodes.diffusion.control_weights import check_low_rank
 from nodes.diffusion.convert import bind
 from nodes.diffusion.families import Description, describe
@@ -171,3 +173,34 @@ def test_a_missing_tensor_is_named(name: str) -> None:
     shapes = {key: shape for key, shape in SMALL[name].items() if key != last}
     with pytest.raises(ModelFileError, match="1 missing"):
         unused(shapes)
+
+
+@pytest.mark.parametrize(
+    ("net", "model", "fits"),
+    [
+        ("sdxl", "ssd-1b", True),
+        ("sdxl", "vega", True),
+        ("sdxl-adapter", "ssd-1b", True),
+        ("bk-sdm-base", "bk-sdm-base", True),
+        ("bk-sdm-base", "bk-sdm-small", True),
+        ("sd15", "sd15-inpainting", True),
+        ("sd15-adapter", "bk-sdm-base", True),
+        ("sd15", "bk-sdm-base", False),
+        ("sd15", "sd2", False),
+        ("sdxl", "refiner", False),
+        ("sd15-adapter", "sdxl", False),
+        ("sdxl-adapter", "sd15", False),
+        ("sd35", "sdxl", False),
+        ("sdxl", "sd3", False),
+        ("sd35", "sd3", False),
+    ],
+)
+def test_a_net_fits_where_the_shapes_inside_do(net: str, model: str, fits: bool) -> None:
+    """At the true size: also pruned models, as far as they have what it is added to. Others are refused by their family."""
+    config, of = described(TRUE[net]).parts["control"].config, describe(model, infos(MODELS[model].shapes()), {})
+    assert isinstance(config, AnyControl)
+    if fits:
+        check_fits(config, of.parts["unet"].config, of.family, net)
+        return
+    with pytest.raises(InputError, match=f"for {of.family.title}|fits this {of.family.title}"):
+        check_fits(config, of.parts["unet"].config, of.family, net)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from benchmarks.random_models import UNET, VAE
 from benchmarks.random_sd15 import write_shapes
 from engine.models import Digest, ModelRef, Patch, Recipe
 from nodes.diffusion import control
+from nodes.diffusion.budget import Budget
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.devices import device_policy
 from nodes.diffusion.patches import patcher
@@ -48,6 +49,9 @@ SD3: dict[str, Any] = {
     "pooled_projection_dim": 128,
     "pos_embed_max_size": 16,
 }
+
+STREAMING: Final = 20_000_000
+"""Bytes that are too few for model and net."""
 
 Told = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], dict[str, Any]]
 """What diffusers' networks are told beside sample [1,C,h,w], step [1] and text, for the options of an entry."""
@@ -235,7 +239,7 @@ def saved(folder: Path, name: str, module: Any) -> Path:
 
 @pytest.mark.parametrize("kind", ["repaint", "auto"])
 def test_a_union_net_is_that_of_diffusers(folder: Path, write: Write, store: LocalModelStore, kind: str) -> None:
-    """Told the kind of its picture; without one the picture is added as it is, and no kind is marked."""
+    """Told the kind of its picture; without one the picture is added as it is, and no kind is marked. Streamed it is the same."""
     from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 
     torch.manual_seed(3)
@@ -260,10 +264,14 @@ def test_a_union_net_is_that_of_diffusers(folder: Path, write: Write, store: Loc
         handle.remove()
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
-    with sampling(store, unet(write("sdxl", shapes_of("sdxl")))) as (loaded, denoise):
+    model = unet(write("sdxl", shapes_of("sdxl")))
+    with sampling(store, model) as (loaded, denoise):
         ours = sampled(denoise, positive, negative)
         theirs = expected(loaded, denoise, positive, negative, told)
     assert difference(ours, theirs) < 1e-4
+    if number is not None:
+        with sampling(LocalModelStore(store.policy, Budget(STREAMING)), model) as (_, denoise):
+            assert torch.equal(sampled(denoise, positive, negative), ours)
 
 
 def features(module: Any, hint: Tensor, scale: float) -> Told:
