@@ -277,6 +277,8 @@ latent (`SetLatentNoiseMask`). T5 had a tokenizer, which `mezzotint models pull 
 
 LoRAs for few steps, by their short names: {loras}.
 
+ControlNets and T2I-Adapters are in [controlnets.md](controlnets.md).
+
 `mezzotint models list` says what is in your model folders, `mezzotint models info NAME` all there is to know of one."""
 
 

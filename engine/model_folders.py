@@ -54,6 +54,8 @@ TINY_VAES: Final = ("taesd", "taesdxl", "taesd3")
 TINY_FOLDER: Final = "vae_approx"
 
 DIFFUSERS_INDEX: Final = "model_index.json"
+NETWORKS: Final = "controlnet"
+"""The key whose models may also be diffusers folders of a network alone."""
 T5_TOKENIZER: Final = "t5/tokenizer.json"
 """Where the tokenizers have T5's, which no checkpoint holds."""
 
@@ -106,7 +108,9 @@ class ModelFolders:
             found = {name for folder in folders for name in _model_trees(folder)}
             return sorted(found | set(hub_folders(self.hub)))
         suffixes = suffixes_of(key)
-        return sorted({name for folder in folders for name in self._files(folder, suffixes)})
+        files = {name for folder in folders for name in self._files(folder, suffixes)}
+        trees = {name for folder in folders for name in _networks(folder)} if key == NETWORKS else set()
+        return sorted(files | trees)
 
     def find(self, key: str, name: str) -> Path:
         """The file (or the diffusers folder) called ``name`` in the folders of ``key``.
@@ -194,6 +198,13 @@ def _model_trees(folder: Path) -> Iterator[str]:
     for index in folder.glob(f"**/{DIFFUSERS_INDEX}"):
         if index.parent != folder:
             yield str(index.parent.relative_to(folder))
+
+
+def _networks(folder: Path) -> Iterator[str]:
+    """Diffusers folders of one network below ``folder``, by their relative names."""
+    for config in folder.glob("**/config.json"):
+        if config.parent != folder and any(config.parent.glob("diffusion_pytorch_model*.safetensors")):
+            yield str(config.parent.relative_to(folder))
 
 
 def default_hub(environment: Mapping[str, str]) -> Path:

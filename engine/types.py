@@ -32,6 +32,7 @@ SOCKETS: Final[dict[str, str]] = {
     "VAE": "ModelRef, part vae",
     "CLIP_VISION": "ModelRef, part clip_vision",
     "CLIP_VISION_OUTPUT": "dict of float32: image_embeds [B,P], last_hidden_state [B,T,D], penultimate_hidden_states [B,T,D]",
+    "CONTROL_NET": "ModelRef, part control",
     "SIGMAS": "float32 [n+1], mostly falling to 0",
     "SAMPLER": "Recipe, kind sampler",
     "NOISE": "Recipe, kind noise",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.run.context import NodeContext
@@ -53,11 +53,11 @@ def leased(
 ) -> Iterator[tuple[Denoiser, Hooks]]:
     """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
     states to go on from. ``sides`` are its conditioning by the names of inputs, whose hooks have to fit the model."""
-    working = diffusion.unet.working_bytes(latent["samples"].shape)
+    room = diffusion.unet.working_bytes(latent["samples"].shape)
     further = diffusion.sample.further_side(diffusion.steering.options_of(model))
     if hooked := diffusion.hooked.prepare(model, {**sides, "model": further}, ctx.warn):
-        working += hooked * diffusion.unet.dtype(model, ctx.settings).itemsize
-    with ctx.models.lease(model, working_bytes=working) as loaded:
+        room += hooked * diffusion.unet.dtype(model, ctx.settings).itemsize
+    with ctx.models.lease(model, working_bytes=room) as loaded, ExitStack() as nets:
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
         preview = diffusion.unet.previewer(model, ctx.models)
@@ -67,7 +67,7 @@ def leased(
 
         ctx.check_cancelled()
         hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded), hooks
+        yield diffusion.unet.denoiser(loaded, ctx.models, nets, room), hooks
 
 
 def _sample(

@@ -45,6 +45,11 @@ class VisionValue(ModelValue):
 
 
 @dataclass(frozen=True)
+class ControlValue(ModelValue):
+    """A CONTROL_NET: passed on."""
+
+
+@dataclass(frozen=True)
 class VaeValue(ModelValue):
     """A VAE: pictures float [B,H,W,C] in 0..1, latents [B,C,h,w] in unscaled VAE space."""
 
@@ -121,8 +126,8 @@ def _run(type_: str, **inputs: Any) -> Any:
     return spec.fn(context, **inputs)
 
 
-_SOCKETS = {"unet": "MODEL", "clip": "CLIP", "vae": "VAE", "clip_vision": "CLIP_VISION"}
-_KINDS = {"unet": UnetValue, "clip": ClipValue, "vae": VaeValue, "clip_vision": VisionValue}
+_SOCKETS = {"unet": "MODEL", "clip": "CLIP", "vae": "VAE", "clip_vision": "CLIP_VISION", "control": "CONTROL_NET"}
+_KINDS = {"unet": UnetValue, "clip": ClipValue, "vae": VaeValue, "clip_vision": VisionValue, "control": ControlValue}
 
 
 def wrapped(value: Any) -> Any:

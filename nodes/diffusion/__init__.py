@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import comparing as comparing
     from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
+    from nodes.diffusion import control as control
     from nodes.diffusion import custom as custom
     from nodes.diffusion import devices as devices
     from nodes.diffusion import differential as differential
@@ -64,6 +65,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparing",
         "compiled",
         "compositing",
+        "control",
         "custom",
         "devices",
         "differential",

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from engine.errors import InputError
+from nodes.diffusion.controlled import Control
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 from nodes.diffusion.weight_hooks import HOOKS, TEXT_END, TEXT_START, Hooks, hooks_of
 
@@ -59,7 +60,8 @@ class Entry:
 
     ``context`` is [1 or B,T,D]; ``weight`` is [1 or B,1,h,w] over the area, None for 1 everywhere; it holds while
     ``sigma_start >= sigma >= sigma_end``. ``inputs`` are what else the network takes, each [1 or B,...], those of four dimensions over
-    the whole picture. A ``default`` entry fills what the others leave uncovered."""
+    the whole picture. A ``default`` entry fills what the others leave uncovered. ``control`` steers the network in calls for the entry;
+    its nets read ``control_context`` [1 or B,T,D] if there is one."""
 
     context: Tensor
     weight: Tensor | None = None
@@ -70,6 +72,10 @@ class Entry:
     default: bool = False
     hooks: Hooks = ()
     """What changes the model's weights while it is predicted."""
+    control: Control | None = None
+    control_context: Tensor | None = None
+    shares_control: bool = False
+    """Whether the other sides of guidance get the control as well, see ``with_controls``."""
 
     def active(self, sigma: float) -> bool:
         return self.sigma_start >= sigma >= self.sigma_end
@@ -99,6 +105,14 @@ InputsOf = Callable[[Mapping[str, Any], Surroundings], Mapping[str, Tensor]]
 """Makes a model family's further inputs (SDXL's vector, say) from an entry's options."""
 
 
+ControlOf = Callable[[Mapping[str, Any], int, int], Control | None]
+"""Makes the control that an entry's options ask for, on an area of so many rows and columns of cells."""
+
+
+def no_control(options: Mapping[str, Any], height: int, width: int) -> None:
+    return None
+
+
 def no_inputs(options: Mapping[str, Any], around: Surroundings) -> Mapping[str, Tensor]:
     return {}
 
@@ -109,17 +123,25 @@ def resolve(
     schedule: ModelSigmas,
     *,
     inputs_of: InputsOf = no_inputs,
+    control_of: ControlOf = no_control,
     noise_mask: Tensor | None = None,
     is_negative: bool = False,
     seed: int = 0,
 ) -> tuple[Entry, ...]:
     """The entries of ``conditioning`` for ``latent`` [B,C,h,w], on its device."""
     around = Surroundings(latent, noise_mask, is_negative, seed)
-    return tuple(_resolved(embedding, options, around, schedule, inputs_of) for embedding, options in conditioning)
+    return tuple(
+        _resolved(embedding, options, around, schedule, inputs_of, control_of) for embedding, options in conditioning
+    )
 
 
 def _resolved(
-    embedding: Tensor, options: Mapping[str, Any], around: Surroundings, schedule: ModelSigmas, inputs_of: InputsOf
+    embedding: Tensor,
+    options: Mapping[str, Any],
+    around: Surroundings,
+    schedule: ModelSigmas,
+    inputs_of: InputsOf,
+    control_of: ControlOf,
 ) -> Entry:
     latent = around.latent
     height, width = latent.shape[-2:]
@@ -127,6 +149,7 @@ def _resolved(
     area = _area(options, mask, height, width)
     start = max(options.get("start_percent", 0.0), options.get(TEXT_START, 0.0))
     end = min(options.get("end_percent", 1.0), options.get(TEXT_END, 1.0))
+    read: Tensor | None = options.get("cross_attn_controlnet")
     return Entry(
         context=embedding.to(latent.device),
         weight=_weight(options, mask, area, height, width, latent.device),
@@ -137,6 +160,9 @@ def _resolved(
         inputs={name: value.to(latent.device) for name, value in inputs_of(options, around).items()},
         default=bool(options.get("default", False)),
         hooks=hooks_of(options.get(HOOKS)),
+        control=control_of(options, *((height, width) if area is None else (area.height, area.width))),
+        control_context=None if read is None else read.to(latent.device),
+        shares_control=bool(options.get("control_apply_to_uncond", False)),
     )
 
 
@@ -230,18 +256,37 @@ def match_areas(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, .
             continue
         closest = min(enclosing, key=lambda e: math.inf if e.area is None else e.area.size)
         if closest.area != entry.area:
-            matched.append(replace(entry, context=closest.context, inputs=closest.inputs))
+            context, read = closest.context, closest.control_context
+            matched.append(replace(entry, context=context, inputs=closest.inputs, control_context=read))
     return tuple(matched)
 
 
+def with_controls(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, ...]:
+    """``other`` with the controls that ``side`` shares, each given to the next entry in turn; as it is where it has some of its own.
+
+    Entries with an area neither give nor take.
+    """
+    shared = [
+        entry.control for entry in side if entry.shares_control and entry.control is not None and entry.area is None
+    ]
+    places = [place for place, entry in enumerate(other) if entry.area is None]
+    if not places or any(other[place].control is not None for place in places):
+        return tuple(other)
+    found = list(other)
+    for number, control in enumerate(shared):
+        place = places[number % len(places)]
+        found[place] = replace(found[place], control=control)
+    return tuple(found)
+
+
 def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
-    """The sides of guidance, each with the areas of the others."""
+    """The sides of guidance, each with the areas of the others, and with the controls that the first one shares."""
     found = [tuple(side) for side in sides]
     for one in range(len(found)):
         for other in range(len(found)):
             if one != other:
                 found[other] = match_areas(found[one], found[other])
-    return tuple(found)
+    return (found[0], *(with_controls(found[0], side) for side in found[1:]))
 
 
 def at_sigma(entries: Iterable[Entry], sigma: float, latent: Tensor) -> list[Entry]:
@@ -274,7 +319,7 @@ class Group:
 
 
 def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) -> list[Group]:
-    """How to batch ``entries``: those that see crops of one size and have inputs of one shape go together, at most
+    """How to batch ``entries``: those that see crops of one size, have inputs of one shape and one control go together, at most
     ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
     found: list[Group] = []
     for index, entry in enumerate(entries):
@@ -293,9 +338,10 @@ def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) ->
 def _alike(a: Entry, b: Entry, latent: Tensor) -> bool:
     def shapes(entry: Entry) -> tuple[Any, ...]:
         inputs = {name: entry.input(name).shape[1:] for name in entry.inputs}
-        return entry.crop(latent).shape, entry.context.shape[2:], inputs
+        read = None if entry.control_context is None else entry.control_context.shape[1:]
+        return entry.crop(latent).shape, entry.context.shape[2:], inputs, read
 
-    return shapes(a) == shapes(b)
+    return a.control is b.control and shapes(a) == shapes(b)
 
 
 def for_batch(value: Tensor, count: int) -> Tensor:

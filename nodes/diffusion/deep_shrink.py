@@ -6,12 +6,15 @@ What is composed then is composed at a size the model knows, so that a large pic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import Size, Tensor
 
 from nodes.diffusion.alterations import Arguments, Hooks, Moment
+from nodes.diffusion.controlled import DOWN, MID, WITHIN
 from nodes.diffusion.resize import resize
-from nodes.diffusion.unet_blocks import after_input, input_blocks, output_blocks
+from nodes.diffusion.unet_blocks import adapted_blocks, after_input, input_blocks, output_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,39 @@ class DeepShrink:
         for block in blocks:
             hooks.after(block.last, noted)
         self._fit_to(sizes, hooks)
+        hooks.rewire(hooks.network, partial(self._steered, hooks.network))
+
+    def _steered(self, unet: Any, x: Tensor, *args: Any, **inputs: Any) -> Arguments:
+        """What steers the UNet from inside is made as small as what it is added to."""
+        if not inputs.keys() & {DOWN, WITHIN}:
+            return (x, *args), inputs
+        sizes, below = self._sizes(unet, *x.shape[-2:])
+        if DOWN in inputs:
+            inputs[DOWN] = tuple(_sized(it, size) for it, size in zip(inputs[DOWN], sizes, strict=True))
+            inputs[MID] = _sized(inputs[MID], below)
+        if WITHIN in inputs:
+            # adapters for SDXL have one level more, for the middle
+            places = [sizes[place] for place in adapted_blocks(unet)] + [below]
+            inputs[WITHIN] = [_sized(it, size) for it, size in zip(inputs[WITHIN], places, strict=False)]
+        return (x, *args), inputs
+
+    def _sizes(self, unet: Any, height: int, width: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+        """Rows and columns of what each input block gives, as it is handed over, and of what reaches the middle."""
+        found = []
+        for number, block in enumerate(input_blocks(unet)):
+            if "Downsample" in type(block.last).__name__:
+                height, width = -(-height // 2), -(-width // 2)
+            full = height, width
+            if number == self.block:
+                height, width = self._side(height), self._side(width)
+            found.append(full if self.after_skip else (height, width))
+        return found, (height, width)
+
+    def _side(self, cells: int) -> int:
+        return max(1, round(cells / self.factor))
 
     def _smaller(self, features: Tensor) -> Tensor:
-        height, width = (max(1, round(side / self.factor)) for side in features.shape[-2:])
+        height, width = map(self._side, features.shape[-2:])
         return resize(features, width, height, self.down)
 
     def _fit_to(self, sizes: list[Size], hooks: Hooks) -> None:
@@ -80,3 +113,9 @@ class DeepShrink:
             else:
                 hooks.after(block.last, taken)
                 hooks.rewire(block.upsampler, doubled)
+
+
+def _sized(residual: Tensor, size: tuple[int, int]) -> Tensor:
+    """``residual`` [B,C,h,w] of this size; one number for all cells is left."""
+    height, width = size
+    return residual if residual.shape[-2:] == (1, 1) else resize(residual, width, height, "bilinear")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
-from nodes.diffusion.conditioning import InputsOf, no_inputs
+from nodes.diffusion.conditioning import ControlOf, InputsOf, no_control, no_inputs
+from nodes.diffusion.controlled import Call, Steered
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Network(Protocol):
     """A UNet or transformer: ``x`` [B,C,h,w], timestep float32 [B], context [B,T,D] to its output [B,C,h,w]."""
 
-    def __call__(self, x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ class Denoiser:
     hearing: Hearing | None = None
     inputs_of: InputsOf = no_inputs
     """What else the network takes, for an entry of conditioning."""
+    control_of: ControlOf = no_control
+    """What steers the network, for an entry of conditioning."""
     differential: float | None = None
     options: tuple[Option, ...] = ()
     alterations: tuple[Altered, ...] = ()
@@ -122,23 +125,32 @@ class Denoiser:
     levels: tuple[float, ...] = ()
     """The noise levels at which the steps of the run begin, where it is known."""
 
-    def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        context: Tensor,
+        inputs: Mapping[str, Tensor] | None = None,
+        steered: Steered | None = None,
+    ) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
         [B,T,D].
 
-        ``inputs`` are what else the network takes, each [B,...].
+        ``inputs`` are what else the network takes, each [B,...]; ``steered`` is the control of the call.
         """
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
         extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
         network = self.network if self.compiled is None or self.alterations else self.compiled
+        seen, heard = self.prediction.model_input(x, level).to(self.dtype), context.to(self.dtype)
+        moment = timestep.to(x.device, non_blocking=True)
+        told: Mapping[str, Any] = {}
+        if steered is not None:
+            read = heard if steered.context is None else steered.context.to(self.dtype)
+            call = Call(seen, moment, read, extra, float(sigma[0]), steered.entries)
+            told = steered.control.told(call)
         with self._altered(x, sigma):
-            out = network(
-                self.prediction.model_input(x, level).to(self.dtype),
-                timestep.to(x.device, non_blocking=True),
-                context.to(self.dtype),
-                **extra,
-            )
+            out = network(seen, moment, heard, **extra, **told)
         return self.prediction.denoised(x, out.float(), level)
 
     def changed(self, *alterations: Altered) -> Denoiser:

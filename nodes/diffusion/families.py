@@ -23,6 +23,8 @@ from nodes.diffusion.configs import (
     TowersConfig,
     UNetConfig,
 )
+from nodes.diffusion.control_configs import AdapterConfig, ControlConfig, TransformerControlConfig
+from nodes.diffusion.control_find import find_control
 from nodes.diffusion.convert import (
     Modules,
     Names,
@@ -50,6 +52,7 @@ PART_NAMES: Final[Mapping[Part, str]] = {
     "clip": "text encoder",
     "vae": "VAE",
     "clip_vision": "CLIP vision model",
+    "control": "ControlNet",
 }
 
 
@@ -72,6 +75,8 @@ class Description:
 
     def part(self, part: Part, name: str) -> PartSource:
         """The source of ``part``; ModelFileError when the file ``name`` does not hold it."""
+        if part not in self.parts and "control" in self.parts:
+            raise ModelFileError(f"expected a {PART_NAMES[part]} in {name}, found {_CONTROL}")
         if part not in self.parts:
             held = " and ".join(f"a {PART_NAMES[found]}" for found in self.parts)
             raise ModelFileError(
@@ -85,6 +90,8 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
 
     Raises ModelFileError naming what was seen, when the file is of no family that is known.
     """
+    if (control := control_source(name, tensors, metadata)) is not None:
+        return Description({"control": control}, family=control_family(control.config))
     vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
     if foreign is not None and (vision is None or foreign != _encoder(tensors)):
@@ -114,11 +121,34 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
     return Description(parts, _schedule(tensors, metadata, family), family)
 
 
+def control_source(name: str, tensors: Tensors, metadata: Metadata) -> PartSource | None:
+    """The ControlNet or T2I-Adapter of the file ``name``, None where it is of another kind; ModelFileError where it is not whole."""
+    try:
+        found = find_control(tensors, metadata)
+    except ModelFileError as error:
+        raise ModelFileError(
+            f"expected a whole ControlNet in {name}, found a ControlNet of which parts do not fit: {error}"
+        ) from error
+    return None if found is None else PartSource(*found)
+
+
+def control_family(config: PartConfig) -> Family:
+    """The family of models that a ControlNet or adapter is made for."""
+    if isinstance(config, TransformerControlConfig):
+        return FAMILIES["sd3"]
+    if isinstance(config, AdapterConfig):
+        return FAMILIES["sdxl" if config.kind == "full_adapter_xl" else "sd1"]
+    assert isinstance(config, ControlConfig)
+    return FAMILIES[_family_of(config.context_dim, has_vector=config.vector_dim is not None)]
+
+
 def _unet_family(tensors: Tensors, prefix: str) -> FamilyName:
     """The family of a UNet that comes without text encoders, by what it listens to."""
-    context = _context_width(tensors, prefix)
-    vector = tensors.get(prefix + "label_emb.0.0.weight")
-    if vector is not None and context != FAMILIES["sd2"].context:
+    return _family_of(_context_width(tensors, prefix), has_vector=prefix + "label_emb.0.0.weight" in tensors)
+
+
+def _family_of(context: int | None, *, has_vector: bool) -> FamilyName:
+    if has_vector and context != FAMILIES["sd2"].context:
         return "refiner" if context == FAMILIES["refiner"].context else "sdxl"
     return "sd2" if context == FAMILIES["sd2"].context else "sd1"
 
@@ -241,13 +271,18 @@ def _lora(tensors: Tensors) -> str | None:
     )
 
 
+_CONTROL: Final = "a ControlNet; put it in models/controlnet and use a ControlNet loader"
+
+
 def _control(tensors: Tensors) -> str | None:
     if _any_part(
         tensors, ("input_hint_block.", "controlnet_cond_embedding.", "controlnet_down_blocks.", "zero_convs.")
     ):
-        return "a ControlNet; put it in models/controlnet and use a ControlNet loader"
+        return _CONTROL
     if _any_part(tensors, ("adapter.body.", "body.0.resnets.0.block1.", "body.0.block1.")):
         return "a T2I adapter; put it in models/controlnet and use a ControlNet loader"
+    if "style_embedding" in tensors and "ln_pre.weight" in tensors:
+        return "a T2I style adapter, which is no ControlNet; put it in models/style_models"
     if _any_part(tensors, ("ip_adapter.1.to_k_ip.", "to_k_ip.weight")):
         return "an IP-Adapter; put it in models/ipadapter and use an IP-Adapter loader"
     return None

@@ -14,11 +14,21 @@ from engine.errors import ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import FamilyName, Schedule, T5Config, TextConfig, Tower, TowersConfig
+from nodes.diffusion.control_configs import ControlConfig
 from nodes.diffusion.convert import Names, Stored, old_folder_vae_modules, rename
-from nodes.diffusion.families import Description, PartSource, check_widths, sample, tiny_source
+from nodes.diffusion.families import (
+    Description,
+    PartSource,
+    check_widths,
+    control_family,
+    control_source,
+    sample,
+    tiny_source,
+)
 from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folders import (
     Json,
+    read_control,
     read_dit,
     read_json,
     read_schedule,
@@ -40,6 +50,10 @@ CLASSES: Final[Mapping[str, Part]] = {
     "T5EncoderModel": "clip",
     "AutoencoderKL": "vae",
     "AutoencoderTiny": "vae",
+    "ControlNetModel": "control",
+    "ControlNetUnionModel": "control",
+    "SD3ControlNetModel": "control",
+    "T2IAdapter": "control",
 }
 """The networks that are known, by their classes in diffusers and transformers."""
 
@@ -116,6 +130,8 @@ def shelves_of(found: Sequence[Component]) -> dict[Part, tuple[Shelf, ...]]:
 
 def describe_folder(path: Path, found: Sequence[Component]) -> Description:
     """What the networks of the diffusers folder ``path`` are together."""
+    if found[0].part == "control":
+        return _control(path, found[0])
     parts: dict[Part, PartSource] = {}
     towers = dict(_tower(component) for component in found if component.part == "clip")
     kind = _family(found, towers)
@@ -136,6 +152,17 @@ def describe_folder(path: Path, found: Sequence[Component]) -> Description:
     scheduler = path / "scheduler" / "scheduler_config.json"
     schedule = read_schedule(read_json(scheduler)) if scheduler.is_file() else Schedule(FAMILIES[kind].prediction)
     return Description(parts, schedule, FAMILIES[kind])
+
+
+def _control(path: Path, component: Component) -> Description:
+    """A ControlNet alone: read off its tensors, but for what these do not show."""
+    tensors = {name: info for shelf in component.shelves for name, info in shelf.file.header.tensors.items()}
+    source = control_source(path.name, tensors, {})
+    if source is None:
+        raise ModelFileError(f"expected the tensors of a {component.kind} in {path}, found {sample(tensors)}")
+    if isinstance(source.config, ControlConfig):
+        source = replace(source, config=read_control(source.config, component.config))
+    return Description({"control": source}, family=control_family(source.config))
 
 
 def _tiny(path: Path, component: Component, family: Family) -> PartSource:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from nodes.diffusion.configs import (
     VaeConfig,
 )
 from nodes.diffusion.configs import SD1_SCALE_FACTOR as SCALE_FACTOR
+from nodes.diffusion.control_configs import ControlConfig
 from nodes.diffusion.infer import checked_unet
 
 Json = Mapping[str, Any]
@@ -181,6 +183,18 @@ def read_dit(config: Json) -> DiTConfig:
         positions=_size(config, "pos_embed_max_size", 96),
         dual_layers=tuple(int(layer) for layer in dual),
         qk_norm=bool(config.get("qk_norm")),
+    )
+
+
+def read_control(found: ControlConfig, config: Json) -> ControlConfig:
+    """``found``, with what the config.json of a ``ControlNetModel`` says beyond its shapes."""
+    heads_key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
+    return replace(
+        found,
+        heads=_per_level(config, heads_key, 8, len(found.widths)),
+        norm_groups=_size(config, "norm_num_groups", NORM_GROUPS),
+        is_pooled=bool(config.get("global_pool_conditions", False)),
+        is_bgr=config.get("controlnet_conditioning_channel_order") == "bgr",
     )
 
 

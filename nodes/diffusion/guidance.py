@@ -26,6 +26,7 @@ from nodes.diffusion.conditioning import (
     resolve,
     stretched,
 )
+from nodes.diffusion.controlled import Steered
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.perturbations import Look, Notes, Side
@@ -73,6 +74,7 @@ def entries_for(
         clean,
         denoiser.schedule,
         inputs_of=denoiser.inputs_of,
+        control_of=denoiser.control_of,
         noise_mask=noise_mask,
         is_negative=name == "negative",
         seed=seed,
@@ -98,8 +100,17 @@ def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[En
     context = torch.cat([for_batch(stretched(entry.context, group.tokens), batch) for entry in entries])
     inputs = {name: torch.cat([for_batch(entry.input(name), batch) for entry in entries]) for name in entries[0].inputs}
     crops = torch.cat([entry.crop(x) for entry in entries])
-    outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs).split(batch)
+    steered = _steered(entries, batch)
+    outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs, steered).split(batch)
     return outputs
+
+
+def _steered(entries: Sequence[Entry], batch: int) -> Steered | None:
+    """The control that ``entries`` have in common."""
+    if (control := entries[0].control) is None:
+        return None
+    read = [for_batch(it, batch) for entry in entries if (it := entry.control_context) is not None]
+    return Steered(control, len(entries), torch.cat(read) if read else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

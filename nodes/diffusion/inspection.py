@@ -28,11 +28,18 @@ from nodes.diffusion.configs import (
     VaeConfig,
     VisionConfig,
 )
+from nodes.diffusion.control_configs import AdapterConfig, ControlConfig, TransformerControlConfig
+from nodes.diffusion.control_find import find_control
 from nodes.diffusion.families import CONCATENATED, PART_NAMES, Description, PartSource, describe, foreign_family
 from nodes.diffusion.lora_family import family_of
 from nodes.diffusion.lora_keys import grouped
 
-FOLDERS: Final[Mapping[Part, str]] = {"unet": "diffusion_models", "clip": "text_encoders", "vae": "vae"}
+FOLDERS: Final[Mapping[Part, str]] = {
+    "unet": "diffusion_models",
+    "clip": "text_encoders",
+    "vae": "vae",
+    "control": "controlnet",
+}
 """Where a part that is alone in its file belongs."""
 
 TOWER_NAMES: Final[Mapping[Tower, str]] = {"l": "CLIP L", "h": "CLIP H", "g": "CLIP G", "t5": "T5"}
@@ -67,7 +74,8 @@ def _tokenizer(path: Path) -> ModelInfo:
 
 
 def _of_file(path: Path, header: Header) -> ModelInfo:
-    found = _small(header) or _model(path, header)
+    is_control = find_control(header.tensors, header.metadata) is not None
+    found = (None if is_control else _small(header)) or _model(path, header)
     return replace(found, tensors=len(header.tensors), dtypes=_dtypes(header.tensors))
 
 
@@ -124,12 +132,12 @@ def _of_folder(path: Path) -> ModelInfo:
 def _described(path: Path, description: Description, counts: Mapping[str, int]) -> ModelInfo:
     parts = tuple(_part(part, source, counts) for part, source in description.parts.items())
     alone = next(iter(description.parts)) if len(parts) == 1 else None
-    has_network = "unet" in description.parts
+    has_network, is_control = "unet" in description.parts, "control" in description.parts
     title = description.family.title + _variant(description)
     held = ", ".join(part.name for part in parts)
     return ModelInfo(
-        what=f"{title}: {held}" if has_network else _articled(parts),
-        family=title if has_network else None,
+        what=f"{title}: {held}" if has_network else _articled(parts) + (f" for {title}" if is_control else ""),
+        family=title if has_network or is_control else None,
         parts=parts,
         prediction=_prediction(path, description) if has_network else None,
         folder=FOLDERS[alone] if alone else "checkpoints",
@@ -160,13 +168,27 @@ def _part(part: Part, source: PartSource, counts: Mapping[str, int]) -> PartInfo
     stored = {place.name for place in source.names.values()}
     summary = _summary(source.config)
     is_transformer = isinstance(source.config, DiTConfig)
-    name = _texts_name(source.config) if isinstance(source.config, TowersConfig) else PART_NAMES[part]
     return PartInfo(
-        name="transformer" if is_transformer else name,
+        name="transformer" if is_transformer else _name(part, source.config),
         parameters=sum(counts[name] for name in stored),
         summary=summary,
         sizes=_plain(source.config),
     )
+
+
+def _name(part: Part, config: PartConfig) -> str:
+    match config:
+        case TowersConfig():
+            return _texts_name(config)
+        case AdapterConfig():
+            return "T2I-Adapter"
+        case ControlConfig(form="low_rank"):
+            return "control-LoRA"
+        case ControlConfig(form="difference"):
+            return "ControlNet (diff)"
+        case ControlConfig(union_types=types) if types:
+            return "union ControlNet"
+    return PART_NAMES[part]
 
 
 def _texts_name(config: TowersConfig) -> str:
@@ -207,6 +229,13 @@ def _summary(config: PartConfig) -> str:
             return (
                 f"{config.width} wide, {config.layers} layers; sees {config.side} pixels in patches of {config.patch}"
             )
+        case ControlConfig():
+            texts = "no text" if config.context_dim is None else f"texts {config.context_dim} wide"
+            return f"{_row(config.widths)} wide; transformer blocks {_row(config.depths)}; reads {texts}"
+        case TransformerControlConfig():
+            return f"{config.width} wide, {config.layers} layers; {config.channels} channels"
+        case AdapterConfig():
+            return f"{_row(config.channels)} wide, pictures of {config.in_channels} channels"
         case TowersConfig():
             return "; ".join(f"{TOWER_NAMES[name]} {_tower(tower)}" for name, tower in config.towers)
 

@@ -19,6 +19,7 @@ from nodes.diffusion.configs import (
     Tower,
     TowersConfig,
     UNetConfig,
+    VaeConfig,
     VisionConfig,
 )
 from nodes.diffusion.convert import Modules, Names, Stored, rename, unet_modules, vae_modules
@@ -165,6 +166,7 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: Stored(name) for name in names}
     if isinstance(config, TinyVaeConfig):
         return {name: original_place(name) for name in names}
+    assert isinstance(config, UNetConfig | VaeConfig)  # nobody patches ControlNets by the original names
     modules = unet_modules(config) if isinstance(config, UNetConfig) else vae_modules(config)
     back = {new: old for old, new in modules.items()}
     return {name: Stored(rename(name, back)) for name in names}

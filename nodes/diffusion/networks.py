@@ -21,6 +21,7 @@ from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
     TinyVaeConfig,
+    TowersConfig,
     UNetConfig,
     VaeConfig,
     VisionConfig,
@@ -28,6 +29,14 @@ from nodes.diffusion.configs import (
     tiny_arguments,
     unet_arguments,
     vae_arguments,
+)
+from nodes.diffusion.control_configs import (
+    AdapterConfig,
+    AnyControl,
+    TransformerControlConfig,
+    adapter_arguments,
+    control_arguments,
+    transformer_control_arguments,
 )
 from nodes.diffusion.convert import Shapes
 
@@ -62,10 +71,33 @@ def _construct(config: PartConfig) -> nn.Module:
         from nodes.diffusion.towers import VisionTower
 
         module = VisionTower(config)
-    else:
+    elif isinstance(config, TowersConfig):
         from nodes.diffusion.towers import Towers
 
         module = Towers(config)
+    else:
+        module = _control(config)
+    return module
+
+
+def _control(config: AnyControl) -> nn.Module:
+    module: nn.Module
+    if isinstance(config, TransformerControlConfig):
+        from diffusers.models.controlnets.controlnet_sd3 import SD3ControlNetModel
+
+        module = SD3ControlNetModel(**transformer_control_arguments(config))
+    elif isinstance(config, AdapterConfig):
+        from diffusers.models.adapter import T2IAdapter
+
+        module = T2IAdapter(**adapter_arguments(config))
+    elif config.union_types:
+        from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
+
+        module = ControlNetUnionModel(**control_arguments(config))
+    else:
+        from diffusers.models.controlnets.controlnet import ControlNetModel
+
+        module = ControlNetModel(**control_arguments(config))
     return module
 
 

@@ -18,6 +18,8 @@ STREAMED_BLOCKS: Final = (
     "CLIPEncoderLayer",
     "JointTransformerBlock",
     "T5Block",
+    "SD3SingleTransformerBlock",
+    "ResidualAttentionBlock",  # its attention takes the weights of layers that it does not call
 )
 """Classes of modules whose weights travel together; what is outside of them travels layer by layer."""
 

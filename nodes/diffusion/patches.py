@@ -9,6 +9,7 @@ for, from the pristine mapped ones, and nothing of it stays in the file. Kinds o
 - ``combine``: ``keep W + strength W'``.
 - ``scale``: W times the first option whose name the tensor's module ends with; a ``*`` in it is anything.
 - ``hypernetwork``: no weight; layers before others, which stay with the network (``hypernetworks``).
+- ``base``: W is the change that a ControlNet makes to the encoder of ``model``, whose weights are added (``control_weights``).
 - ``round``: W as the dtype of the option ``dtype`` can say it.
 - ``hook``: nothing; text encoders carry it along (``weight_hooks``).
 """
@@ -29,6 +30,7 @@ from engine.errors import InputError
 from engine.models import ModelRef, Part, Patch
 from nodes.diffusion import hypernetworks, networks, weight_hooks
 from nodes.diffusion.configs import PartConfig
+from nodes.diffusion.control_weights import BASE, base_steps
 from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
 from nodes.diffusion.families import PART_NAMES
 from nodes.diffusion.layouts import original_places
@@ -223,6 +225,15 @@ def _round(patch: Patch, target: Target) -> Mapping[str, Step]:
     return dict.fromkeys(target.shapes, lambda weight: weight.to(dtype).float())
 
 
+def _base(patch: Patch, target: Target) -> Mapping[str, Step]:
+    assert patch.model is not None
+    told = open_source(patch.location).part(target.part).names
+    title = Path(patch.location).name
+    model = contents(patch.model, target.device)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.pristine.items()}
+    return base_steps(target.config, told, target.shapes, shapes, model.weights, title)
+
+
 _KINDS: Final[Mapping[str, Callable[[Patch, Target], Mapping[str, Step]]]] = {
     "lora": _lora,
     "merge": _merge,
@@ -231,4 +242,5 @@ _KINDS: Final[Mapping[str, Callable[[Patch, Target], Mapping[str, Step]]]] = {
     HYPERNETWORK: lambda patch, target: {},
     weight_hooks.PATCH: lambda patch, target: {},
     "round": _round,
+    BASE: _base,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
@@ -17,6 +17,9 @@ from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import AnyVae, FamilyName, Schedule, TinyVaeConfig, Tower
+from nodes.diffusion.control_configs import ControlConfig, TransformerControlConfig
+from nodes.diffusion.control_find import TYPE_MARK
+from nodes.diffusion.control_weights import LowRank, check_low_rank
 from nodes.diffusion.convert import Names, Shapes, bind
 from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
 from nodes.diffusion.family import FAMILIES, Family
@@ -50,6 +53,8 @@ MEAN: Final = "noise_augmentor.data_mean"
 STD: Final = "noise_augmentor.data_std"
 _SPREAD: Final = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _WIDE: Final = 0.09
+_TAKEN: Final[tuple[Literal["picture", "edges", "depth"], ...]] = ("picture", "edges", "depth")
+"""Pictures that ControlNets of Stability's take, by their numbers."""
 
 
 class Weights(Mapping[str, torch.Tensor]):
@@ -95,6 +100,7 @@ class Source:
             self.description = describe(path.name, file.header.tensors, file.header.metadata)
             self._shelves = dict.fromkeys(self.description.parts, (Shelf(file),))
             self._read_scale(file)
+            self._read_type(file)
             if self._predicts_velocity(file):
                 self.description = replace(
                     self.description, schedule=replace(self.description.schedule, prediction="v_prediction")
@@ -110,6 +116,16 @@ class Source:
             config = replace(vae.config, scale_factor=found[SCALE], shift=found.get(SHIFT, 0.0), is_scale_told=True)
             parts = {**self.description.parts, "vae": replace(vae, config=config)}
             self.description = replace(self.description, parts=parts)
+
+    def _read_type(self, file: WeightFile | GgufFile) -> None:
+        """What picture a ControlNet of Stability's takes is a number in the file."""
+        control = self.description.parts.get("control")
+        if control is None or not isinstance(control.config, TransformerControlConfig) or TYPE_MARK not in file:
+            return
+        number = round(float(file[TYPE_MARK]))
+        if 0 <= number < len(_TAKEN):
+            config = replace(control.config, takes=_TAKEN[number])
+            self.description = replace(self.description, parts={"control": replace(control, config=config)})
 
     def _predicts_velocity(self, file: WeightFile | GgufFile) -> bool:
         """Whether this is a Stable Diffusion 2 that was trained on velocities, which its shapes do not tell.
@@ -157,11 +173,14 @@ class Source:
             for name, info in shelf.file.header.tensors.items()
         }
 
-    def weights(self, part: Part, wanted: Shapes) -> Weights:
+    def weights(self, part: Part, wanted: Shapes) -> Mapping[str, torch.Tensor]:
         """The weights of ``part`` for a network that wants tensors of the shapes ``wanted``, complete and fitting."""
         source, shelves = self.part(part), self._shelves[part]
         found = self._stored_shapes(part)
         what = f"{PART_NAMES[part]} of {self.path.name}"
+        if isinstance(source.config, ControlConfig) and source.config.form == "low_rank":
+            check_low_rank(source.names, found, wanted, what)
+            return LowRank(source.names, wanted, lambda stored: stored.of(shelves[0].file[stored.name]))
         return Weights(bind(source.names, found, wanted, what), wanted, shelves)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,9 @@ from engine.models import ModelRef, ModelStore
 from engine.numerics import precision
 from nodes.diffusion import differential
 from nodes.diffusion.compiled import compiled
+from nodes.diffusion.conditioning import ControlOf, no_control
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
+from nodes.diffusion.control_nets import Nets
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.devices import device_policy
 from nodes.diffusion.extras import CONCAT, inputs_of
@@ -39,9 +42,17 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 """Activations alive at once for a latent cell, in bytes: 320 channels of float32, some sixty maps deep; both sides of guidance."""
 
 
-def denoiser(unet: LoadedModel) -> Denoiser:
-    """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
+def denoiser(
+    unet: LoadedModel, store: ModelStore | None = None, held: ExitStack | None = None, working_bytes: int = 0
+) -> Denoiser:
+    """The denoiser of a leased UNet or transformer; it is good for as long as the lease is.
+
+    ControlNets in its conditioning are leased from ``store`` until ``held`` is closed, with room for ``working_bytes`` beside them.
+    """
     way = sampling(unet.ref, unet.facts)
+    nets: ControlOf = (
+        no_control if store is None or held is None else Nets(unet, way.schedule, store, held, working_bytes)
+    )
     return Denoiser(
         network=_network(unet, unet.module),
         compiled=None if (faster := compiled(unet)) is None else _network(unet, faster),
@@ -52,6 +63,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         latent_format=way.latent_format,
         hearing=_hearing(unet),
         inputs_of=partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics),
+        control_of=nets,
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
         alterations=alterations(unet),
@@ -99,7 +111,7 @@ def _network(unet: LoadedModel, module: Callable[..., Any]) -> Network:
 
 
 def _unet(module: Callable[..., Any]) -> Network:
-    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Any) -> Tensor:
         beside = inputs.pop(CONCAT, None)
         seen = x if beside is None else torch.cat([x, beside], 1)
         out: Tensor = module(seen, timestep, context, return_dict=False, **inputs)[0]
@@ -109,7 +121,7 @@ def _unet(module: Callable[..., Any]) -> Network:
 
 
 def _transformer(module: Callable[..., Any], config: DiTConfig) -> Network:
-    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Any) -> Tensor:
         # without T5 the states of CLIP are all there is, and they may be narrower
         wide = pad(context, (0, config.context_dim - context.shape[-1]))
         out: Tensor = module(

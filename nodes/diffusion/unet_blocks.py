@@ -32,6 +32,21 @@ def input_blocks(unet: Any) -> list[InputBlock]:
     return blocks
 
 
+def adapted_blocks(unet: Any) -> list[int]:
+    """Numbers of the input blocks that diffusers adds a T2I-Adapter's features behind, level by level.
+
+    That is the last one with attention of a level, or of a level without attention its last one, the downsampler included.
+    """
+    found, last = [], 0
+    for level in unet.down_blocks:
+        count = len(level.resnets)
+        downsamplers = len(level.downsamplers or ())
+        has_attention = getattr(level, "has_cross_attention", False)
+        found.append(last + count + (0 if has_attention else downsamplers))
+        last += count + downsamplers
+    return found
+
+
 def output_blocks(unet: Any) -> list[OutputBlock]:
     """The way up: residual blocks, each with its attention, the last of a level with its upsampler."""
     blocks = []

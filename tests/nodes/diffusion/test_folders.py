@@ -134,6 +134,6 @@ def test_folders_of_other_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="none of them"):
         Source(tmp_path)
     (tmp_path / "model_index.json").unlink()
-    (tmp_path / "config.json").write_text('{"_class_name": "ControlNetModel"}')
-    with pytest.raises(ModelFileError, match="ControlNetModel"):
+    (tmp_path / "config.json").write_text('{"_class_name": "PriorTransformer"}')
+    with pytest.raises(ModelFileError, match="PriorTransformer"):
         Source(tmp_path)

@@ -35,7 +35,7 @@ def store() -> LocalModelStore:
 def run(model: LoadedModel) -> Tensor:
     """What a UNet makes of fixed inputs."""
     draw = torch.Generator().manual_seed(0)
-    width: int = model.config.context_dim  # type: ignore[union-attr]
+    width: int = model.config.context_dim  # type: ignore[union-attr, assignment]
     x, context = torch.randn(1, 4, 8, 8, generator=draw), torch.randn(1, 7, width, generator=draw)
     with torch.inference_mode():
         output: Tensor = model.module(
