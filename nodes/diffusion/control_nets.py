@@ -145,13 +145,30 @@ class Applied:
         kinds = torch.zeros(len(x), config.union_types, device=x.device)
         if number is not None:
             kinds[:, int(number)] = 1
-            return module(x, timestep, context, [hint], kinds, [int(number)], **given)
+
+        def with_picture(sample: Tensor) -> Tensor:
+            seen: Tensor = module.controlnet_cond_embedding(hint)
+            return sample + (seen if number is None else seen + self._of_kind(seen, int(number)))
+
         hooks = Hooks(module)
         try:
-            hooks.after(module.conv_in, lambda sample: sample + module.controlnet_cond_embedding(hint))
+            # within the net's own call, where a net that is streamed has its tensors
+            hooks.after(module.conv_in, with_picture)
             return module(x, timestep, context, [], kinds, [], **given)
         finally:
             hooks.remove()
+
+    def _of_kind(self, seen: Tensor, number: int) -> Tensor:
+        """What is added to every cell of a picture [B,C,h,w] for being of a kind.
+
+        The net's small transformer looks at the picture's mean alone: so does ComfyUI. diffusers lets it look at the sample's, too.
+        """
+        module: Any = self.net.module
+        token = (seen.mean((2, 3)) + module.task_embedding[number])[None]
+        for layer in module.transformer_layes:
+            token = layer(token)
+        added: Tensor = module.spatial_ch_projs(token[0])
+        return added[..., None, None]
 
     def _blocks(self, call: Call, config: TransformerControlConfig) -> Residuals:
         module, model = self.net.module, self.model.module
