@@ -31,6 +31,7 @@ SOCKETS: Final[dict[str, str]] = {
     "CLIP": "ModelRef, part clip",
     "VAE": "ModelRef, part vae",
     "CLIP_VISION": "ModelRef, part clip_vision",
+    "UPSCALE_MODEL": "ModelRef, part upscaler",
     "CLIP_VISION_OUTPUT": "dict of float32: image_embeds [B,P], last_hidden_state [B,T,D], penultimate_hidden_states [B,T,D]",
     "SIGMAS": "float32 [n+1], mostly falling to 0",
     "SAMPLER": "Recipe, kind sampler",

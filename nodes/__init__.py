@@ -41,6 +41,7 @@ FAMILIES: Final = (
     "latent_maths",
     "latent_shape",
     "vae",
+    "upscaling",
     "inpaint",
     "image",
     "masks",

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from nodes.diffusion import text as text
     from nodes.diffusion import unclip as unclip
     from nodes.diffusion import unet as unet
+    from nodes.diffusion import upscale as upscale
+    from nodes.diffusion import upscalers as upscalers
     from nodes.diffusion import vae as vae
     from nodes.diffusion import vision as vision
 
@@ -84,6 +86,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "text",
         "unclip",
         "unet",
+        "upscale",
+        "upscalers",
         "vae",
         "vision",
     ],

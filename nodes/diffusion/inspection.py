@@ -98,9 +98,13 @@ def _small(header: Header) -> ModelInfo | None:
 
 
 def _model(path: Path, header: Header) -> ModelInfo:
+    from nodes.diffusion.upscalers import recognised
+
     try:
         description = describe(path.name, header.tensors, header.metadata)
     except ModelFileError as error:
+        if (upscaler := recognised(header.tensors)) is not None:
+            return ModelInfo(f"an upscaler ({upscaler})", folder="upscale_models")
         _, _, found = str(error).partition(", found ")
         return ModelInfo(_NO_MODEL + (found or str(error)))
     counts = {name: info.count for name, info in header.tensors.items()}
