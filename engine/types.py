@@ -33,6 +33,8 @@ SOCKETS: Final[dict[str, str]] = {
     "CLIP_VISION": "ModelRef, part clip_vision",
     "UPSCALE_MODEL": "ModelRef, part upscaler",
     "CLIP_VISION_OUTPUT": "dict of float32: image_embeds [B,P], last_hidden_state [B,T,D], penultimate_hidden_states [B,T,D]",
+    "STITCHER": "dict: crops of pictures and where they belong, as nodes.diffusion.stitching packs them",
+    "STITCH": "as STITCHER, of InpaintCrop",
     "SIGMAS": "float32 [n+1], mostly falling to 0",
     "SAMPLER": "Recipe, kind sampler",
     "NOISE": "Recipe, kind noise",

@@ -42,6 +42,8 @@ FAMILIES: Final = (
     "latent_shape",
     "vae",
     "upscaling",
+    "tiled_upscaling",
+    "inpaint_crop",
     "inpaint",
     "image",
     "masks",

@@ -40,8 +40,13 @@ class Moment:
 
     def generator(self, place: int) -> torch.Generator:
         """For what is random at this moment, in the module number ``place``: the same whenever it comes again."""
-        seed = hashlib.blake2b(struct.pack("<dq", self.sigma, place), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
+        return seeded(self.sigma, place)
+
+
+def seeded(sigma: float, place: int) -> torch.Generator:
+    """For what is random at a noise level, in place number ``place``."""
+    seed = hashlib.blake2b(struct.pack("<dq", sigma, place), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
 
 
 def is_within(sigma: float, schedule: ModelSigmas, start_percent: float, end_percent: float) -> bool:

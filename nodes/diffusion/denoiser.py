@@ -18,6 +18,7 @@ from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.steering import Option
+from nodes.diffusion.tiled_diffusion import Windows
 
 
 class Network(Protocol):
@@ -110,6 +111,8 @@ class Denoiser:
     """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
+    windows: Windows | None = None
+    """What the network sees of a large sample at a time."""
 
     def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
@@ -117,9 +120,14 @@ class Denoiser:
 
         ``inputs`` are what else the network takes, each [B,...].
         """
+        if self.windows is None:
+            return self._at_once(x, sigma, context, inputs or {})
+        return self.windows.denoised(x, sigma, context, inputs or {}, self._at_once)
+
+    def _at_once(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
-        extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
+        extra = {name: value.to(self.dtype) for name, value in inputs.items()}
         network = self.network if self.compiled is None or self.alterations else self.compiled
         with self._altered(x, sigma):
             out = network(

@@ -25,6 +25,7 @@ from nodes.diffusion.configs import (
     Tower,
     TowersConfig,
     UNetConfig,
+    UpscalerConfig,
     VaeConfig,
     VisionConfig,
 )
@@ -211,6 +212,8 @@ def _summary(config: PartConfig) -> str:
             return (
                 f"{config.width} wide, {config.layers} layers; sees {config.side} pixels in patches of {config.patch}"
             )
+        case UpscalerConfig():
+            return f"{config.architecture}, {config.scale} times larger"
         case TowersConfig():
             return "; ".join(f"{TOWER_NAMES[name]} {_tower(tower)}" for name, tower in config.towers)
 

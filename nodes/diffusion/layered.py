@@ -1,9 +1,9 @@
 """An autoencoder layer by layer: each layer goes through the whole picture in tiles before the next one begins.
 
-A network in tiles is another function than the whole one: group norms (Wu and He 2018) take their mean and variance, and attention looks
-around, over what a tile shows. Between layers, though, the statistics of the whole are known, and a convolution needs but the cells beside a
-tile. So the layers' outputs stay whole, in main memory, and on the device there is never more than a tile of one layer: the result is that
-of the whole network but for rounding.
+A network in tiles is another function than the whole one: group norms (Wu and He 2018) take their mean and variance, and attention
+looks around, over what a tile shows. Between layers, though, the statistics of the whole are known, and a convolution needs but the cells
+beside a tile. So the layers' outputs stay whole, in main memory, and on the device there is never more than a tile of one layer: the result
+is that of the whole network but for rounding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, pad, scaled_dot_product_attention, silu
+
+from nodes.diffusion.tiles import Box
 
 MAPS: Final = 3
 """Layer outputs of the widest layer that are in main memory at once."""
@@ -91,7 +93,7 @@ class Layers:
         result: Tensor | None = None
         moments: Moments | None = None
         for tile in tiles(height, width, self._side(cells.shape[1], grow)):
-            around = tile.within(height, width)
+            around = tile.grown(_AROUND, height, width)
             seen = run(around.of(cells).to(self.device, self.dtype))
             made = tile.beside(around).scaled(grow, shrink).of(seen)
             place = tile.scaled(grow, shrink)
@@ -218,35 +220,6 @@ def is_known(vae: Any) -> bool:
     """Whether the autoencoder is made of nothing but what ``Layers`` runs, and its weights are where they belong."""
     attentions = [module for module in vae.modules() if type(module).__name__ == "Attention"]
     return all(it.heads == 1 for it in attentions) and not any(it.is_meta for it in vae.parameters())
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle of cells, ends not included."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def of(self, cells: Tensor) -> Tensor:
-        return cells[..., self.top : self.bottom, self.left : self.right]
-
-    def within(self, height: int, width: int) -> Box:
-        """With the cells around it that there are."""
-        return Box(
-            max(0, self.top - _AROUND),
-            min(height, self.bottom + _AROUND),
-            max(0, self.left - _AROUND),
-            min(width, self.right + _AROUND),
-        )
-
-    def beside(self, other: Box) -> Box:
-        """As seen from the upper left of ``other``."""
-        return Box(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
-
-    def scaled(self, grow: int, shrink: int) -> Box:
-        return Box(*(side * grow // shrink for side in (self.top, self.bottom, self.left, self.right)))
 
 
 def tiles(height: int, width: int, side: int) -> Iterator[Box]:

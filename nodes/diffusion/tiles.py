@@ -6,6 +6,7 @@ of what two tiles share one fades into the other.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,41 @@ class Tiling:
     def out(self, cells: int) -> int:
         """Output cells of so many input cells."""
         return cells * self.grow // self.shrink
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of cells or pixels, ends not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    def of(self, cells: Tensor) -> Tensor:
+        """The part of ``cells`` [...,h,w] that it covers."""
+        return cells[..., self.top : self.bottom, self.left : self.right]
+
+    def grown(self, by: int, height: int, width: int) -> Box:
+        """With ``by`` more on every side, as far as there are so many."""
+        return Box(
+            max(0, self.top - by), min(height, self.bottom + by), max(0, self.left - by), min(width, self.right + by)
+        )
+
+    def beside(self, other: Box) -> Box:
+        """As seen from the upper left of ``other``."""
+        return Box(self.top - other.top, self.bottom - other.top, self.left - other.left, self.right - other.left)
+
+    def scaled(self, grow: int, shrink: int) -> Box:
+        return Box(*(side * grow // shrink for side in (self.top, self.bottom, self.left, self.right)))
 
 
 def spans(side: int, tiling: Tiling) -> list[Span]:
@@ -80,7 +116,7 @@ def _joined(piece_at: Callable[[Span], Tensor], places: list[Span], tiling: Tili
     shape[dim] = tiling.out(places[-1][1])
     joined = whole.new_empty(shape)
     joined.narrow(dim, 0, whole.shape[dim]).copy_(whole)
-    for (_, end), place in zip(places, places[1:], strict=False):
+    for (_, end), place in itertools.pairwise(places):
         piece, start = piece_at(place), tiling.out(place[0])
         shared = max(0, tiling.out(end) - start)
         old = joined.narrow(dim, start, shared)

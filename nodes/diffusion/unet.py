@@ -25,6 +25,7 @@ from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
+from nodes.diffusion.tiled_diffusion import windows
 from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         options=options_of(unet.ref),
         alterations=alterations(unet),
         perturbations=perturbations(unet),
+        windows=windows(unet.ref, unet.facts.downscale),
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from engine.errors import MissingFile, ModelFileError
-from engine.models import ModelRef, Part
+from engine.models import ModelRef, Part, Setting
 from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import Schedule, UpscalerConfig
 from nodes.diffusion.convert import Shapes
@@ -52,7 +52,8 @@ class Upscaler(nn.Module):
         self._descriptor = descriptor
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self._descriptor(pictures)
+        result: Tensor = self._descriptor(pictures)
+        return result
 
 
 class UpscalerSource:
@@ -116,7 +117,8 @@ def recipe(ref: ModelRef) -> ModelRef:
     """The recipe of the upscaler at ``ref.location``, with what its users must know before it is loaded."""
     config = UpscalerSource(Path(ref.location)).part(_UPSCALER).config
     assert isinstance(config, UpscalerConfig)
-    return ref.with_settings(**{SCALE: config.scale, ALLOWED_DTYPES: ",".join(config.dtypes)})
+    settings: dict[str, Setting] = {SCALE: config.scale, ALLOWED_DTYPES: ",".join(config.dtypes)}
+    return ref.with_settings(**settings)
 
 
 def scale_of(ref: ModelRef) -> int:
