@@ -95,7 +95,7 @@ def test_tiles_leave_no_seams(
 ) -> None:
     """Against the whole picture; cut without what overlaps, the same network shows its tiles."""
     ref = recipe(KINDS[kind]())
-    picture = noise(1, 76, 60, 3)
+    picture = noise(1, 128, 40, 3)
     whole = run(store, ref, picture)
     monkeypatch.setattr(upscale, "TILE", 64)
     tiles: list[Any] = []
