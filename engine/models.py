@@ -15,7 +15,7 @@ from typing import Any, Literal, NewType, Protocol
 Digest = NewType("Digest", str)
 """Hex digest of a file's (or folder's) content."""
 
-Part = Literal["unet", "clip", "vae", "clip_vision", "control"]
+Part = Literal["unet", "clip", "vae", "clip_vision", "control", "upscaler"]
 Setting = str | int | float | bool | None
 
 

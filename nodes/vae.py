@@ -30,7 +30,7 @@ def vae_encode(ctx: NodeContext, pixels: Image, vae: Vae) -> LatentDict:
         return {"samples": diffusion.vae.encode(pixels, loaded, warn=ctx.warn)}
 
 
-@node("VAEDecodeTiled", title="VAE Decode (Tiled)", category="_for_testing", outputs=[Output("IMAGE")])
+@node("VAEDecodeTiled", title="VAE Decode (Tiled)", category="_for_testing", outputs=[Output("IMAGE")], version=2)
 def vae_decode_tiled(
     ctx: NodeContext,
     *,
@@ -41,15 +41,16 @@ def vae_decode_tiled(
     temporal_size: Frames = 64,
     temporal_overlap: SharedFrames = 8,
 ) -> Tensor:
-    """The pictures of a latent, worked out in tiles of so many pixels, for pictures too large for the memory.
+    """The pictures of a latent, worked out in tiles of so many pixels, for pictures too large for the device's memory.
 
+    They are those of VAEDecode, if main memory has room for whole layers of the VAE; else tiles fade into each other over the overlap.
     The temporal inputs are for the VAEs of films and do nothing to pictures.
     """
     with ctx.models.lease(vae) as loaded:
-        return diffusion.vae.decode_tiled(samples["samples"], loaded, tile_size, overlap, ctx.progress)
+        return diffusion.vae.decode_tiled(samples["samples"], loaded, tile_size, overlap, ctx.progress, ctx.warn)
 
 
-@node("VAEEncodeTiled", title="VAE Encode (Tiled)", category="_for_testing", outputs=[Output("LATENT")])
+@node("VAEEncodeTiled", title="VAE Encode (Tiled)", category="_for_testing", outputs=[Output("LATENT")], version=2)
 def vae_encode_tiled(
     ctx: NodeContext,
     *,
@@ -62,4 +63,4 @@ def vae_encode_tiled(
 ) -> LatentDict:
     """The latent of pictures, worked out in tiles of so many pixels; see VAEDecodeTiled."""
     with ctx.models.lease(vae) as loaded:
-        return {"samples": diffusion.vae.encode_tiled(pixels, loaded, tile_size, overlap, ctx.progress)}
+        return {"samples": diffusion.vae.encode_tiled(pixels, loaded, tile_size, overlap, ctx.progress, ctx.warn)}

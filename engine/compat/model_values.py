@@ -50,6 +50,16 @@ class ControlValue(ModelValue):
 
 
 @dataclass(frozen=True)
+class UpscalerValue(ModelValue):
+    """An UPSCALE_MODEL: passed on, or given to ``ImageUpscaleWithModel``."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger it makes a picture."""
+        return int(self.ref.setting("scale", 1) or 1)
+
+
+@dataclass(frozen=True)
 class VaeValue(ModelValue):
     """A VAE: pictures float [B,H,W,C] in 0..1, latents [B,C,h,w] in unscaled VAE space."""
 
@@ -126,8 +136,22 @@ def _run(type_: str, **inputs: Any) -> Any:
     return spec.fn(context, **inputs)
 
 
-_SOCKETS = {"unet": "MODEL", "clip": "CLIP", "vae": "VAE", "clip_vision": "CLIP_VISION", "control": "CONTROL_NET"}
-_KINDS = {"unet": UnetValue, "clip": ClipValue, "vae": VaeValue, "clip_vision": VisionValue, "control": ControlValue}
+_SOCKETS = {
+    "unet": "MODEL",
+    "clip": "CLIP",
+    "vae": "VAE",
+    "clip_vision": "CLIP_VISION",
+    "control": "CONTROL_NET",
+    "upscaler": "UPSCALE_MODEL",
+}
+_KINDS = {
+    "unet": UnetValue,
+    "clip": ClipValue,
+    "vae": VaeValue,
+    "clip_vision": VisionValue,
+    "control": ControlValue,
+    "upscaler": UpscalerValue,
+}
 
 
 def wrapped(value: Any) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import hooked as hooked
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
+    from nodes.diffusion import inpaint_crops as inpaint_crops
     from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import porter_duff as porter_duff
     from nodes.diffusion import prompts as prompts
+    from nodes.diffusion import redraw as redraw
+    from nodes.diffusion import redraw_sampling as redraw_sampling
     from nodes.diffusion import resume as resume
     from nodes.diffusion import sample as sample
     from nodes.diffusion import saving as saving
@@ -49,9 +52,13 @@ if TYPE_CHECKING:
     from nodes.diffusion import sequences as sequences
     from nodes.diffusion import sources as sources
     from nodes.diffusion import steering as steering
+    from nodes.diffusion import stitching as stitching
     from nodes.diffusion import text as text
+    from nodes.diffusion import tiled_diffusion as tiled_diffusion
     from nodes.diffusion import unclip as unclip
     from nodes.diffusion import unet as unet
+    from nodes.diffusion import upscale as upscale
+    from nodes.diffusion import upscalers as upscalers
     from nodes.diffusion import vae as vae
     from nodes.diffusion import vision as vision
     from nodes.diffusion import watermark as watermark
@@ -76,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hooked",
         "hypernetworks",
         "inpaint",
+        "inpaint_crops",
         "latent_maths",
         "latent_operations",
         "latents",
@@ -92,6 +100,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pictures",
         "porter_duff",
         "prompts",
+        "redraw",
+        "redraw_sampling",
         "resume",
         "sample",
         "saving",
@@ -99,9 +109,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sequences",
         "sources",
         "steering",
+        "stitching",
         "text",
+        "tiled_diffusion",
         "unclip",
         "unet",
+        "upscale",
+        "upscalers",
         "vae",
         "vision",
         "watermark",

@@ -5,6 +5,8 @@ What an ``Alteration`` does depends on the call's noise level and size, which a 
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +41,12 @@ class Moment:
     def within(self, start_percent: float, end_percent: float) -> bool:
         """See ``is_within``."""
         return is_within(self.sigma, self.schedule, start_percent, end_percent)
+
+
+def seeded(sigma: float, place: int) -> torch.Generator:
+    """For what is random at a noise level, in place number ``place``."""
+    seed = hashlib.blake2b(struct.pack("<dq", sigma, place), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(seed, "little"))
 
 
 def is_within(sigma: float, schedule: ModelSigmas, start_percent: float, end_percent: float) -> bool:

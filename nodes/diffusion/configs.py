@@ -199,8 +199,30 @@ class DiTConfig:
         return self.heads * self.head_width
 
 
+@dataclass(frozen=True, slots=True)
+class UpscalerConfig:
+    """What one must know of an upscaler to use it. Its layers are its file's and its library's to know."""
+
+    architecture: str
+    purpose: str
+    """SR, FaceSR or Restoration."""
+    scale: int
+    """How many times larger the picture becomes."""
+    in_channels: int
+    out_channels: int
+    minimum: int = 0
+    """Pixels that a side must have at least; smaller pictures are filled up, as are those below."""
+    multiple: int = 1
+    """What a side must be a multiple of."""
+    square: bool = False
+    tiling: Literal["fine", "discouraged", "internal"] = "fine"
+    """Whether tiles give what the whole picture does: not where a network looks at all of it."""
+    dtypes: tuple[str, ...] = ()
+    """What it can compute in beside float32."""
+
+
 AnyVae = VaeConfig | TinyVaeConfig
-PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig | AnyControl
+PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig | AnyControl | UpscalerConfig
 
 
 @dataclass(frozen=True, slots=True)

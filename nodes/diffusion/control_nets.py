@@ -6,7 +6,7 @@ an adapter to the way down itself (Mou et al. 2023, section 3.3); the residuals 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -117,10 +117,15 @@ class Applied:
 
     def _hint(self, call: Call) -> Tensor:
         """The picture for the samples of a call, in the net's dtype."""
-        height, width = call.x.shape[-2:]
-        each = len(call.x) // call.entries
-        hint = for_batch(self.picture.sized(height, width), each)
-        return hint.to(self.net.device, self.net.dtype).repeat(call.entries, 1, 1, 1)
+        return _repeated(self._parts(call), call)
+
+    def _parts(self, call: Call) -> list[Tensor]:
+        """The picture as the call shows it: all of it, or window by window."""
+        if call.view is None:
+            found = [self.picture.sized(*call.x.shape[-2:])]
+        else:
+            found = call.view.parts(self.picture.sized(call.view.height, call.view.width))
+        return [part.to(self.net.device, self.net.dtype) for part in found]
 
     def _levels(self, call: Call, config: ControlConfig) -> Residuals:
         module: Any = self.net.module
@@ -193,12 +198,18 @@ class Applied:
 
     def _features(self, call: Call) -> Residuals:
         height, width = call.x.shape[-2:]
+        if call.view is not None:
+            seen = [tuple(self.net.module(part)) for part in self._parts(call)]
+            return Residuals(within=tuple(_repeated(level, call) for level in zip(*seen, strict=True)))
         if (height, width) not in self.features:
-            picture = self.picture.sized(height, width).to(self.net.device, self.net.dtype)
-            self.features[height, width] = tuple(self.net.module(picture))
-        each = len(call.x) // call.entries
-        found = (for_batch(it, each).repeat(call.entries, 1, 1, 1) for it in self.features[height, width])
-        return Residuals(within=tuple(found))
+            self.features[height, width] = tuple(self.net.module(*self._parts(call)))
+        return Residuals(within=tuple(_repeated([level], call) for level in self.features[height, width]))
+
+
+def _repeated(parts: Sequence[Tensor], call: Call) -> Tensor:
+    """What belongs to the windows of a call, or to all of it, [n,...] each, for every one of its samples."""
+    each = len(call.x) // (call.entries * len(parts))
+    return torch.cat([for_batch(part, each).repeat(call.entries, 1, 1, 1) for part in parts])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

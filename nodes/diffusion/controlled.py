@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol
 
 from torch import Tensor
 
+from nodes.diffusion.tiles import Box
+
 DOWN: Final = "down_block_additional_residuals"
 MID: Final = "mid_block_additional_residual"
 WITHIN: Final = "down_intrablock_additional_residuals"
@@ -16,12 +18,30 @@ BLOCKS: Final = "block_controlnet_hidden_states"
 a transformer's layers."""
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which windows of a sample of ``height`` x ``width`` cells a call shows, one after the other; ``shift`` rows and columns is what the
+    sample was rolled by before."""
+
+    height: int
+    width: int
+    boxes: tuple[Box, ...]
+    shift: tuple[int, int] = (0, 0)
+
+    def parts(self, picture: Tensor) -> list[Tensor]:
+        """The windows of a picture [B,C,H,W] that lies over the whole sample, some times larger."""
+        times = picture.shape[-1] // self.width
+        rolled = picture.roll((self.shift[0] * times, self.shift[1] * times), (-2, -1)) if any(self.shift) else picture
+        return [box.scaled(times, 1).of(rolled) for box in self.boxes]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """A call of the network that is about to be made, for ``entries`` entries of conditioning with as many samples each.
 
     ``x`` [N,C,h,w] and ``context`` [N,T,D] are what the network is given, in its dtype; ``timestep`` is float32 [N]. ``context`` is
-    the text for the nets, if they have one of their own.
+    the text for the nets, if they have one of their own. With a ``view`` the samples are windows of larger ones, all entries of one
+    window before those of the next.
     """
 
     x: Tensor
@@ -30,6 +50,7 @@ class Call:
     inputs: Mapping[str, Tensor]
     sigma: float
     entries: int = 1
+    view: View | None = None
 
 
 class Control(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
-from nodes.diffusion.conditioning import ControlOf, InputsOf, no_control, no_inputs
-from nodes.diffusion.controlled import Call, Steered
+from nodes.diffusion.conditioning import ControlOf, InputsOf, for_batch, no_control, no_inputs
+from nodes.diffusion.controlled import Call, Steered, View
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.steering import Option
+from nodes.diffusion.tiled_diffusion import Windows
 from nodes.diffusion.weight_hooks import Hooks
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ class Denoiser:
     """The network's weights under the hooks of prompts."""
     levels: tuple[float, ...] = ()
     """The noise levels at which the steps of the run begin, where it is known."""
+    windows: Windows | None = None
+    """What the network sees of a large sample at a time."""
 
     def __call__(
         self,
@@ -138,16 +142,29 @@ class Denoiser:
 
         ``inputs`` are what else the network takes, each [B,...]; ``steered`` is the control of the call.
         """
+        if self.windows is None:
+            return self._at_once(x, sigma, context, inputs or {}, None, steered)
+        return self.windows.denoised(x, sigma, context, inputs or {}, partial(self._at_once, steered=steered))
+
+    def _at_once(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        context: Tensor,
+        inputs: Mapping[str, Tensor],
+        view: View | None,
+        steered: Steered | None,
+    ) -> Tensor:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
-        extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
+        extra = {name: value.to(self.dtype) for name, value in inputs.items()}
         network = self.network if self.compiled is None or self.alterations else self.compiled
         seen, heard = self.prediction.model_input(x, level).to(self.dtype), context.to(self.dtype)
         moment = timestep.to(x.device, non_blocking=True)
         told: Mapping[str, Any] = {}
         if steered is not None:
-            read = heard if steered.context is None else steered.context.to(self.dtype)
-            call = Call(seen, moment, read, extra, float(sigma[0]), steered.entries)
+            read = heard if steered.context is None else for_batch(steered.context.to(self.dtype), len(seen))
+            call = Call(seen, moment, read, extra, float(sigma[0]), steered.entries, view)
             told = steered.control.told(call)
         with self._altered(x, sigma):
             out = network(seen, moment, heard, **extra, **told)

@@ -53,6 +53,7 @@ PART_NAMES: Final[Mapping[Part, str]] = {
     "vae": "VAE",
     "clip_vision": "CLIP vision model",
     "control": "ControlNet",
+    "upscaler": "upscaler",
 }
 
 

@@ -25,6 +25,7 @@ from nodes.diffusion.configs import (
     Tower,
     TowersConfig,
     UNetConfig,
+    UpscalerConfig,
     VaeConfig,
     VisionConfig,
 )
@@ -106,9 +107,13 @@ def _small(header: Header) -> ModelInfo | None:
 
 
 def _model(path: Path, header: Header) -> ModelInfo:
+    from nodes.diffusion.upscalers import recognised
+
     try:
         description = describe(path.name, header.tensors, header.metadata)
     except ModelFileError as error:
+        if (upscaler := recognised(header.tensors)) is not None:
+            return ModelInfo(f"an upscaler ({upscaler})", folder="upscale_models")
         _, _, found = str(error).partition(", found ")
         return ModelInfo(_NO_MODEL + (found or str(error)))
     counts = {name: info.count for name, info in header.tensors.items()}
@@ -236,6 +241,8 @@ def _summary(config: PartConfig) -> str:
             return f"{config.width} wide, {config.layers} layers; {config.channels} channels"
         case AdapterConfig():
             return f"{_row(config.channels)} wide, pictures of {config.in_channels} channels"
+        case UpscalerConfig():
+            return f"{config.architecture}, {config.scale} times larger"
         case TowersConfig():
             return "; ".join(f"{TOWER_NAMES[name]} {_tower(tower)}" for name, tower in config.towers)
 

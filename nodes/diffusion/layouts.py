@@ -19,6 +19,7 @@ from nodes.diffusion.configs import (
     Tower,
     TowersConfig,
     UNetConfig,
+    UpscalerConfig,
     VaeConfig,
     VisionConfig,
 )
@@ -162,7 +163,7 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: _tower_place(config, name) for name in names}
     if isinstance(config, DiTConfig):
         return {name: _dit_place(name, config.layers - 1) for name in names}
-    if isinstance(config, VisionConfig):
+    if isinstance(config, VisionConfig | UpscalerConfig):
         return {name: Stored(name) for name in names}
     if isinstance(config, TinyVaeConfig):
         return {name: original_place(name) for name in names}

@@ -75,8 +75,10 @@ def _construct(config: PartConfig) -> nn.Module:
         from nodes.diffusion.towers import Towers
 
         module = Towers(config)
-    else:
+    elif isinstance(config, AnyControl):
         module = _control(config)
+    else:
+        raise TypeError(f"expected a model that is built by its configuration, found {type(config).__name__}")
     return module
 
 
@@ -146,8 +148,13 @@ def computed_buffers(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def strip(module: nn.Module, dtype: torch.dtype) -> None:
     """Take the weights out of ``module``: meta tensors of ``dtype`` are left, whatever memory they had is free."""
-    assign(module, ((name, torch.empty(tensor.shape, dtype=dtype, device="meta"))
+    assign(module, ((name, torch.empty(tensor.shape, dtype=dtype_in(tensor, dtype), device="meta"))
                     for name, tensor in module.state_dict().items()))  # fmt: skip
+
+
+def dtype_in(tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    """What ``tensor`` is held in, in a network of ``dtype``: whole numbers stay whole."""
+    return dtype if tensor.is_floating_point() else tensor.dtype
 
 
 def weight_bytes(module: nn.Module, dtype: torch.dtype) -> int:

@@ -22,6 +22,7 @@ from nodes.diffusion.hyper_tile import HyperTile
 from nodes.diffusion.listed import options
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.steering import SETTING as GUIDANCE
+from nodes.diffusion.tiled_diffusion import SETTING as TILED
 from nodes.diffusion.token_merging import TokenMerging
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ _TRANSFORMER_PERTURBATIONS: Final[Mapping[str, Callable[..., Perturbation]]] = M
 )
 
 
+_LOOKS_AT_ALL: Final = "self-attention guidance"
+"""The kind that must know where in the whole picture the network looks."""
+
+
 def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
     """The changes of a leased network that its recipe asks for. Raises InputError where it is not of their kind."""
     kinds = _of_kind(unet, _UNET_ALTERATIONS, {}, options(unet.ref, ALTERATIONS))
@@ -63,6 +68,11 @@ def perturbations(unet: LoadedModel) -> tuple[Perturbation, ...]:
     """
     known = _UNET_PERTURBATIONS.keys() | _TRANSFORMER_PERTURBATIONS.keys()
     listed = [option for option in options(unet.ref, GUIDANCE) if option[0] in known]
+    if options(unet.ref, TILED) and any(name == _LOOKS_AT_ALL for name, _ in listed):
+        raise InputError(
+            f"expected {_LOOKS_AT_ALL} or tiled diffusion, found both; what the network looks at is not known of tiles",
+            input="model",
+        )
     kinds = _of_kind(unet, _UNET_PERTURBATIONS, _TRANSFORMER_PERTURBATIONS, listed)
     return tuple(make(unet.module, **values) for make, values in kinds)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
+from torch import nn
 
 from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
+from nodes.diffusion import networks
 from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import AnyVae, FamilyName, Schedule, TinyVaeConfig, Tower
 from nodes.diffusion.control_configs import ControlConfig, TransformerControlConfig
@@ -160,6 +162,10 @@ class Source:
 
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
+
+    def network(self, part: Part) -> nn.Module:
+        """The network of ``part``, without weights."""
+        return networks.build(self.part(part).config)
 
     def shapes(self, part: Part) -> Shapes:
         """Shape of every tensor of ``part`` by its name in the network, as stored: a linear layer may be a 1x1 convolution."""

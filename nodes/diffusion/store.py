@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 from weakref import WeakSet
@@ -39,6 +40,7 @@ from nodes.diffusion.devices import (
 )
 from nodes.diffusion.overlay import Overlaid
 from nodes.diffusion.sources import Facts, Source, open_source
+from nodes.diffusion.upscalers import ALLOWED_DTYPES, UpscalerSource
 
 Patcher = Callable[[ModelRef, PartConfig, nn.Module, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]]
 """Gives, for a recipe, its configuration, its network and its pristine weights, those tensors that the patches change, as new tensors
@@ -48,6 +50,8 @@ State = Literal["stripped", "resident", "streamed"]
 
 COMPUTE_DTYPE: Final = "compute_dtype"
 """The setting of a recipe that names the dtype its network computes in, by a name in ``DTYPES``."""
+
+AnySource = Source | UpscalerSource
 
 DTYPES: Final = MappingProxyType({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16})
 
@@ -97,7 +101,7 @@ class Counters:
 class _Opened:
     """A network and where its weights come from."""
 
-    source: Source
+    source: AnySource
     module: nn.Module
     weights: Mapping[str, torch.Tensor]
     nbytes: int
@@ -113,9 +117,15 @@ class _Opened:
     def device_bytes(self) -> int:
         return {"stripped": 0, "resident": self.nbytes, "streamed": self.block_bytes}[self.state]
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a library's upscaler: one of many kinds, of some hundred megabytes at most, which are not streamed. Some write to
+        tensors of their own as they run."""
+        return isinstance(self.source, UpscalerSource)
+
     def trace(self) -> networks.Trace:
         """A streamed module changes its tensors with every call; only the rest of it can tell."""
-        return networks.trace(self.module, tensors=self.state == "resident")
+        return networks.trace(self.module, tensors=self.state == "resident" and not self.is_foreign)
 
     def exchanged(self, tensors: Mapping[str, nn.Parameter]) -> AbstractContextManager[None]:
         """See ``LoadedModel``."""
@@ -170,7 +180,7 @@ class LocalModelStore:
         self._patcher = patcher
         self._lock = threading.Lock()
         self._models: dict[WeightsKey, _Model] = {}
-        self._soiled: WeakSet[Source] = WeakSet()
+        self._soiled: WeakSet[AnySource] = WeakSet()
         self._clock = 0
 
     @contextmanager
@@ -209,7 +219,12 @@ class LocalModelStore:
     def _dtype(self, ref: ModelRef) -> torch.dtype:
         """What the recipe says its network computes in, or else the device's policy."""
         named = ref.setting(COMPUTE_DTYPE)
-        return DTYPES[str(named)] if named is not None else self.policy.dtype(ref.part)
+        if named is not None:
+            return DTYPES[str(named)]
+        usual, allowed = self.policy.dtype(ref.part), ref.setting(ALLOWED_DTYPES)
+        if allowed is None or usual in {DTYPES[name] for name in str(allowed).split(",") if name}:
+            return usual
+        return torch.float32
 
     def resident(self) -> list[Resident[WeightsKey]]:
         """The models on the device now."""
@@ -265,13 +280,14 @@ class LocalModelStore:
             largest_block=opened.block_bytes,
         )
         self._evict(placement.evict)
-        if opened.state != placement.mode:
-            self._load(opened, model.key.dtype, placement.mode)
+        mode = "resident" if opened.is_foreign else placement.mode
+        if opened.state != mode:
+            self._load(opened, model.key.dtype, mode)
         return opened
 
     def _open(self, key: WeightsKey, ref: ModelRef) -> _Opened:
         source = self._source(ref)
-        module = networks.build(source.part(ref.part).config)
+        module = source.network(ref.part)
         pristine = source.weights(ref.part, networks.wanted_shapes(module))
         weights = self._patched(ref, source.part(ref.part).config, module, pristine) if ref.patches else pristine
         networks.strip(module, key.dtype)
@@ -279,13 +295,14 @@ class LocalModelStore:
         size = networks.weight_bytes(module, key.dtype)
         return _Opened(source, module, weights, size, offload.largest_block(module, key.dtype))
 
-    def _source(self, ref: ModelRef) -> Source:
+    def _source(self, ref: ModelRef) -> AnySource:
         """The source that another part of the same file has opened, or a new one."""
         for model in self._models.values():
             known = model.opened.source if model.opened is not None else None
-            if known is not None and model.key.source == ref.source and known not in self._soiled:
+            alike = (model.key.part == "upscaler") == (ref.part == "upscaler")
+            if known is not None and alike and model.key.source == ref.source and known not in self._soiled:
                 return known
-        return open_source(ref.location)
+        return UpscalerSource(Path(ref.location)) if ref.part == "upscaler" else open_source(ref.location)
 
     def _patched(
         self, ref: ModelRef, config: PartConfig, module: nn.Module, pristine: Mapping[str, torch.Tensor]
@@ -313,7 +330,8 @@ class LocalModelStore:
         try:
             # outside of inference mode, so that a changed tensor can be told by its version
             with torch.inference_mode(False), torch.no_grad():
-                networks.assign(module, ((name, weights[name].to(device).to(dtype)) for name in weights))
+                moved = ((name, weights[name].to(device)) for name in weights)
+                networks.assign(module, ((name, it.to(networks.dtype_in(it, dtype))) for name, it in moved))
                 networks.assign(module, ((name, it.to(device)) for name, it in networks.computed_buffers(module)))
         except Exception as error:
             networks.strip(module, dtype)

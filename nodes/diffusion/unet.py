@@ -32,6 +32,7 @@ from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigma
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
 from nodes.diffusion.store import COMPUTE_DTYPE, DTYPES
+from nodes.diffusion.tiled_diffusion import windows
 from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def denoiser(
         chance=torch.Generator("cpu") if draws(unet.ref) else None,
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),
+        windows=windows(unet.ref, unet.facts.downscale),
     )
 
 

@@ -1,13 +1,12 @@
 """Pictures to latents and back, with a leased autoencoder.
 
 Latents are unscaled: the scale factor belongs to the UNet's side. A batch is worked off in pieces that fit into memory; a
-picture that does not fit even alone is done in overlapping tiles.
+picture that does not fit even alone is done in tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import torch
@@ -15,11 +14,13 @@ from torch import Tensor
 
 from engine.errors import InputError, ModelFileError, ResourceError, is_out_of_memory
 from engine.models import ModelRef
-from nodes.diffusion.configs import AnyVae, FamilyName, TinyVaeConfig
+from nodes.diffusion import layered
+from nodes.diffusion.configs import AnyVae, FamilyName, TinyVaeConfig, VaeConfig
 from nodes.diffusion.devices import free_memory, release_unused
 from nodes.diffusion.family import FAMILIES
 from nodes.diffusion.sources import Source
 from nodes.diffusion.store import LoadedModel
+from nodes.diffusion.tiles import OnTile, Tiling, tile_count, tiled
 
 Warn = Callable[[str], None]
 
@@ -164,37 +165,41 @@ def _encoder(vae: LoadedModel) -> Callable[[Tensor], Tensor]:
     return run
 
 
-OnTile = Callable[[int, int], None]
-"""Told how many tiles of how many are done; may end the work by raising."""
-
-
 @torch.inference_mode()
-def decode_tiled(samples: Tensor, vae: LoadedModel, tile: int, overlap: int, on_tile: OnTile) -> Tensor:
-    """As ``decode``, in tiles of ``tile`` pixels a side that fade into each other over ``overlap`` pixels.
+def decode_tiled(
+    samples: Tensor, vae: LoadedModel, tile: int, overlap: int, on_tile: OnTile, warn: Warn = _silent
+) -> Tensor:
+    """As ``decode``, with no more on the device at a time than a tile of ``tile`` pixels a side takes.
 
-    An overlap of more than a quarter of the tile counts as that. The networks normalise by what a tile shows, so that colours in it
-    may differ from those of the whole; fading hides the seams, not that.
+    Layer by layer, see ``nodes.diffusion.layered``: the picture is that of ``decode``. Where main memory has no room for whole layers, each
+    tile goes through all of them at once, and fades into the next over ``overlap`` pixels, of more than a quarter of a tile that much; then
+    colours differ, because the networks normalise by what a tile shows, which ``warn`` is told.
     """
     config = _config(vae)
     _check_latents(samples, config)
     grow = config.downscale
     tiling = Tiling(max(1, tile // grow), min(overlap, tile // 4) // grow, grow, 1)
-    return _each_tiled(samples, _decoder(vae), tiling, on_tile).movedim(1, -1).contiguous()
+    return _each_tiled(samples, vae, _decoder(vae), tiling, on_tile, warn).movedim(1, -1).contiguous()
 
 
 @torch.inference_mode()
-def encode_tiled(pictures: Tensor, vae: LoadedModel, tile: int, overlap: int, on_tile: OnTile) -> Tensor:
+def encode_tiled(
+    pictures: Tensor, vae: LoadedModel, tile: int, overlap: int, on_tile: OnTile, warn: Warn = _silent
+) -> Tensor:
     """As ``encode``, in tiles of ``tile`` pixels a side; see ``decode_tiled``."""
     shrink = _config(vae).downscale
     cells = max(1, tile // shrink)
     shared = min(overlap, tile // 4) // shrink
     tiling = Tiling(cells * shrink, shared * shrink, 1, shrink)
-    return _each_tiled(_pixels(pictures, vae), _encoder(vae), tiling, on_tile)
+    return _each_tiled(_pixels(pictures, vae), vae, _encoder(vae), tiling, on_tile, warn)
 
 
-def _each_tiled(batch: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, on_tile: OnTile) -> Tensor:
-    total = len(batch) * len(spans(batch.shape[-2], tiling)) * len(spans(batch.shape[-1], tiling))
-    done = 0
+def _each_tiled(
+    batch: Tensor, vae: LoadedModel, run: Callable[[Tensor], Tensor], tiling: Tiling, on_tile: OnTile, warn: Warn
+) -> Tensor:
+    if max(batch.shape[-2:]) > tiling.tile and _by_layers(batch, vae, tiling.grow, warn):
+        return _layered(batch, vae, tiling, on_tile)
+    total, done = tile_count(batch, tiling), 0
 
     def counted(tile: Tensor) -> Tensor:
         nonlocal done
@@ -204,6 +209,46 @@ def _each_tiled(batch: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling, 
         return result
 
     return torch.cat([tiled(one, counted, tiling) for one in batch.split(1)])
+
+
+def _by_layers(batch: Tensor, vae: LoadedModel, grow: int, warn: Warn) -> bool:
+    """Whether the network can be run layer by layer."""
+    if isinstance(vae.config, TinyVaeConfig) or not layered.is_known(vae.module):
+        return False
+    pixels = batch.shape[-2] * batch.shape[-1] * grow**2
+    need = layered.MAPS * _config(vae).widest * pixels * vae.dtype.itemsize
+    free = free_memory(torch.device("cpu"))
+    if need > free:
+        warn(
+            f"expected {need >> 20} MiB of main memory for whole layers of the VAE, found {free >> 20}; "
+            "every tile is normalised by itself, and colours may differ from tile to tile"
+        )
+    return need <= free
+
+
+def _layered(batch: Tensor, vae: LoadedModel, tiling: Tiling, on_tile: OnTile) -> Tensor:
+    """All pictures, layer by layer."""
+    module: Any = vae.module
+    config = _config(vae)
+    assert isinstance(config, VaeConfig)
+    decodes = tiling.grow > 1
+    half, quant = (module.decoder, module.post_quant_conv) if decodes else (module.encoder, module.quant_conv)
+    each = layered.layer_count(half, quant)
+    numbers = config.widest * (tiling.tile * tiling.grow) ** 2
+
+    def made(index: int, one: Tensor) -> Tensor:
+        layers = layered.Layers(
+            vae.device,
+            vae.dtype,
+            config.norm_groups,
+            numbers,
+            lambda done: on_tile(index * each + done, len(batch) * each),
+        )
+        if decodes:
+            return (layers.decode(module, one).float() / 2 + 0.5).clamp(0, 1)
+        return layers.encode(module, one.float() * 2 - 1).float().chunk(2, 1)[0]
+
+    return torch.cat([made(index, one) for index, one in enumerate(batch.split(1))])
 
 
 def downscale(vae: LoadedModel) -> int:
@@ -244,60 +289,8 @@ def _in_pieces(
     warn(f"expected room for a picture of {size} pixels at once, found too little; the VAE works in tiles, slower")
     tiling = Tiling(TILE * shrink, OVERLAP * shrink, grow, shrink)
     try:
-        return torch.cat([tiled(one, run, tiling) for one in batch.split(1)])
+        return _each_tiled(batch, vae, run, tiling, lambda done, total: None, warn)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise ResourceError(f"expected room for one tile of a {size} picture, found too little; free memory") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """Tiles of ``tile`` input cells that overlap by ``overlap``; outputs are ``grow`` times larger, ``shrink`` smaller."""
-
-    tile: int = TILE
-    overlap: int = OVERLAP
-    grow: int = 1
-    shrink: int = 1
-
-    def out(self, cells: int) -> int:
-        """Output cells of so many input cells."""
-        return cells * self.grow // self.shrink
-
-
-def tiled(batch: Tensor, run: Callable[[Tensor], Tensor], tiling: Tiling) -> Tensor:
-    """``run`` over overlapping tiles of ``batch`` [B, C, H, W], the results faded into each other."""
-    rows = spans(batch.shape[-2], tiling)
-    return _joined(
-        [_joined([run(_part(_part(batch, -2, row), -1, column)) for column in spans(batch.shape[-1], tiling)],
-                 spans(batch.shape[-1], tiling), tiling, -1) for row in rows],
-        rows, tiling, -2,
-    )  # fmt: skip
-
-
-def spans(side: int, tiling: Tiling) -> list[tuple[int, int]]:
-    """Starts and ends of the tiles along ``side`` input cells: evenly spread, each neighbour pair overlapping enough."""
-    if side <= tiling.tile:
-        return [(0, side)]
-    step = tiling.tile - tiling.overlap
-    count = -(-(side - tiling.overlap) // step)
-    grid = tiling.shrink
-    starts = [round((side - tiling.tile) * number / (count - 1) / grid) * grid for number in range(count)]
-    return [(start, start + tiling.tile) for start in starts]
-
-
-def _part(batch: Tensor, dim: int, span: tuple[int, int]) -> Tensor:
-    return batch.narrow(dim, span[0], span[1] - span[0])
-
-
-def _joined(pieces: list[Tensor], places: list[tuple[int, int]], tiling: Tiling, dim: int) -> Tensor:
-    """The results of tiles at ``places`` along ``dim``, each faded in over what it shares with the one before."""
-    joined = pieces[0]
-    for piece, (_, end), (start, _) in zip(pieces[1:], places, places[1:], strict=False):
-        shared = tiling.out(end) - tiling.out(start)
-        ramp = (torch.arange(shared) + 0.5) / shared
-        ramp = ramp.reshape(-1, *[1] * (-dim - 1))
-        kept, old = joined.split([joined.shape[dim] - shared, shared], dim)
-        new, rest = piece.split([shared, piece.shape[dim] - shared], dim)
-        joined = torch.cat([kept, old + ramp * (new - old), rest], dim)
-    return joined

@@ -12,7 +12,8 @@ from torch import Tensor
 from engine.errors import InputError, ResourceError
 from nodes.diffusion import vae as vaes
 from nodes.diffusion.store import LoadedModel, LocalModelStore
-from nodes.diffusion.vae import Tiling, centre_crop, decode, encode, spans, tiled
+from nodes.diffusion.tiles import Tiling, spans, tiled
+from nodes.diffusion.vae import centre_crop, decode, encode
 from tests.nodes.diffusion.conftest import MakeRef
 
 
@@ -132,7 +133,7 @@ def test_no_memory_at_all_is_said(vae: LoadedModel) -> None:
 @pytest.mark.parametrize("side", [1, 63, 64, 65, 100, 113, 128, 500])
 def test_tiles_cover_everything_and_overlap(side: int) -> None:
     """Tiles begin at the start, end at the end, and neighbours share at least the overlap."""
-    places = spans(side, Tiling())
+    places = spans(side, Tiling(64, 16))
     assert (places[0][0], places[-1][1]) == (0, side)
     for (_, end), (start, _) in itertools.pairwise(places):
         assert end - start >= 16
