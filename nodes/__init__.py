@@ -31,6 +31,8 @@ FAMILIES: Final = (
     "text",
     "conditioning",
     "vision",
+    "gligen",
+    "style_model",
     "sampling",
     "sampler_parts",
     "sigmas",

@@ -51,7 +51,11 @@ def _advanced_estimate(**given: Any) -> Estimate:
 def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple[Denoiser, Hooks]]:
     """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
     states to go on from."""
-    with ctx.models.lease(model, working_bytes=diffusion.unet.working_bytes(latent["samples"].shape)) as loaded:
+    room = diffusion.unet.working_bytes(latent["samples"].shape)
+    with (
+        ctx.models.lease(model, working_bytes=room) as loaded,
+        diffusion.leases.leases(ctx.models) as lease,
+    ):
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
         preview = diffusion.unet.previewer(model, ctx.models)
@@ -61,7 +65,7 @@ def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple
 
         ctx.check_cancelled()
         hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded), hooks
+        yield diffusion.unet.denoiser(loaded, lease), hooks
 
 
 def _sample(

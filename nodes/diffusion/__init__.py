@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from nodes.diffusion import entries as entries
     from nodes.diffusion import extract as extract
     from nodes.diffusion import filters as filters
+    from nodes.diffusion import gligen as gligen
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
     from nodes.diffusion import layout as layout
+    from nodes.diffusion import leases as leases
     from nodes.diffusion import listed as listed
     from nodes.diffusion import lora as lora
     from nodes.diffusion import masks as masks
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import sequences as sequences
     from nodes.diffusion import sources as sources
     from nodes.diffusion import steering as steering
+    from nodes.diffusion import style_model as style_model
     from nodes.diffusion import text as text
     from nodes.diffusion import unclip as unclip
     from nodes.diffusion import unet as unet
@@ -58,12 +61,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "entries",
         "extract",
         "filters",
+        "gligen",
         "hypernetworks",
         "inpaint",
         "latent_maths",
         "latent_operations",
         "latents",
         "layout",
+        "leases",
         "listed",
         "lora",
         "masks",
@@ -81,6 +86,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sequences",
         "sources",
         "steering",
+        "style_model",
         "text",
         "unclip",
         "unet",

@@ -91,6 +91,11 @@ class Hooks:
         attention.processor = processor
         self._undo.append(lambda: setattr(attention, "processor", own))
 
+    def attach(self, module: nn.Module, name: str, value: Any) -> None:
+        """``module`` has an attribute ``name``, which it lacks otherwise."""
+        setattr(module, name, value)
+        self._undo.append(lambda: delattr(module, name))
+
     def remove(self) -> None:
         """Take everything off again."""
         while self._undo:

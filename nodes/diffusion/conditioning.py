@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from engine.errors import InputError
+from nodes.diffusion.alterations import Altered
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 
 Conditioning = Sequence[Sequence[Any]]
@@ -67,6 +68,10 @@ class Entry:
     sigma_end: float = 0.0
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     default: bool = False
+    changes: tuple[Altered, ...] = ()
+    """What changes the network while it predicts this entry."""
+    shared: tuple[Altered, ...] = ()
+    """More of that, which the other sides of guidance are given, too, so that it leads along the prompt alone."""
 
     def active(self, sigma: float) -> bool:
         return self.sigma_start >= sigma >= self.sigma_end
@@ -98,6 +103,14 @@ InputsOf = Callable[[Mapping[str, Any], Surroundings], Mapping[str, Tensor]]
 
 def no_inputs(options: Mapping[str, Any], around: Surroundings) -> Mapping[str, Tensor]:
     return {}
+
+
+ChangesOf = Callable[[Entry, Mapping[str, Any]], Entry]
+"""Gives an entry the changes of the network that its options ask for."""
+
+
+def no_changes(entry: Entry, options: Mapping[str, Any]) -> Entry:
+    return entry
 
 
 def resolve(
@@ -236,7 +249,18 @@ def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
         for other in range(len(found)):
             if one != other:
                 found[other] = match_areas(found[one], found[other])
-    return tuple(found)
+    return (*found[:1], *(match_changes(found[0], side) for side in found[1:]))
+
+
+def match_changes(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, ...]:
+    """``other`` with the shared changes of ``side``, entry by entry, where it has none of its own; those of areas are left to
+    ``match_areas``."""
+    changes = [entry.shared for entry in side if entry.area is None and entry.shared]
+    places = [place for place, entry in enumerate(other) if entry.area is None]
+    if any(other[place].shared for place in places):
+        return tuple(other)
+    given = dict(zip(places, changes, strict=False))
+    return tuple(replace(it, shared=given[place]) if place in given else it for place, it in enumerate(other))
 
 
 def at_sigma(entries: Iterable[Entry], sigma: float, latent: Tensor) -> list[Entry]:
@@ -269,8 +293,8 @@ class Group:
 
 
 def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) -> list[Group]:
-    """How to batch ``entries``: those that see crops of one size and have inputs of one shape go together, at most
-    ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
+    """How to batch ``entries``: those that see crops of one size, have inputs of one shape and change the network alike go together, at
+    most ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
     found: list[Group] = []
     for index, entry in enumerate(entries):
         for place, group in enumerate(found):
@@ -290,7 +314,7 @@ def _alike(a: Entry, b: Entry, latent: Tensor) -> bool:
         inputs = {name: entry.input(name).shape[1:] for name in entry.inputs}
         return entry.crop(latent).shape, entry.context.shape[2:], inputs
 
-    return shapes(a) == shapes(b)
+    return (a.shared, a.changes) == (b.shared, b.changes) and shapes(a) == shapes(b)
 
 
 def for_batch(value: Tensor, count: int) -> Tensor:

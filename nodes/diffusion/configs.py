@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
+
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 FamilyName = Literal["sd1", "sd2", "sdxl", "refiner", "sd3"]
 Depths = tuple[tuple[int, ...], ...]
@@ -198,7 +200,7 @@ class DiTConfig:
 
 
 AnyVae = VaeConfig | TinyVaeConfig
-PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig
+PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig | GligenConfig | StyleConfig
 
 
 @dataclass(frozen=True, slots=True)

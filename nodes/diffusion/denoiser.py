@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
-from nodes.diffusion.conditioning import InputsOf, no_inputs
+from nodes.diffusion.conditioning import ChangesOf, InputsOf, no_changes, no_inputs
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
@@ -108,6 +108,8 @@ class Denoiser:
     """What the network is changed by in every call."""
     compiled: Network | None = None
     """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
+    changes_of: ChangesOf = no_changes
+    """What the network is changed by for an entry of conditioning."""
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
 

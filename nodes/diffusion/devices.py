@@ -40,7 +40,8 @@ def device_policy(device: str | None = None, precision: Precision | None = None)
     _check_available(name)
     main = getattr(torch, precision or DEFAULT_PRECISION[kind])
     vae = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return DevicePolicy(torch.device(name), {"unet": main, "clip": main, "vae": vae, "clip_vision": main})
+    others: tuple[Part, ...] = ("unet", "clip", "clip_vision", "gligen", "style_model", "photomaker")
+    return DevicePolicy(torch.device(name), {**dict.fromkeys(others, main), "vae": vae})
 
 
 def _check_available(name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from engine.errors import ModelFileError
 from engine.models import Part
+from nodes.diffusion.beside import find_beside
 from nodes.diffusion.checkpoints import Tensors
 from nodes.diffusion.configs import (
     AnyVae,
@@ -50,7 +51,20 @@ PART_NAMES: Final[Mapping[Part, str]] = {
     "clip": "text encoder",
     "vae": "VAE",
     "clip_vision": "CLIP vision model",
+    "gligen": "GLIGEN model",
+    "style_model": "style model",
+    "photomaker": "PhotoMaker model",
 }
+PART_FOLDERS: Final[Mapping[Part, str]] = {
+    "unet": "diffusion_models",
+    "clip": "text_encoders",
+    "vae": "vae",
+    "clip_vision": "clip_vision",
+    "gligen": "gligen",
+    "style_model": "style_models",
+    "photomaker": "photomaker",
+}
+"""Where a part that is alone in its file belongs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,8 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
 
     Raises ModelFileError naming what was seen, when the file is of no family that is known.
     """
+    if (beside := find_beside(tensors)) is not None:
+        return Description({beside[0]: PartSource(*beside[1])})
     vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
     if foreign is not None and (vision is None or foreign != _encoder(tensors)):

@@ -67,7 +67,7 @@ def entries_for(
     if (hearing := denoiser.hearing) is not None:
         for embedding, _ in side:
             hearing.check(embedding, name)
-    return resolve(
+    entries = resolve(
         side,
         clean,
         denoiser.schedule,
@@ -76,6 +76,8 @@ def entries_for(
         is_negative=name == "negative",
         seed=seed,
     )
+    pairs = zip(entries, side, strict=True)
+    return tuple(denoiser.changes_of(entry, options) for entry, (_, options) in pairs)
 
 
 def predictions(
@@ -95,6 +97,7 @@ def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[En
     context = torch.cat([for_batch(stretched(entry.context, group.tokens), batch) for entry in entries])
     inputs = {name: torch.cat([for_batch(entry.input(name), batch) for entry in entries]) for name in entries[0].inputs}
     crops = torch.cat([entry.crop(x) for entry in entries])
+    denoiser = denoiser.changed(*entries[0].shared, *entries[0].changes)
     outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs).split(batch)
     return outputs
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.checkpoints import Tensors
 from nodes.diffusion.configs import (
     DiTConfig,
@@ -161,7 +162,7 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: _tower_place(config, name) for name in names}
     if isinstance(config, DiTConfig):
         return {name: _dit_place(name, config.layers - 1) for name in names}
-    if isinstance(config, VisionConfig):
+    if isinstance(config, VisionConfig | GligenConfig | StyleConfig):
         return {name: Stored(name) for name in names}
     if isinstance(config, TinyVaeConfig):
         return {name: original_place(name) for name in names}

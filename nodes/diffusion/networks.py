@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
@@ -60,6 +61,14 @@ def _construct(config: PartConfig) -> nn.Module:
         from nodes.diffusion.towers import VisionTower
 
         module = VisionTower(config)
+    elif isinstance(config, GligenConfig):
+        from nodes.diffusion.gligen import Gligen
+
+        module = Gligen(config)
+    elif isinstance(config, StyleConfig):
+        from nodes.diffusion.style_model import StyleModel
+
+        module = StyleModel(config)
     else:
         from nodes.diffusion.towers import Towers
 

@@ -14,9 +14,12 @@ from torch.nn.functional import pad
 from engine.models import ModelRef, ModelStore
 from nodes.diffusion import differential
 from nodes.diffusion.compiled import compiled
+from nodes.diffusion.conditioning import Entry
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.gligen import grounded
+from nodes.diffusion.leases import Lease, no_leases
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.options import alterations, perturbations
@@ -25,6 +28,7 @@ from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
+from nodes.diffusion.text_bias import biased
 from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
@@ -35,8 +39,11 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 """Activations alive at once for a latent cell, in bytes: 320 channels of float32, some sixty maps deep; both sides of guidance."""
 
 
-def denoiser(unet: LoadedModel) -> Denoiser:
-    """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
+def denoiser(unet: LoadedModel, lease: Lease = no_leases) -> Denoiser:
+    """The denoiser of a leased UNet or transformer; it is good for as long as the lease is.
+
+    ``lease`` gives the models that conditioning brings along.
+    """
     way = sampling(unet.ref, unet.facts)
     return Denoiser(
         network=_network(unet, unet.module),
@@ -52,7 +59,14 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         options=options_of(unet.ref),
         alterations=alterations(unet),
         perturbations=perturbations(unet),
+        changes_of=partial(_with_changes, unet, lease),
     )
+
+
+def _with_changes(unet: LoadedModel, lease: Lease, entry: Entry, options: Mapping[str, Any]) -> Entry:
+    """``entry`` with what its options ask of the network."""
+    shared, own = grounded(unet, lease, options), biased(unet, options, entry.context.shape[1])
+    return replace(entry, shared=shared, changes=own) if shared or own else entry
 
 
 def sampling(model: ModelRef, facts: Facts) -> Sampling:
