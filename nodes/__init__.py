@@ -27,6 +27,7 @@ FAMILIES: Final = (
     "saving",
     "attention",
     "unet_options",
+    "step_caches",
     "attention_guidance",
     "text",
     "conditioning",

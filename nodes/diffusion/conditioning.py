@@ -68,6 +68,8 @@ class Entry:
     sigma_end: float = 0.0
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     default: bool = False
+    name: str = ""
+    """Tells it from the others of a sampling."""
     changes: tuple[Altered, ...] = ()
     """What changes the network while it predicts this entry."""
     shared: tuple[Altered, ...] = ()

@@ -15,6 +15,7 @@ from nodes.diffusion.alterations import Altered, Moment
 from nodes.diffusion.conditioning import ChangesOf, InputsOf, no_changes, no_inputs
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
+from nodes.diffusion.recall import Call
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.steering import Option
@@ -113,17 +114,24 @@ class Denoiser:
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
 
-    def __call__(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        context: Tensor,
+        inputs: Mapping[str, Tensor] | None = None,
+        call: Call | None = None,
+    ) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
         [B,T,D].
 
-        ``inputs`` are what else the network takes, each [B,...].
+        ``inputs`` are what else the network takes, each [B,...]; ``call`` is what it finds of earlier calls, and keeps.
         """
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
         extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
         network = self.network if self.compiled is None or self.alterations else self.compiled
-        with self._altered(x, sigma):
+        with self._altered(x, sigma, call):
             out = network(
                 self.prediction.model_input(x, level).to(self.dtype),
                 timestep.to(x.device, non_blocking=True),
@@ -136,12 +144,12 @@ class Denoiser:
         """With the network changed by these too, before all that changes it already."""
         return replace(self, alterations=(*alterations, *self.alterations)) if alterations else self
 
-    def _altered(self, x: Tensor, sigma: Tensor) -> ExitStack:
+    def _altered(self, x: Tensor, sigma: Tensor, call: Call | None) -> ExitStack:
         """The network is changed while the result is open."""
         stack = ExitStack()
         if self.alterations:
             height, width = x.shape[-2:]
-            moment = Moment(float(sigma[0]), height, width, self.schedule)
+            moment = Moment(float(sigma[0]), height, width, self.schedule, len(x), call)
             with stack:
                 for alteration in self.alterations:
                     stack.enter_context(alteration(moment))
