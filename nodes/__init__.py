@@ -34,6 +34,7 @@ FAMILIES: Final = (
     "vision",
     "gligen",
     "style_model",
+    "photomaker",
     "sampling",
     "sampler_parts",
     "sigmas",

@@ -58,7 +58,7 @@ def leased(ctx: NodeContext, model: Model, latent: LatentDict) -> Iterator[tuple
     ):
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
-        preview = diffusion.unet.previewer(model, ctx.models)
+        preview = diffusion.unet.previewer(loaded, ctx.models)
 
         def on_step(info: Any) -> None:
             ctx.progress(info.step, info.total, lambda: preview(info.denoised))

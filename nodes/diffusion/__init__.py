@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import options as options
     from nodes.diffusion import packed as packed
     from nodes.diffusion import patches as patches
+    from nodes.diffusion import photomaker as photomaker
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import porter_duff as porter_duff
     from nodes.diffusion import prompts as prompts
@@ -76,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "options",
         "packed",
         "patches",
+        "photomaker",
         "pictures",
         "porter_duff",
         "prompts",

@@ -9,9 +9,10 @@ from engine.errors import ModelFileError
 from engine.models import Part
 from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.checkpoints import Tensors
-from nodes.diffusion.configs import CLIP_HEAD_WIDTH, PartConfig
+from nodes.diffusion.configs import CLIP_HEAD_WIDTH, PartConfig, PhotoMakerConfig
 from nodes.diffusion.convert import Names, Stored
 from nodes.diffusion.infer import count, shape_of
+from nodes.diffusion.vision_parts import find_vision
 
 Found = tuple[Part, tuple[PartConfig, Names]]
 
@@ -20,6 +21,8 @@ _FUSER: Final = ".fuser."
 _CORNERS: Final = 4
 _WAYS: Final = {"input": 0, "down": 0, "middle": 1, "mid": 1, "output": 2, "up": 2}
 """Parts of a UNet by the beginnings of their names, in the original layout and in that of diffusers."""
+_SECOND: Final = "visual_projection_2.weight"
+_FUSE: Final = "fuse_module."
 _STYLE: Final = "style_embedding"
 _LAYER: Final = "transformer_layes."  # so spelled in the released file
 
@@ -31,7 +34,26 @@ def find_beside(tensors: Tensors) -> Found | None:
         return "gligen", _gligen(tensors, position.removesuffix("null_positive_feature"))
     if _STYLE in tensors and _LAYER + "0.attn.in_proj_weight" in tensors:
         return "style_model", _style(tensors)
+    second = next((name for name in tensors if name.endswith(_SECOND)), None)
+    if second is not None and any(_FUSE in name for name in tensors):
+        return "photomaker", _photomaker(tensors, second.removesuffix(_SECOND))
     return None
+
+
+def _photomaker(tensors: Tensors, prefix: str) -> tuple[PhotoMakerConfig, Names]:
+    own = {name.removeprefix(prefix): info for name, info in tensors.items() if name.startswith(prefix)}
+    vision = find_vision(own, {})
+    if vision is None or vision[0].projection is None:
+        raise ModelFileError("expected CLIP's image encoder in a PhotoMaker model, found none that is known")
+    config = PhotoMakerConfig(vision[0], shape_of(own, _SECOND, 2)[0])
+    fuse = shape_of(own, _FUSE + "layer_norm.weight", 1)[0]
+    if fuse != config.text_width:
+        raise ModelFileError(f"expected PhotoMaker version 1, for texts {config.text_width} wide, found one for {fuse}")
+    names = {f"tower.{new}": Stored(prefix + where.name) for new, where in vision[1].items()}
+    names["second.weight"] = Stored(prefix + _SECOND)
+    return config, names | {
+        f"fuse.{name.removeprefix(_FUSE)}": Stored(prefix + name) for name in own if name.startswith(_FUSE)
+    }
 
 
 def _gligen(tensors: Tensors, prefix: str) -> tuple[GligenConfig, Names]:

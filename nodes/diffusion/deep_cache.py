@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.errors import InputError
 from nodes.diffusion.alterations import Arguments, Hooks, Moment
 from nodes.diffusion.recall import Call
-from nodes.diffusion.spared import Spared, corner
+from nodes.diffusion.spared import Instead, Spared, corner
 from nodes.diffusion.unet_blocks import Slot, after_input, input_slots, output_blocks, output_slots
 
 _FEATURES: Final = "deep_cache.features"
@@ -76,10 +76,7 @@ class DeepCache:
             slots.insert(0, Slot(unet, "mid_block"))
         last = Slot(unet, "mid_block") if inner == 0 else output_slots(unet)[inner - 1][-1]
         for slot in slots:
-            value = features if slot == last else None
-            hooks.swap(
-                slot.owner, slot.name, Spared(slot.module, lambda x, value=value: corner(x) if value is None else value)
-            )
+            hooks.swap(slot.owner, slot.name, Spared(slot.module, _as_ever(features) if slot == last else corner))
         hooks.rewire(unet, self._without_inner_control)
 
     def _without_inner_control(self, *args: Any, **kwargs: Any) -> Arguments:
@@ -90,6 +87,10 @@ class DeepCache:
         kept = tuple(it if number <= self.depth else it.new_zeros(()) for number, it in enumerate(more))
         middle = kwargs["mid_block_additional_residual"].new_zeros(())
         return args, {**kwargs, "down_block_additional_residuals": kept, "mid_block_additional_residual": middle}
+
+
+def _as_ever(features: Tensor) -> Instead:
+    return lambda x: features
 
 
 def _flat(blocks: Iterable[list[Slot]]) -> list[Slot]:

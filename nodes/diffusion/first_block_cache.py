@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.errors import InputError
 from nodes.diffusion.alterations import Hooks, Moment
 from nodes.diffusion.recall import Call
-from nodes.diffusion.spared import Spared, corner
+from nodes.diffusion.spared import InPlace, Spared, corner
 from nodes.diffusion.unet_blocks import Slot, input_blocks, input_slots
 
 _FIRST: Final = "first_block.change"
@@ -82,28 +82,25 @@ class FirstBlockCache:
             _install_unet(hooks, course)
 
 
-class _FirstLayer(nn.Module):
+class _FirstLayer(InPlace):
     """A transformer's first block, after which it is decided."""
 
     def __init__(self, module: nn.Module, course: _Course) -> None:
-        super().__init__()
-        self.module, self.course = module, course
+        super().__init__(module)
+        self.course = course
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
         text, states = self.module(hidden_states=hidden_states, **kwargs)
         self.course.decide(hidden_states, states)
         return text, states
 
-    def __getattr__(self, name: str) -> Any:
-        return _inner(self, super().__getattr__, name)
 
-
-class _Layer(_FirstLayer):
+class _Layer(InPlace):
     """Another block, which is spared, or not; ``is_last`` gives what all of them would."""
 
     def __init__(self, module: nn.Module, course: _Course, *, is_last: bool) -> None:
-        super().__init__(module, course)
-        self.is_last = is_last
+        super().__init__(module)
+        self.course, self.is_last = course, is_last
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **kwargs: Any) -> Any:
         if self.course.spares:
@@ -112,14 +109,6 @@ class _Layer(_FirstLayer):
         if self.is_last:
             self.course.ended(states)
         return text, states
-
-
-def _inner(gate: nn.Module, own: Any, name: str) -> Any:
-    """An attribute of ``gate`` or, where it has none, of the module behind it."""
-    try:
-        return own(name)
-    except AttributeError:
-        return getattr(own("module"), name)
 
 
 def _install_transformer(hooks: Hooks, course: _Course) -> None:

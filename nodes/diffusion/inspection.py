@@ -21,6 +21,7 @@ from nodes.diffusion.checkpoints import PICKLE_SUFFIXES, Header, Tensors, read_h
 from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
+    PhotoMakerConfig,
     T5Config,
     TinyVaeConfig,
     Tower,
@@ -213,6 +214,8 @@ def _summary(config: PartConfig) -> str:
             return (
                 f"{config.width} wide, {config.layers} layers; sees {config.side} pixels in patches of {config.patch}"
             )
+        case PhotoMakerConfig():
+            return f"{_summary(config.vision)}; for texts {config.text_width} wide"
         case GligenConfig():
             return f"{len(config.widths)} layers for boxes, {_row(sorted(set(config.widths)))} wide; reads words {config.text_width} wide"
         case StyleConfig():

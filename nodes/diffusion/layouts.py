@@ -16,6 +16,7 @@ from nodes.diffusion.configs import (
     DiTConfig,
     FamilyName,
     PartConfig,
+    PhotoMakerConfig,
     TinyVaeConfig,
     Tower,
     TowersConfig,
@@ -162,7 +163,7 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: _tower_place(config, name) for name in names}
     if isinstance(config, DiTConfig):
         return {name: _dit_place(name, config.layers - 1) for name in names}
-    if isinstance(config, VisionConfig | GligenConfig | StyleConfig):
+    if isinstance(config, VisionConfig | PhotoMakerConfig | GligenConfig | StyleConfig):
         return {name: Stored(name) for name in names}
     if isinstance(config, TinyVaeConfig):
         return {name: original_place(name) for name in names}
@@ -183,6 +184,7 @@ def original_names(config: PartConfig, names: Iterable[str]) -> Mapping[str, str
 TOWER_PREFIXES: Final[Mapping[tuple[FamilyName, Tower], str]] = {
     ("sd1", "l"): "cond_stage_model.transformer.",
     ("sd2", "h"): "cond_stage_model.model.",
+    ("upscaler", "h"): "cond_stage_model.model.",
     ("sdxl", "l"): "conditioner.embedders.0.transformer.",
     ("sdxl", "g"): "conditioner.embedders.1.model.",
     ("refiner", "g"): "conditioner.embedders.0.model.",

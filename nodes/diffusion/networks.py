@@ -19,6 +19,7 @@ from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
+    PhotoMakerConfig,
     TinyVaeConfig,
     UNetConfig,
     VaeConfig,
@@ -61,6 +62,10 @@ def _construct(config: PartConfig) -> nn.Module:
         from nodes.diffusion.towers import VisionTower
 
         module = VisionTower(config)
+    elif isinstance(config, PhotoMakerConfig):
+        from nodes.diffusion.photomaker import PhotoMaker
+
+        module = PhotoMaker(config)
     elif isinstance(config, GligenConfig):
         from nodes.diffusion.gligen import Gligen
 

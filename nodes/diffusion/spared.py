@@ -16,24 +16,29 @@ def corner(x: Tensor) -> Tensor:
     return x[:, :1, :1, :1]
 
 
-class Spared(nn.Module):
-    """In the place of ``module``: gives what ``instead`` says, or, where ``when`` says no, what the module computes.
+class InPlace(nn.Module):
+    """In the place of ``module``, which has whatever else it is asked for."""
 
-    What asks the module for anything else than its output gets that.
-    """
-
-    def __init__(self, module: nn.Module, instead: Instead, when: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.instead, self.when = module, instead, when
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.when():
-            return self.module(*args, **kwargs)
-        value = self.instead(args[0] if args else kwargs["hidden_states"])
-        return value if kwargs.get("return_dict", True) else (value,)
+        self.module = module
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
+
+
+class Spared(InPlace):
+    """In the place of ``module``: gives what ``instead`` says, or, where ``when`` says no, what the module computes."""
+
+    def __init__(self, module: nn.Module, instead: Instead, when: Callable[[], bool] = lambda: True) -> None:
+        super().__init__(module)
+        self.instead, self.when = instead, when
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.when():
+            return self.module(*args, **kwargs)
+        value = self.instead(args[0] if args else kwargs["hidden_states"])
+        return value if kwargs.get("return_dict", True) else (value,)

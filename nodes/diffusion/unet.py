@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -17,7 +17,7 @@ from nodes.diffusion.compiled import compiled
 from nodes.diffusion.conditioning import Entry
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
-from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.extras import CONCAT, VECTOR, inputs_of
 from nodes.diffusion.gligen import grounded
 from nodes.diffusion.leases import Lease, no_leases
 from nodes.diffusion.model_sampling import Sampling, chosen
@@ -29,6 +29,7 @@ from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigma
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
 from nodes.diffusion.text_bias import biased
+from nodes.diffusion.upscaling import LEVEL
 from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def _network(unet: LoadedModel, module: Callable[..., Any]) -> Network:
 
 def _unet(module: Callable[..., Any]) -> Network:
     def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
-        beside = inputs.pop(CONCAT, None)
+        beside, level = inputs.pop(CONCAT, None), inputs.pop(LEVEL, None)
+        if level is not None:
+            inputs[VECTOR] = level.flatten().round().long()
         seen = x if beside is None else torch.cat([x, beside], 1)
         out: Tensor = module(seen, timestep, context, return_dict=False, **inputs)[0]
         return out
@@ -150,27 +153,33 @@ def noise_device(settings: DeviceSettings) -> NoiseDevice:
     return "cpu" if settings.noise_device == "cpu" else "model"
 
 
-def previewer(model: ModelRef, store: ModelStore) -> Callable[[Tensor], bytes]:
-    """Makes JPEG previews of ``model``'s latents (model space, [B,C,h,w]; the first is shown).
+def previewer(unet: LoadedModel, store: ModelStore) -> Callable[[Tensor], bytes]:
+    """Makes JPEG previews of the latents of ``unet`` (model space, [B,C,h,w]; the first is shown).
 
     The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings. A model
     that came without one is shown in the usual colours of its family.
     """
-    vae = replace(model, part="vae", patches=(), settings=())
-
-    @cache
-    def fitted() -> tuple[PreviewMap, LatentFormat]:
-        description = open_source(model.location).description
-        if "vae" in description.parts:
-            return _fit(vae, store)
-        family = description.family
-        return usual(family), LatentFormat(scale=family.scale, shift=family.shift, channels=family.channels)
 
     def preview(denoised: Tensor) -> bytes:
-        mapping, latent_format = fitted()
+        known = unet.derived.get(_PREVIEW)
+        if known is None:
+            known = unet.derived[_PREVIEW] = _preview_map(unet.ref, store)
+        mapping, latent_format = known
         return preview_jpeg(latent_format.from_model(denoised[0]), mapping)
 
     return preview
+
+
+_PREVIEW: Final = "preview"
+"""Among what is derived of a UNet and of a VAE."""
+
+
+def _preview_map(model: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
+    description = open_source(model.location).description
+    if "vae" in description.parts:
+        return _fit(replace(model, part="vae", patches=(), settings=()), store)
+    family = description.family
+    return usual(family), LatentFormat(scale=family.scale, shift=family.shift, channels=family.channels)
 
 
 def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
@@ -180,8 +189,8 @@ def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
         def decode(latents: Tensor) -> Tensor:
             return decoded(loaded, latents)
 
-        mapping = loaded.derived.get("preview")
+        mapping = loaded.derived.get(_PREVIEW)
         if mapping is None:
             mapping = fit(decode, facts.latent_channels, facts.scale_factor, device=loaded.device)
-            loaded.derived["preview"] = mapping
+            loaded.derived[_PREVIEW] = mapping
     return mapping, LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels)

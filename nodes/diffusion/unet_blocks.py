@@ -95,4 +95,5 @@ def self_attentions(module: nn.Module | None) -> list[Any]:
     """The attention of every transformer block in ``module`` to itself."""
     if module is None:
         return []
-    return [child.attn1 for child in module.modules() if type(child).__name__ == "BasicTransformerBlock"]
+    blocks: list[Any] = [child for child in module.modules() if type(child).__name__ == "BasicTransformerBlock"]
+    return [block.attn1 for block in blocks if not block.only_cross_attention]

@@ -192,15 +192,20 @@ def sampled(
         chosen = Settings(seed=1, steps=8, cfg=3.0, sampler=sampler, scheduler="simple", **settings)
         hooks = sample.Hooks(resume=resume, save=save)
         latent = {"samples": torch.zeros(1, 4, 12, 8)}
-        found: Tensor = sample.sample_latent(unet.denoiser(loaded), chosen, *sides, latent, hooks=hooks)["samples"]
+        found: Tensor = sample.sample_latent(unet.denoiser(loaded), chosen, sides[0], sides[1], latent, hooks=hooks)[
+            "samples"
+        ]
         assert not any("Spared" in type(child).__name__ for child in loaded.module.modules())
     return found
 
 
 def cached(name: str, model: ModelRef) -> ModelRef:
-    if name == "DeepCache":
-        return step_caches.deep_cache(model, 3, 1)
-    return step_caches.apply_fb_cache_on_model(model=model, residual_diff_threshold=0.3)
+    found: ModelRef = (
+        step_caches.deep_cache(model, 3, 1)
+        if name == "DeepCache"
+        else step_caches.apply_fb_cache_on_model(model=model, residual_diff_threshold=0.3)
+    )
+    return found
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
