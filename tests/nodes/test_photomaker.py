@@ -57,7 +57,8 @@ def fused(word: Tensor, picture: Tensor) -> Tensor:
     kept = tensors()
 
     def mlp(name: str, x: Tensor) -> Tensor:
-        x = layer_norm(x, x.shape[-1:], *(kept[f"fuse_module.{name}.layernorm.{leaf}"] for leaf in ("weight", "bias")))
+        norm = f"fuse_module.{name}.layernorm"
+        x = layer_norm(x, x.shape[-1:], kept[f"{norm}.weight"], kept[f"{norm}.bias"])
         for layer in ("fc1", "fc2"):
             x = linear(x, *(kept[f"fuse_module.{name}.{layer}.{leaf}"] for leaf in ("weight", "bias")))
             x = gelu(x) if layer == "fc1" else x
