@@ -63,6 +63,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "sd2": Row("Stable Diffusion 2", ("sd21", "sd21-base")),
     "sd2-inpainting": Row("Stable Diffusion 2, inpainting", ("sd2-inpainting",)),
     "sd2-depth": Row("Stable Diffusion 2, depth", ("sd2-depth",)),
+    "x4-upscaler": Row("Stable Diffusion x4 upscaler"),
     "sdxl": Row("Stable Diffusion XL", ("sdxl", "sdxl-turbo")),
     "sdxl-inpainting": Row("Stable Diffusion XL, inpainting"),
     "refiner": Row("Stable Diffusion XL refiner, alone", ("sdxl-refiner",)),
@@ -127,6 +128,26 @@ def workflow(loader: Call, feature: str, lora: str, *, masked: bool) -> dict[str
     elif feature == "tiled VAE":
         tiles = {"tile_size": 64, "overlap": 32, "temporal_size": 64, "temporal_overlap": 8}
         calls["picture"] = Call("VAEDecodeTiled", {"samples": link("sampler"), "vae": link("model", 2)} | tiles)
+    return calls
+
+
+def with_picture(name: str, calls: dict[str, Call]) -> dict[str, Call]:
+    """For models that are shown a picture whatever they do: its depth, or a small one."""
+    sides = {side: calls["sampler"].inputs[side] for side in ("positive", "negative")}
+    if name == "sd2-depth":
+        calls["shown"] = Call("EmptyImage", {"width": WIDTH, "height": HEIGHT, "batch_size": 1, "color": 0x808080})
+        calls["told"] = Call("DepthConditioning", sides | {"depth": link("shown")})
+    elif name == "x4-upscaler":
+        calls["shown"] = Call(
+            "EmptyImage", {"width": WIDTH // 4, "height": HEIGHT // 4, "batch_size": 1, "color": 0xC02040}
+        )
+        more = {"images": link("shown"), "scale_ratio": 4.0, "noise_augmentation": 0.1}
+        calls["told"] = Call("SD_4XUpscale_Conditioning", sides | more)
+        if calls["sampler"].inputs["latent_image"] == link("latent") and calls["latent"].type == "EmptyLatentImage":
+            calls["sampler"] = _changed(calls["sampler"], latent_image=link("told", 2))
+    else:
+        return calls
+    calls["sampler"] = _changed(calls["sampler"], positive=link("told"), negative=link("told", 1))
     return calls
 
 
@@ -213,7 +234,7 @@ class Trial:
             if format_ == "file"
             else Call("DiffusersLoader", {"model_path": "m"})
         )
-        calls = workflow(loader, feature, "l.safetensors", masked=masked)
+        calls = with_picture(self.name, workflow(loader, feature, "l.safetensors", masked=masked))
         graph = Graph({NodeId(node): call for node, call in calls.items()})
         warned: list[str] = []
 
@@ -273,7 +294,8 @@ text encoder changed it. That a trained model draws well is another question.
 `pull` has the short names of released models for `mezzotint models pull`."""
 
 _AFTER: Final = """Inpainting models are shown the picture and the mask (`InpaintModelConditioning`); the others paint under the mask of the
-latent (`SetLatentNoiseMask`). T5 had a tokenizer, which `mezzotint models pull t5-tokenizer` puts where it is looked for.
+latent (`SetLatentNoiseMask`). The depth model was shown a depth picture (`DepthConditioning`), the upscaler a small picture
+(`SD_4XUpscale_Conditioning`). T5 had a tokenizer, which `mezzotint models pull t5-tokenizer` puts where it is looked for.
 
 LoRAs for few steps, by their short names: {loras}.
 

@@ -24,6 +24,7 @@ _CLASSES: Final[Mapping[FamilyName, str]] = {
     "sdxl": "StableDiffusionXLPipeline",
     "refiner": "StableDiffusionXLImg2ImgPipeline",
     "sd3": "StableDiffusion3Pipeline",
+    "upscaler": "StableDiffusionUpscalePipeline",
 }
 _PARTS: Final[tuple[Part, ...]] = ("unet", "clip", "vae")
 

@@ -45,6 +45,10 @@ class UNet:
     inputs: int = 4
     vector: int | None = None
     linear: bool = False
+    classes: int | None = None
+    """Noise levels of a picture beside the latent."""
+    text_alone: tuple[bool, ...] = ()
+    """Levels whose attention reads the text alone."""
 
     def named(self) -> Named:
         base, embedding = self.channels, 4 * self.channels
@@ -54,13 +58,15 @@ class UNet:
             yield from layer("label_emb.0.0", embedding, self.vector)
             yield from layer("label_emb.0.2", embedding, embedding)
         yield from layer("input_blocks.0.0", base, self.inputs, 3, 3)
+        if self.classes is not None:
+            yield "label_emb.weight", (self.classes, embedding)
         skips, block, width = [base], 1, base
         for level, depths in enumerate(self.down):
             for depth in depths:
                 yield from unet_resnet(f"input_blocks.{block}.0", width, base * self.mult[level], embedding)
                 width = base * self.mult[level]
                 if depth:
-                    yield from transformer(f"input_blocks.{block}.1", width, self.context, self.linear, depth)
+                    yield from self._transformer(f"input_blocks.{block}.1", width, depth, level)
                 skips.append(width)
                 block += 1
             if level < len(self.mult) - 1:
@@ -71,6 +77,10 @@ class UNet:
         yield from self._up(skips, width, embedding)
         yield from layer("out.0", base)
         yield from layer("out.2", 4, base, 3, 3)
+
+    def _transformer(self, name: str, width: int, depth: int, level: int) -> Named:
+        alone = bool(self.text_alone) and self.text_alone[level]
+        yield from transformer(name, width, self.context, self.linear, depth, text_alone=alone)
 
     def _middle(self, width: int, embedding: int) -> Named:
         if self.middle is None:
@@ -88,7 +98,7 @@ class UNet:
                 yield from unet_resnet(f"output_blocks.{block}.0", width + skips.pop(), after, embedding)
                 width = after
                 if depth:
-                    yield from transformer(f"output_blocks.{block}.1", width, self.context, self.linear, depth)
+                    yield from self._transformer(f"output_blocks.{block}.1", width, depth, level)
                 if level and number == len(depths) - 1:
                     yield from layer(f"output_blocks.{block}.{2 if depth else 1}.conv", width, width, 3, 3)
                 block += 1
@@ -301,6 +311,21 @@ def _models(*, small: bool) -> dict[str, Model]:
         "sd2": sd2,
         "sd2-inpainting": unet(sd2, inputs=9),
         "sd2-depth": unet(sd2, inputs=5),
+        "x4-upscaler": Model(
+            UNet(
+                *even((0, 1, 1, 1)),
+                middle=1,
+                mult=(1, 2, 2, 4),
+                context=h_width,
+                channels=32 if small else 256,
+                inputs=7,
+                linear=True,
+                classes=1000,
+                text_alone=(False, True, True, False),
+            ),
+            {_OPEN: OpenClip(h_width, depth or 24, words)},
+            replace(sizes, vae_mult=(1, 1, 1) if small else (1, 2, 4)),
+        ),
         "sdxl": sdxl,
         "sdxl-inpainting": unet(sdxl, inputs=9),
         "refiner": Model(refiner, {_REFINER_G: big_g}, sizes),

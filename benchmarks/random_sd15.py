@@ -71,12 +71,14 @@ def attention(name: str, width: int, context: int) -> Named:
     yield from layer(f"{name}.to_out.0", width, width)
 
 
-def transformer(name: str, width: int, context: int, linear: bool, depth: int = 1) -> Named:
+def transformer(
+    name: str, width: int, context: int, linear: bool, depth: int = 1, *, text_alone: bool = False
+) -> Named:
     projection = (width, width) if linear else (width, width, 1, 1)
     yield from layer(f"{name}.norm", width)
     yield from layer(f"{name}.proj_in", *projection)
     for block in (f"{name}.transformer_blocks.{number}" for number in range(depth)):
-        yield from attention(f"{block}.attn1", width, width)
+        yield from attention(f"{block}.attn1", width, context if text_alone else width)
         yield from layer(f"{block}.ff.net.0.proj", 8 * width, width)
         yield from layer(f"{block}.ff.net.2", width, 4 * width)
         yield from attention(f"{block}.attn2", width, context)

@@ -15,7 +15,7 @@ from typing import Any, Literal, NewType, Protocol
 Digest = NewType("Digest", str)
 """Hex digest of a file's (or folder's) content."""
 
-Part = Literal["unet", "clip", "vae", "clip_vision", "control", "upscaler"]
+Part = Literal["unet", "clip", "vae", "clip_vision", "control", "upscaler", "gligen", "style_model", "photomaker"]
 Setting = str | int | float | bool | None
 
 

@@ -97,6 +97,17 @@ def sd_4xupscale_conditioning(
 
 
 @node(
+    "DepthConditioning",
+    title="Depth Conditioning",
+    category="conditioning/depth",
+    outputs=[Output("CONDITIONING", "positive"), Output("CONDITIONING", "negative")],
+)
+def depth_conditioning(positive: Conditioning, negative: Conditioning, depth: Image) -> tuple[list[Any], list[Any]]:
+    """For models that are shown how near things are: the lighter, the nearer, each picture from its darkest to its lightest."""
+    return _both(positive, negative, {"depth": depth[..., :3].mean(-1)})
+
+
+@node(
     "DifferentialDiffusion",
     title="Differential Diffusion",
     category="_for_testing",

@@ -57,17 +57,21 @@ def leased(
     further = diffusion.sample.further_side(diffusion.steering.options_of(model))
     if hooked := diffusion.hooked.prepare(model, {**sides, "model": further}, ctx.warn):
         room += hooked * diffusion.unet.dtype(model, ctx.settings).itemsize
-    with ctx.models.lease(model, working_bytes=room) as loaded, ExitStack() as nets:
+    with (
+        ctx.models.lease(model, working_bytes=room) as loaded,
+        ExitStack() as nets,
+        diffusion.leases.leases(ctx.models) as lease,
+    ):
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
-        preview = diffusion.unet.previewer(model, ctx.models)
+        preview = diffusion.unet.previewer(loaded, ctx.models)
 
         def on_step(info: Any) -> None:
             ctx.progress(info.step, info.total, lambda: preview(info.denoised))
 
         ctx.check_cancelled()
         hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded, ctx.models, nets, room), hooks
+        yield diffusion.unet.denoiser(loaded, ctx.models, nets, room, lease), hooks
 
 
 def _sample(

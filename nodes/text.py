@@ -35,7 +35,7 @@ def _named_in(*texts: str | None) -> Iterable[tuple[str, str | None]]:
                     yield "embeddings", part.name.rstrip(",")
 
 
-def _files_of_text(text: str | None, **others: object) -> Iterable[tuple[str, str | None]]:
+def files_of_text(text: str | None, **others: object) -> Iterable[tuple[str, str | None]]:
     return _named_in(text)
 
 
@@ -49,7 +49,9 @@ def _files_of_three(
     return _named_in(clip_l, clip_g, t5xxl)
 
 
-def encode(ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: ModelRef) -> list[Any]:
+def encode(
+    ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: ModelRef, *, projects: bool = True
+) -> list[Any]:
     """The conditioning of a prompt, or of one for each text encoder; of several entries where hooks change in the course of a sampling."""
 
     def find(folder: str, name: str) -> Path | None:
@@ -67,6 +69,7 @@ def encode(ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: Model
                 find_embedding=lambda name: find("embeddings", name),
                 find_tokenizer=lambda: find(*_TOKENIZER),
                 warn=ctx.warn,
+                projects=projects,
             )
         entries += _with(encoded, **way.options)
     return entries
@@ -77,7 +80,7 @@ def encode(ctx: NodeContext, text: str | Mapping[Tower, str | None], clip: Model
     title="CLIP Text Encode (Prompt)",
     category="conditioning",
     outputs=[Output("CONDITIONING")],
-    reads=_files_of_text,
+    reads=files_of_text,
     version=3,
 )
 def clip_text_encode(ctx: NodeContext, text: Text, clip: Clip) -> list[Any]:
@@ -123,7 +126,7 @@ def clip_text_encode_sdxl(
     "CLIPTextEncodeSDXLRefiner",
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
-    reads=_files_of_text,
+    reads=files_of_text,
     version=2,
 )
 def clip_text_encode_sdxl_refiner(
@@ -175,7 +178,7 @@ def t5_tokenizer_options(clip: Clip, min_padding: _Tokens = 0, min_length: _Toke
     "CLIPTextEncodeControlnet",
     category="_for_testing/conditioning",
     outputs=[Output("CONDITIONING")],
-    reads=_files_of_text,
+    reads=files_of_text,
     version=2,
     experimental=True,
 )

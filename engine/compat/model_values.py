@@ -157,7 +157,8 @@ _KINDS = {
 def wrapped(value: Any) -> Any:
     """``value`` as a pack is to have it: a recipe, or one in a list, with its methods."""
     if type(value) is ModelRef:
-        return _KINDS[value.part](value)
+        kind = _KINDS.get(value.part)
+        return value if kind is None else kind(value)
     if type(value) is list and any(type(item) is ModelRef for item in value):
         return [wrapped(item) for item in value]
     return value

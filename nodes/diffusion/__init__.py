@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import extract as extract
     from nodes.diffusion import filters as filters
     from nodes.diffusion import fitting as fitting
+    from nodes.diffusion import gligen as gligen
     from nodes.diffusion import hooked as hooked
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
     from nodes.diffusion import layout as layout
+    from nodes.diffusion import leases as leases
     from nodes.diffusion import listed as listed
     from nodes.diffusion import lora as lora
     from nodes.diffusion import mask_shapes as mask_shapes
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import options as options
     from nodes.diffusion import packed as packed
     from nodes.diffusion import patches as patches
+    from nodes.diffusion import photomaker as photomaker
     from nodes.diffusion import picture_files as picture_files
     from nodes.diffusion import pictures as pictures
     from nodes.diffusion import porter_duff as porter_duff
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import sources as sources
     from nodes.diffusion import steering as steering
     from nodes.diffusion import stitching as stitching
+    from nodes.diffusion import style_model as style_model
     from nodes.diffusion import text as text
     from nodes.diffusion import tiled_diffusion as tiled_diffusion
     from nodes.diffusion import unclip as unclip
@@ -80,6 +84,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "extract",
         "filters",
         "fitting",
+        "gligen",
         "hooked",
         "hypernetworks",
         "inpaint",
@@ -88,6 +93,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "latent_operations",
         "latents",
         "layout",
+        "leases",
         "listed",
         "lora",
         "mask_shapes",
@@ -96,6 +102,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "options",
         "packed",
         "patches",
+        "photomaker",
         "picture_files",
         "pictures",
         "porter_duff",
@@ -110,6 +117,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sources",
         "steering",
         "stitching",
+        "style_model",
         "text",
         "tiled_diffusion",
         "unclip",

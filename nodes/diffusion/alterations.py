@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nodes.diffusion.recall import Call
 from nodes.diffusion.schedules import ModelSigmas
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -30,6 +31,7 @@ class Moment:
     """One call of the network: the noise level of its samples, their height and width in cells, and the model's noise levels.
 
     What is random in it is drawn from ``chance``, in the order in which the network comes to it.
+    ``call`` is what it finds of earlier calls for its ``batch`` of samples, and may keep; None where it is not one of a row.
     """
 
     sigma: float
@@ -37,6 +39,8 @@ class Moment:
     width: int
     schedule: ModelSigmas
     chance: torch.Generator = field(default_factory=lambda: torch.Generator("cpu"), compare=False)
+    batch: int = 1
+    call: Call | None = None
 
     def within(self, start_percent: float, end_percent: float) -> bool:
         """See ``is_within``."""
@@ -95,6 +99,17 @@ class Hooks:
         own = attention.processor
         attention.processor = processor
         self._undo.append(lambda: setattr(attention, "processor", own))
+
+    def attach(self, module: nn.Module, name: str, value: Any) -> None:
+        """``module`` has an attribute ``name``, which it lacks otherwise."""
+        setattr(module, name, value)
+        self._undo.append(lambda: delattr(module, name))
+
+    def swap(self, owner: nn.Module, name: str, stand_in: nn.Module) -> None:
+        """``stand_in`` is the child ``name`` of ``owner``."""
+        own = owner.get_submodule(name)
+        setattr(owner, name, stand_in)
+        self._undo.append(lambda: setattr(owner, name, own))
 
     def remove(self) -> None:
         """Take everything off again."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from engine.errors import InputError
+from nodes.diffusion.alterations import Altered
 from nodes.diffusion.controlled import Control
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 from nodes.diffusion.weight_hooks import HOOKS, TEXT_END, TEXT_START, Hooks, hooks_of
@@ -76,6 +77,12 @@ class Entry:
     control_context: Tensor | None = None
     shares_control: bool = False
     """Whether the other sides of guidance get the control as well, see ``with_controls``."""
+    name: str = ""
+    """Tells it from the others of a sampling."""
+    changes: tuple[Altered, ...] = ()
+    """What changes the network while it predicts this entry."""
+    shared: tuple[Altered, ...] = ()
+    """More of that, which the other sides of guidance are given, too, so that it leads along the prompt alone."""
 
     def active(self, sigma: float) -> bool:
         return self.sigma_start >= sigma >= self.sigma_end
@@ -115,6 +122,14 @@ def no_control(options: Mapping[str, Any], height: int, width: int) -> None:
 
 def no_inputs(options: Mapping[str, Any], around: Surroundings) -> Mapping[str, Tensor]:
     return {}
+
+
+ChangesOf = Callable[[Entry, Mapping[str, Any]], Entry]
+"""Gives an entry the changes of the network that its options ask for."""
+
+
+def no_changes(entry: Entry, options: Mapping[str, Any]) -> Entry:
+    return entry
 
 
 def resolve(
@@ -286,7 +301,19 @@ def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
         for other in range(len(found)):
             if one != other:
                 found[other] = match_areas(found[one], found[other])
-    return (found[0], *(with_controls(found[0], side) for side in found[1:]))
+    controlled = (found[0], *(with_controls(found[0], side) for side in found[1:]))
+    return (*controlled[:1], *(match_changes(found[0], side) for side in controlled[1:]))
+
+
+def match_changes(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, ...]:
+    """``other`` with the shared changes of ``side``, entry by entry, where it has none of its own; those of areas are left to
+    ``match_areas``."""
+    changes = [entry.shared for entry in side if entry.area is None and entry.shared]
+    places = [place for place, entry in enumerate(other) if entry.area is None]
+    if any(other[place].shared for place in places):
+        return tuple(other)
+    given = dict(zip(places, changes, strict=False))
+    return tuple(replace(it, shared=given[place]) if place in given else it for place, it in enumerate(other))
 
 
 def at_sigma(entries: Iterable[Entry], sigma: float, latent: Tensor) -> list[Entry]:
@@ -319,8 +346,8 @@ class Group:
 
 
 def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) -> list[Group]:
-    """How to batch ``entries``: those that see crops of one size, have inputs of one shape and one control go together, at most
-    ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
+    """How to batch ``entries``: those that see crops of one size, have inputs of one shape and one control, and change the network alike
+    go together, at most ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
     found: list[Group] = []
     for index, entry in enumerate(entries):
         for place, group in enumerate(found):
@@ -341,7 +368,8 @@ def _alike(a: Entry, b: Entry, latent: Tensor) -> bool:
         read = None if entry.control_context is None else entry.control_context.shape[1:]
         return entry.crop(latent).shape, entry.context.shape[2:], inputs, read
 
-    return a.control is b.control and shapes(a) == shapes(b)
+    alike = a.control is b.control and (a.shared, a.changes) == (b.shared, b.changes)
+    return alike and shapes(a) == shapes(b)
 
 
 def for_batch(value: Tensor, count: int) -> Tensor:

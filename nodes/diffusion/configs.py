@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.control_configs import AnyControl
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
-FamilyName = Literal["sd1", "sd2", "sdxl", "refiner", "sd3"]
+FamilyName = Literal["sd1", "sd2", "sdxl", "refiner", "sd3", "upscaler"]
 Depths = tuple[tuple[int, ...], ...]
 
 SD1_SCALE_FACTOR: Final = 0.18215
@@ -47,6 +48,10 @@ class UNetConfig:
     """Width of the vector that is added to the time's embedding: SDXL's pooled text and sizes."""
     norm_groups: int = NORM_GROUPS
     linear_projection: bool = False
+    classes: int | None = None
+    """How many noise levels of a picture beside the latent it tells apart."""
+    text_alone: tuple[bool, ...] = ()
+    """Levels whose attention looks at the text twice and at the picture not at all; empty for none."""
 
     @property
     def res_blocks(self) -> tuple[int, ...]:
@@ -153,6 +158,19 @@ class VisionConfig:
     """Width of the projected pooled state; None for one without a projection."""
 
 
+@dataclass(frozen=True, slots=True)
+class PhotoMakerConfig:
+    """PhotoMaker: CLIP's image encoder, with projections into the widths of both of SDXL's text encoders."""
+
+    vision: VisionConfig
+    second: int
+    """Width of the second projection."""
+
+    @property
+    def text_width(self) -> int:
+        return (self.vision.projection or 0) + self.second
+
+
 Tower = Literal["l", "h", "g", "t5"]
 """CLIP ViT-L, OpenCLIP ViT-H and ViT-bigG, T5-XXL: names after the models that they have in released checkpoints."""
 
@@ -222,7 +240,18 @@ class UpscalerConfig:
 
 
 AnyVae = VaeConfig | TinyVaeConfig
-PartConfig = UNetConfig | DiTConfig | AnyVae | TowersConfig | VisionConfig | AnyControl | UpscalerConfig
+PartConfig = (
+    UNetConfig
+    | DiTConfig
+    | AnyVae
+    | TowersConfig
+    | VisionConfig
+    | AnyControl
+    | UpscalerConfig
+    | PhotoMakerConfig
+    | GligenConfig
+    | StyleConfig
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +293,8 @@ def unet_arguments(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": config.heads,  # diffusers means the number of heads by this name
         "norm_num_groups": config.norm_groups,
         "use_linear_projection": config.linear_projection,
+        "num_class_embeds": config.classes,
+        "only_cross_attention": config.text_alone or False,
         **vector,
     }
 

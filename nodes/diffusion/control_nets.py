@@ -27,7 +27,7 @@ from nodes.diffusion.control_configs import AdapterConfig, AnyControl, ControlCo
 from nodes.diffusion.control_fit import check_fits
 from nodes.diffusion.control_hints import Picture
 from nodes.diffusion.control_weights import base_patch
-from nodes.diffusion.controlled import BLOCKS, DOWN, MID, WITHIN, Call, Control
+from nodes.diffusion.controlled import BLOCKS, DOWN, MID, WITHIN, Control, ControlCall
 from nodes.diffusion.extras import POOLED, VECTOR
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 from nodes.diffusion.vae import encode
@@ -102,7 +102,7 @@ class Applied:
     def active(self, sigma: float) -> bool:
         return self.sigma_start >= sigma >= self.sigma_end
 
-    def residuals(self, call: Call) -> Residuals:
+    def residuals(self, call: ControlCall) -> Residuals:
         """What the net says of ``call``, as strong as it is to be."""
         config = self.net.config
         if isinstance(config, AdapterConfig):
@@ -115,11 +115,11 @@ class Applied:
             found = found.pooled() if config.is_pooled or self.recipe.parts["net"].setting(control.POOLED) else found
         return found.times(self.strength)
 
-    def _hint(self, call: Call) -> Tensor:
+    def _hint(self, call: ControlCall) -> Tensor:
         """The picture for the samples of a call, in the net's dtype."""
         return _repeated(self._parts(call), call)
 
-    def _parts(self, call: Call) -> list[Tensor]:
+    def _parts(self, call: ControlCall) -> list[Tensor]:
         """The picture as the call shows it: all of it, or window by window."""
         if call.view is None:
             found = [self.picture.sized(*call.x.shape[-2:])]
@@ -127,7 +127,7 @@ class Applied:
             found = call.view.parts(self.picture.sized(call.view.height, call.view.width))
         return [part.to(self.net.device, self.net.dtype) for part in found]
 
-    def _levels(self, call: Call, config: ControlConfig) -> Residuals:
+    def _levels(self, call: ControlCall, config: ControlConfig) -> Residuals:
         module: Any = self.net.module
         hint = self._hint(call)
         hint = hint.flip(1) if config.is_bgr else hint
@@ -175,7 +175,7 @@ class Applied:
         added: Tensor = module.spatial_ch_projs(token[0])
         return added[..., None, None]
 
-    def _blocks(self, call: Call, config: TransformerControlConfig) -> Residuals:
+    def _blocks(self, call: ControlCall, config: TransformerControlConfig) -> Residuals:
         module, model = self.net.module, self.model.module
         x, pooled = call.x.to(self.net.dtype), call.inputs[POOLED].to(self.net.dtype)
         context: Tensor | None = None
@@ -196,7 +196,7 @@ class Applied:
         # each stands for as many of the model's layers, so that nets of different depths can be added
         return Residuals(blocks=tuple(found[layer * len(found) // layers] for layer in range(layers)))
 
-    def _features(self, call: Call) -> Residuals:
+    def _features(self, call: ControlCall) -> Residuals:
         height, width = call.x.shape[-2:]
         if call.view is not None:
             seen = [tuple(self.net.module(part)) for part in self._parts(call)]
@@ -206,7 +206,7 @@ class Applied:
         return Residuals(within=tuple(_repeated([level], call) for level in self.features[height, width]))
 
 
-def _repeated(parts: Sequence[Tensor], call: Call) -> Tensor:
+def _repeated(parts: Sequence[Tensor], call: ControlCall) -> Tensor:
     """What belongs to the windows of a call, or to all of it, [n,...] each, for every one of its samples."""
     each = len(call.x) // (call.entries * len(parts))
     return torch.cat([for_batch(part, each).repeat(call.entries, 1, 1, 1) for part in parts])
@@ -218,7 +218,7 @@ class Controls:
 
     nets: tuple[Applied, ...]
 
-    def told(self, call: Call) -> Mapping[str, Any]:
+    def told(self, call: ControlCall) -> Mapping[str, Any]:
         total = Residuals()
         for net in self.nets:
             if net.active(call.sigma):

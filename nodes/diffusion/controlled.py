@@ -36,7 +36,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class ControlCall:
     """A call of the network that is about to be made, for ``entries`` entries of conditioning with as many samples each.
 
     ``x`` [N,C,h,w] and ``context`` [N,T,D] are what the network is given, in its dtype; ``timestep`` is float32 [N]. ``context`` is
@@ -56,7 +56,7 @@ class Call:
 class Control(Protocol):
     """The nets of an entry of conditioning."""
 
-    def told(self, call: Call) -> Mapping[str, Any]:
+    def told(self, call: ControlCall) -> Mapping[str, Any]:
         """What the network is told beside its inputs: what is to be added inside of it, by the names of diffusers."""
         ...
 

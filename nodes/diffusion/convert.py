@@ -79,6 +79,7 @@ UNET_RESNET: Final[Modules] = {
 UNET_ENDS: Final[Modules] = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
+    "label_emb": "class_embedding",
     "label_emb.0.0": "class_embedding.linear_1",
     "label_emb.0.2": "class_embedding.linear_2",
     "input_blocks.0.0": "conv_in",

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
-from nodes.diffusion.conditioning import ControlOf, InputsOf, for_batch, no_control, no_inputs
-from nodes.diffusion.controlled import Call, Steered, View
+from nodes.diffusion.conditioning import ChangesOf, ControlOf, InputsOf, for_batch, no_changes, no_control, no_inputs
+from nodes.diffusion.controlled import ControlCall, Steered, View
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
+from nodes.diffusion.recall import Call
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.steering import Option
@@ -120,6 +121,8 @@ class Denoiser:
     """What such changes draw random numbers from, where they do; it goes on from call to call."""
     compiled: Network | None = None
     """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
+    changes_of: ChangesOf = no_changes
+    """What the network is changed by for an entry of conditioning."""
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
     hooked: Hooked | None = None
@@ -136,14 +139,16 @@ class Denoiser:
         context: Tensor,
         inputs: Mapping[str, Tensor] | None = None,
         steered: Steered | None = None,
+        call: Call | None = None,
     ) -> Tensor:
         """The clean latent, float32 [B,C,h,w], predicted for ``x`` at ``sigma`` ([B] on the CPU) under ``context``
         [B,T,D].
 
-        ``inputs`` are what else the network takes, each [B,...]; ``steered`` is the control of the call.
+        ``inputs`` are what else the network takes, each [B,...]; ``steered`` is the control of the call. ``call`` is what it finds of
+        earlier calls, and keeps; there is none in windows.
         """
         if self.windows is None:
-            return self._at_once(x, sigma, context, inputs or {}, None, steered)
+            return self._at_once(x, sigma, context, inputs or {}, None, steered, call)
         return self.windows.denoised(x, sigma, context, inputs or {}, partial(self._at_once, steered=steered))
 
     def _at_once(
@@ -154,6 +159,7 @@ class Denoiser:
         inputs: Mapping[str, Tensor],
         view: View | None,
         steered: Steered | None,
+        call: Call | None = None,
     ) -> Tensor:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
@@ -164,9 +170,9 @@ class Denoiser:
         told: Mapping[str, Any] = {}
         if steered is not None:
             read = heard if steered.context is None else for_batch(steered.context.to(self.dtype), len(seen))
-            call = Call(seen, moment, read, extra, float(sigma[0]), steered.entries, view)
-            told = steered.control.told(call)
-        with self._altered(x, sigma):
+            told_of = ControlCall(seen, moment, read, extra, float(sigma[0]), steered.entries, view)
+            told = steered.control.told(told_of)
+        with self._altered(x, sigma, call):
             out = network(seen, moment, heard, **extra, **told)
         return self.prediction.denoised(x, out.float(), level)
 
@@ -190,12 +196,13 @@ class Denoiser:
             for patches, members in sets.items()
         ]
 
-    def _altered(self, x: Tensor, sigma: Tensor) -> ExitStack:
+    def _altered(self, x: Tensor, sigma: Tensor, call: Call | None) -> ExitStack:
         """The network is changed while the result is open."""
         stack = ExitStack()
         if self.alterations:
             height, width = x.shape[-2:]
-            moment = Moment(float(sigma[0]), height, width, self.schedule, self.chance or torch.Generator("cpu"))
+            chance = self.chance or torch.Generator("cpu")
+            moment = Moment(float(sigma[0]), height, width, self.schedule, chance, len(x), call)
             with stack:
                 for alteration in self.alterations:
                     stack.enter_context(alteration(moment))

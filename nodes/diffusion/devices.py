@@ -40,8 +40,10 @@ def device_policy(device: str | None = None, precision: Precision | None = None)
     _check_available(name)
     main = getattr(torch, precision or DEFAULT_PRECISION[kind])
     vae = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    halves: tuple[Part, ...] = ("unet", "clip", "clip_vision", "control", "upscaler")
-    return DevicePolicy(torch.device(name), {"vae": vae, **dict.fromkeys(halves, main)})
+    others: tuple[Part, ...] = (
+        "unet", "clip", "clip_vision", "control", "upscaler", "gligen", "style_model", "photomaker",
+    )  # fmt: skip
+    return DevicePolicy(torch.device(name), {**dict.fromkeys(others, main), "vae": vae})
 
 
 def _check_available(name: str) -> None:

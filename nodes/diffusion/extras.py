@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nodes.diffusion import unclip
+from engine.errors import InputError
+from nodes.diffusion import unclip, upscaling
 from nodes.diffusion.conditioning import Surroundings
 from nodes.diffusion.configs import DiTConfig, PartConfig, UNetConfig
 from nodes.diffusion.family import Family
@@ -24,6 +25,8 @@ VECTOR: Final = "class_labels"
 """Name of the vector that is added to the time's embedding; diffusers' name, too."""
 CONCAT: Final = "concat"
 """Name of what stands in further channels beside the latent."""
+DEPTH: Final = "depth"
+"""Option of an entry of conditioning: how near things are, float32 [B,H,W], in any unit."""
 POOLED: Final = "pooled_projections"
 
 _SINUSOIDS: Final = 256
@@ -51,6 +54,8 @@ def inputs_of(
     elif config.vector_dim is not None:
         found[VECTOR] = vector(options, config.vector_dim, family, around)
     extra = config.in_channels - config.out_channels
+    if config.classes is not None:
+        return upscaling.inputs(options, around, CONCAT)
     if extra:
         found[CONCAT] = concatenated(options, extra, family, around)
     return found
@@ -111,7 +116,7 @@ def concatenated(options: Mapping[str, Any], channels: int, family: Family, arou
     if channels == latent.shape[1]:
         return torch.zeros_like(latent[:1]) if sized is None else sized
     if channels == 1:
-        return torch.zeros_like(latent[:1, :1]) if sized is None else sized[:, :1]
+        return _depth(options, around)
     if mask is None:
         grey = torch.tensor(_GREY, device=latent.device).reshape(1, -1, 1, 1).expand(1, -1, *latent.shape[-2:])
         return torch.cat([torch.ones_like(grey[:, :1]), grey], 1)
@@ -122,3 +127,20 @@ def concatenated(options: Mapping[str, Any], channels: int, family: Family, arou
     return torch.cat(
         [rounded.expand(count, -1, -1, -1) if len(rounded) == 1 else rounded, kept.expand(count, -1, -1, -1)], 1
     )
+
+
+def _depth(options: Mapping[str, Any], around: Surroundings) -> Tensor:
+    """How near things are [B,1,h,w], for a model that is shown that: from -1, the farthest of a picture, to 1, its nearest.
+
+    Raises InputError where the conditioning does not say.
+    """
+    told: Tensor | None = options.get(DEPTH)
+    if told is None:
+        raise InputError(
+            "expected a depth picture for this model, found none in its conditioning; put DepthConditioning behind the prompts",
+            input="negative" if around.is_negative else "positive",
+        )
+    size = around.latent.shape[-2:]
+    depth = interpolate(told[:, None].float().to(around.latent.device), size=size, mode="bicubic")
+    low, high = depth.amin((1, 2, 3), keepdim=True), depth.amax((1, 2, 3), keepdim=True)
+    return 2 * (depth - low) / (high - low).clamp(min=torch.finfo(depth.dtype).tiny) - 1

@@ -13,6 +13,7 @@ from typing import Final
 
 from engine.errors import ModelFileError
 from engine.models import Part
+from nodes.diffusion.beside import find_beside
 from nodes.diffusion.checkpoints import Tensors
 from nodes.diffusion.configs import (
     AnyVae,
@@ -36,7 +37,7 @@ from nodes.diffusion.convert import (
     vae_modules,
 )
 from nodes.diffusion.family import FAMILIES, Family
-from nodes.diffusion.infer import Metadata, dit_config, shape_of, unet_config, vae_config
+from nodes.diffusion.infer import CLASSES, Metadata, dit_config, shape_of, unet_config, vae_config
 from nodes.diffusion.layouts import dit_names
 from nodes.diffusion.text_parts import find_texts
 from nodes.diffusion.tiny import half_of, tiny_config, tiny_names
@@ -54,7 +55,22 @@ PART_NAMES: Final[Mapping[Part, str]] = {
     "clip_vision": "CLIP vision model",
     "control": "ControlNet",
     "upscaler": "upscaler",
+    "gligen": "GLIGEN model",
+    "style_model": "style model",
+    "photomaker": "PhotoMaker model",
 }
+PART_FOLDERS: Final[Mapping[Part, str]] = {
+    "unet": "diffusion_models",
+    "clip": "text_encoders",
+    "vae": "vae",
+    "clip_vision": "clip_vision",
+    "control": "controlnet",
+    "upscaler": "upscale_models",
+    "gligen": "gligen",
+    "style_model": "style_models",
+    "photomaker": "photomaker",
+}
+"""Where a part that is alone in its file belongs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +109,8 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
     """
     if (control := control_source(name, tensors, metadata)) is not None:
         return Description({"control": control}, family=control_family(control.config))
+    if (beside := find_beside(tensors)) is not None:
+        return Description({beside[0]: PartSource(*beside[1])})
     vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
     if foreign is not None and (vision is None or foreign != _encoder(tensors)):
@@ -105,7 +123,8 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
         config = dit_config(tensors, prefix)
         parts["unet"] = PartSource(config, dit_names(tensors, prefix, config))
     elif (prefix := _unet_prefix(tensors)) is not None:
-        family = family or FAMILIES[_unet_family(tensors, prefix)]
+        if family is None or prefix + CLASSES in tensors:
+            family = FAMILIES[_unet_family(tensors, prefix)]
         parts["unet"] = unet_source(tensors, prefix, metadata, family)
     if texts is not None:
         parts["clip"] = PartSource(*texts)
@@ -145,6 +164,8 @@ def control_family(config: PartConfig) -> Family:
 
 def _unet_family(tensors: Tensors, prefix: str) -> FamilyName:
     """The family of a UNet that comes without text encoders, by what it listens to."""
+    if prefix + CLASSES in tensors:
+        return "upscaler"
     return _family_of(_context_width(tensors, prefix), has_vector=prefix + "label_emb.0.0.weight" in tensors)
 
 
@@ -245,7 +266,8 @@ def _schedule(tensors: Tensors, metadata: Metadata, family: Family) -> Schedule:
         return Schedule(prediction="flow")
     v_prediction = "v_pred" in tensors or metadata.get("modelspec.prediction_type", "").lower().startswith("v")
     return Schedule(
-        prediction="v_prediction" if v_prediction else "epsilon",
+        prediction="v_prediction" if v_prediction else family.prediction,
+        betas=family.betas,
         zero_terminal_snr="ztsnr" in tensors,
     )
 
@@ -323,13 +345,14 @@ def _other_unet(tensors: Tensors) -> str | None:
         return None
     channels = shape_of(tensors, prefix + "input_blocks.0.0.weight", 4)[1]
     outputs = shape_of(tensors, prefix + "out.2.weight", 4)[0]
-    if channels - outputs in (0, *CONCATENATED):
+    known = {extra: what for extra, what in CONCATENATED.items() if what != "upscaling" or prefix + CLASSES in tensors}
+    if channels - outputs in (0, *known):
         return None
-    kinds = " or ".join(f"{outputs + extra} ({what})" for extra, what in CONCATENATED.items())
+    kinds = " or ".join(f"{outputs + extra} ({what})" for extra, what in known.items())
     return f"a UNet that takes {channels} channels and gives {outputs}; expected {outputs} in, or {kinds}"
 
 
-CONCATENATED: Final[Mapping[int, str]] = {5: "inpainting", 4: "image editing", 1: "depth"}
+CONCATENATED: Final[Mapping[int, str]] = {5: "inpainting", 4: "image editing", 3: "upscaling", 1: "depth"}
 """What UNets with more inputs than outputs see beside the latent, by how many channels."""
 
 

@@ -38,6 +38,8 @@ class Family:
     shift: float = 0.0
     channels: int = 4
     prediction: Prediction = "epsilon"
+    betas: tuple[float, float] = (0.00085, 0.012)
+    """The first and last of its noise schedule."""
     flow_shift: float | None = None
     """Of a flow model: how far its noise levels are moved towards noise (Esser et al. 2024, section 5.3.2)."""
     head_width: int | None = None
@@ -91,6 +93,15 @@ FAMILIES: Final[Mapping[FamilyName, Family]] = {
             channels=16,
             prediction="flow",
             flow_shift=3.0,
+        ),
+        Family(
+            "upscaler",
+            "Stable Diffusion x4 upscaler",
+            {"h": TowerRule(layer=-2, padding=0)},
+            context=1024,
+            scale=0.08333,
+            prediction="v_prediction",
+            betas=(0.0001, 0.02),
         ),
     )
 }

@@ -150,7 +150,8 @@ def describe_folder(path: Path, found: Sequence[Component]) -> Description:
         parts["clip"] = _texts(kind, towers)
     check_widths(path.name, parts)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    schedule = read_schedule(read_json(scheduler)) if scheduler.is_file() else Schedule(FAMILIES[kind].prediction)
+    usual = Schedule(FAMILIES[kind].prediction, FAMILIES[kind].betas)
+    schedule = read_schedule(read_json(scheduler)) if scheduler.is_file() else usual
     return Description(parts, schedule, FAMILIES[kind])
 
 
@@ -183,6 +184,8 @@ _VECTOR: Final = {
 def _family(found: Sequence[Component], towers: Mapping[Tower, tuple[TextConfig | T5Config, Names]]) -> FamilyName:
     kinds = {component.kind for component in found}
     unet = next((read_unet(each.config) for each in found if each.kind == "UNet2DConditionModel"), None)
+    if unet is not None and unet.classes is not None:
+        return "upscaler"
     if "SD3Transformer2DModel" in kinds or "t5" in towers:
         return "sd3"
     if unet is not None and unet.vector_dim is not None:

@@ -34,8 +34,7 @@ _STEMS: Final = ("diffusion_pytorch_model", "model")
 _VARIANTS: Final = ("", ".fp16", ".bf16", ".non_ema")
 
 _UNET_EXTRAS: Final = (
-    "encoder_hid_dim_type", "time_cond_proj_dim", "dual_cross_attention", "only_cross_attention", "num_class_embeds",
-    "cross_attention_norm",
+    "encoder_hid_dim_type", "time_cond_proj_dim", "dual_cross_attention", "cross_attention_norm",
 )  # fmt: skip
 """Settings of diffusers' UNet that add layers no model of the known families has."""
 
@@ -116,8 +115,23 @@ def read_unet(config: Json) -> UNetConfig:
             vector_dim=_vector_dim(config),
             norm_groups=_size(config, "norm_num_groups", NORM_GROUPS),
             linear_projection=bool(config.get("use_linear_projection", False)),
+            classes=None if config.get("num_class_embeds") is None else _size(config, "num_class_embeds"),
+            text_alone=_text_alone(config, down),
         )
     )
+
+
+def _text_alone(config: Json, attended: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Levels whose attention looks at the text alone; empty where none does."""
+    levels = len(attended)
+    given = config.get("only_cross_attention") or False
+    found = given if isinstance(given, list) else [given] * levels
+    if len(found) != levels or any(type(it) is not bool for it in found):
+        raise ModelFileError(
+            f"expected true or false for each of {levels} levels in only_cross_attention, found {given!r}"
+        )
+    alone = tuple(it and has_attention for it, has_attention in zip(found, attended, strict=True))
+    return alone if any(alone) else ()
 
 
 def _attended(config: Json, key: str, way: str, levels: int, default: tuple[bool, ...] = ()) -> tuple[bool, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
+from nodes.diffusion.recall import Call, Recalls, unique
 from nodes.diffusion.steering import Seen, combined, finished, prepared
 
 Memory = Mapping[str, Tensor]
@@ -69,7 +70,7 @@ def entries_for(
     if (hearing := denoiser.hearing) is not None:
         for embedding, _ in side:
             hearing.check(embedding, name)
-    return resolve(
+    entries = resolve(
         side,
         clean,
         denoiser.schedule,
@@ -79,29 +80,45 @@ def entries_for(
         is_negative=name == "negative",
         seed=seed,
     )
+    pairs = zip(entries, side, strict=True)
+    named = ((replace(entry, name=f"{name}.{number}"), it) for number, (entry, it) in enumerate(pairs))
+    return tuple(denoiser.changes_of(entry, options) for entry, (_, options) in named)
 
 
 def predictions(
-    denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[Entry], most: int | None
+    denoiser: Denoiser,
+    x: Tensor,
+    sigma: Tensor,
+    entries: Sequence[Entry],
+    most: int | None,
+    recalls: Recalls | None = None,
 ) -> list[Tensor]:
-    """What the model predicts under each entry, over the entry's area."""
+    """What the model predicts under each entry, over the entry's area. With ``recalls`` it may know of earlier steps."""
+    names = unique([entry.name for entry in entries])
     found: dict[int, Tensor] = {}
     for hooked, members in denoiser.by_weights([entry.hooks for entry in entries], sigma):
         for group in groups([entries[i] for i in members], x, most):
             places = [members[i] for i in group.members]
-            outputs = _together(hooked, x, sigma, [entries[i] for i in places], group)
+            own = [names[i] for i in places]
+            call = None if recalls is None else recalls.call(own)
+            outputs = _together(hooked, x, sigma, [entries[i] for i in places], group, call)
+            if recalls is not None and call is not None:
+                recalls.keep(own, call)
             found.update(zip(places, outputs, strict=True))
     return [found[i] for i in range(len(entries))]
 
 
-def _together(denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[Entry], group: Group) -> Sequence[Tensor]:
+def _together(
+    denoiser: Denoiser, x: Tensor, sigma: Tensor, entries: Sequence[Entry], group: Group, call: Call | None
+) -> Sequence[Tensor]:
     """One call of the network for entries that fit together."""
     batch = len(x)
     context = torch.cat([for_batch(stretched(entry.context, group.tokens), batch) for entry in entries])
     inputs = {name: torch.cat([for_batch(entry.input(name), batch) for entry in entries]) for name in entries[0].inputs}
     crops = torch.cat([entry.crop(x) for entry in entries])
     steered = _steered(entries, batch)
-    outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs, steered).split(batch)
+    denoiser = denoiser.changed(*entries[0].shared, *entries[0].changes)
+    outputs: Sequence[Tensor] = denoiser(crops, sigma.repeat(len(entries)), context, inputs, steered, call).split(batch)
     return outputs
 
 
@@ -121,6 +138,7 @@ class Turn:
     x: Tensor
     sigma: Tensor
     most: int | None = None
+    recalls: Recalls = field(default_factory=Recalls)
     notes: Notes = field(default_factory=list)
 
     @property
@@ -133,14 +151,15 @@ class Turn:
         changes = [kind.on_negative(self.notes, self.level, schedule) for kind in kinds if len(negative)]
         changed = self.denoiser.changed(*filter(None, changes))
         if changed is self.denoiser:
-            return predictions(self.denoiser, self.x, self.sigma, entries, self.most)
-        found = dict(zip(negative, self._apart(changed, [entries[i] for i in negative]), strict=True))
+            return self._plain(entries)
+        away = predictions(changed, self.x, self.sigma, [entries[i] for i in negative], self.most)
+        found = dict(zip(negative, away, strict=True))
         others = [i for i in range(len(entries)) if i not in negative]
-        found.update(zip(others, self._apart(self.denoiser, [entries[i] for i in others]), strict=True))
+        found.update(zip(others, self._plain([entries[i] for i in others]), strict=True))
         return [found[i] for i in range(len(entries))]
 
-    def _apart(self, denoiser: Denoiser, entries: Sequence[Entry]) -> list[Tensor]:
-        return predictions(denoiser, self.x, self.sigma, entries, self.most)
+    def _plain(self, entries: Sequence[Entry]) -> list[Tensor]:
+        return predictions(self.denoiser, self.x, self.sigma, entries, self.most, self.recalls)
 
     def steered(self, result: Tensor, seen: Seen, positive: Sequence[Entry], negative: Sequence[Entry]) -> Tensor:
         """``result``, made of what is ``seen``, as the options of guidance change it in the end."""
@@ -205,7 +224,7 @@ class CfgGuider:
         return cls(denoiser, toward, away, scale, most, third)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        turn = Turn(self.denoiser, x, sigma, self.most)
+        turn = Turn(self.denoiser, x, sigma, self.most, Recalls(memory))
         wanted = apart or any(kind.needs_negative for kind in self.denoiser.perturbations)
         alone = math.isclose(self.scale, 1.0) and not (wanted and self.negative)
         positive = at_sigma(self.positive, turn.level, x)
@@ -219,7 +238,8 @@ class CfgGuider:
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, third)
         seen = prepared(self.denoiser.options, seen)
         denoised = turn.steered(combined(self.denoiser.options, seen), seen, positive, negative)
-        return Guidance(denoised, denoised if seen.negative is None else seen.negative, seen.memory)
+        unconditional = denoised if seen.negative is None else seen.negative
+        return Guidance(denoised, unconditional, turn.recalls.remembered(seen.memory))
 
 
 def latent_mask(mask: Tensor, latent: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from nodes.diffusion.conditioning import Entry, at_sigma, matched
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, averaged, guided
+from nodes.diffusion.recall import Recalls
 from nodes.diffusion.steering import Seen, combined, perpendicular
 
 
@@ -59,7 +60,7 @@ class DualCfgGuider:
         return cls(denoiser, one, two, three, inner, outer, nested)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        turn = Turn(self.denoiser, x, sigma)
+        turn = Turn(self.denoiser, x, sigma, recalls=Recalls(memory))
         wanted = apart or any(kind.needs_negative for kind in self.denoiser.perturbations)
         if not (self.nested or wanted) and math.isclose(self.outer, 1.0):
             return self._without_negative(turn, memory)
@@ -69,10 +70,10 @@ class DualCfgGuider:
         if self.nested:
             seen = Seen(x, level, first, second, self.inner, memory)
             inner = turn.steered(combined(options, seen), seen, active[0], active[1])
-            return Guidance(guided(inner, away, self.outer), away, memory)
+            return Guidance(guided(inner, away, self.outer), away, turn.recalls.remembered(memory))
         seen = Seen(x, level, second, away, self.outer, memory)
         outer = turn.steered(combined(options, seen), seen, active[1], active[2])
-        return Guidance(outer + (first - second) * self.inner, away, memory)
+        return Guidance(outer + (first - second) * self.inner, away, turn.recalls.remembered(memory))
 
     def _without_negative(self, turn: Turn, memory: Memory) -> Guidance:
         """At ``outer`` 1 the negative side cancels, and at ``inner`` 1 the second one too, but for what guides it further."""
@@ -80,11 +81,15 @@ class DualCfgGuider:
         if math.isclose(self.inner, 1.0) and not self.denoiser.perturbations:
             active, (first,) = side_by_side(turn, (self.first,), None)
             seen = Seen(x, level, first, None, self.outer, memory)
-            return Guidance(turn.steered(combined(self.denoiser.options, seen), seen, active[0], ()), first, memory)
+            return Guidance(
+                turn.steered(combined(self.denoiser.options, seen), seen, active[0], ()),
+                first,
+                turn.recalls.remembered(memory),
+            )
         active, (first, second) = side_by_side(turn, (self.first, self.second), None)
         seen = Seen(x, level, second, None, self.outer, memory)
         outer = turn.steered(combined(self.denoiser.options, seen), seen, active[1], ())
-        return Guidance(outer + (first - second) * self.inner, second, memory)
+        return Guidance(outer + (first - second) * self.inner, second, turn.recalls.remembered(memory))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +118,8 @@ class PerpNegGuider:
         return cls(denoiser, one, two, three, scale, negative_scale)
 
     def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
-        turn = Turn(self.denoiser, x, sigma)
+        turn = Turn(self.denoiser, x, sigma, recalls=Recalls(memory))
         active, (toward, away, empty) = side_by_side(turn, (self.positive, self.negative, self.empty), 1)
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, empty)
         result = turn.steered(perpendicular(seen, self.negative_scale), seen, active[0], active[1])
-        return Guidance(result, away, memory)
+        return Guidance(result, away, turn.recalls.remembered(memory))

@@ -32,6 +32,8 @@ from nodes.diffusion.configs import (
 )
 
 Metadata = Mapping[str, str]
+CLASSES = "label_emb.weight"
+"""The embeddings of noise levels that an upscaling UNet has."""
 Config = TypeVar("Config", VaeConfig, TextConfig, VisionConfig)
 
 
@@ -71,6 +73,7 @@ def unet_config(tensors: Tensors, prefix: str, metadata: Metadata, *, head_width
     if any(width % model_channels for width in widths) or widths[0] != model_channels:
         raise ModelFileError(f"expected UNet levels in multiples of {model_channels} channels, found {widths}")
     vector = tensors.get(prefix + "label_emb.0.0.weight")
+    classes = tensors.get(prefix + CLASSES)
     given = _given("unet", metadata, {"num_heads": SD1_HEADS, "norm_groups": NORM_GROUPS})
     heads = tuple(max(width // head_width, 1) for width in widths) if head_width else (SD1_HEADS,) * len(widths)
     return checked_unet(
@@ -87,8 +90,20 @@ def unet_config(tensors: Tensors, prefix: str, metadata: Metadata, *, head_width
             vector_dim=None if vector is None else shape_of(tensors, prefix + "label_emb.0.0.weight", 2)[1],
             norm_groups=given.get("norm_groups", NORM_GROUPS),
             linear_projection=len(tensors[attention + ".proj_in.weight"].shape) == 2,
+            classes=None if classes is None else shape_of(tensors, prefix + CLASSES, 2)[0],
+            text_alone=_text_alone(tensors, prefix, levels),
         )
     )
+
+
+def _text_alone(tensors: Tensors, prefix: str, levels: list[list[tuple[int, int]]]) -> tuple[bool, ...]:
+    """Which levels have a first attention that reads something of another width than the picture's; empty where none has."""
+    found, block = [], 1
+    for level in levels:
+        key = tensors.get(f"{prefix}input_blocks.{block}.1.transformer_blocks.0.attn1.to_k.weight")
+        found.append(key is not None and len(key.shape) == 2 and key.shape[1] != level[0][0])
+        block += len(level) + 1
+    return tuple(found) if any(found) else ()
 
 
 def _down_levels(tensors: Tensors, prefix: str) -> list[list[tuple[int, int]]]:

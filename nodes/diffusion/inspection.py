@@ -16,10 +16,12 @@ from typing import Any, Final
 from engine.errors import InputError, ModelFileError
 from engine.model_info import ModelInfo, PartInfo
 from engine.models import Part
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.checkpoints import PICKLE_SUFFIXES, Header, Tensors, read_header
 from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
+    PhotoMakerConfig,
     T5Config,
     TinyVaeConfig,
     Tower,
@@ -31,17 +33,17 @@ from nodes.diffusion.configs import (
 )
 from nodes.diffusion.control_configs import AdapterConfig, ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_find import find_control
-from nodes.diffusion.families import CONCATENATED, PART_NAMES, Description, PartSource, describe, foreign_family
+from nodes.diffusion.families import (
+    CONCATENATED,
+    PART_FOLDERS,
+    PART_NAMES,
+    Description,
+    PartSource,
+    describe,
+    foreign_family,
+)
 from nodes.diffusion.lora_family import family_of
 from nodes.diffusion.lora_keys import grouped
-
-FOLDERS: Final[Mapping[Part, str]] = {
-    "unet": "diffusion_models",
-    "clip": "text_encoders",
-    "vae": "vae",
-    "control": "controlnet",
-}
-"""Where a part that is alone in its file belongs."""
 
 TOWER_NAMES: Final[Mapping[Tower, str]] = {"l": "CLIP L", "h": "CLIP H", "g": "CLIP G", "t5": "T5"}
 
@@ -145,7 +147,7 @@ def _described(path: Path, description: Description, counts: Mapping[str, int]) 
         family=title if has_network or is_control else None,
         parts=parts,
         prediction=_prediction(path, description) if has_network else None,
-        folder=FOLDERS[alone] if alone else "checkpoints",
+        folder=PART_FOLDERS[alone] if alone else "checkpoints",
     )
 
 
@@ -243,6 +245,12 @@ def _summary(config: PartConfig) -> str:
             return f"{_row(config.channels)} wide, pictures of {config.in_channels} channels"
         case UpscalerConfig():
             return f"{config.architecture}, {config.scale} times larger"
+        case PhotoMakerConfig():
+            return f"{_summary(config.vision)}; for texts {config.text_width} wide"
+        case GligenConfig():
+            return f"{len(config.widths)} layers for boxes, {_row(sorted(set(config.widths)))} wide; reads words {config.text_width} wide"
+        case StyleConfig():
+            return f"{config.layers} layers; makes {config.tokens} tokens {config.context_dim} wide of states {config.width} wide"
         case TowersConfig():
             return "; ".join(f"{TOWER_NAMES[name]} {_tower(tower)}" for name, tower in config.towers)
 

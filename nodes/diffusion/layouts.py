@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.checkpoints import Tensors
 from nodes.diffusion.configs import (
     DiTConfig,
     FamilyName,
     PartConfig,
+    PhotoMakerConfig,
     TinyVaeConfig,
     Tower,
     TowersConfig,
@@ -163,7 +165,7 @@ def original_places(config: PartConfig, names: Iterable[str]) -> Names:
         return {name: _tower_place(config, name) for name in names}
     if isinstance(config, DiTConfig):
         return {name: _dit_place(name, config.layers - 1) for name in names}
-    if isinstance(config, VisionConfig | UpscalerConfig):
+    if isinstance(config, VisionConfig | UpscalerConfig | PhotoMakerConfig | GligenConfig | StyleConfig):
         return {name: Stored(name) for name in names}
     if isinstance(config, TinyVaeConfig):
         return {name: original_place(name) for name in names}
@@ -185,6 +187,7 @@ def original_names(config: PartConfig, names: Iterable[str]) -> Mapping[str, str
 TOWER_PREFIXES: Final[Mapping[tuple[FamilyName, Tower], str]] = {
     ("sd1", "l"): "cond_stage_model.transformer.",
     ("sd2", "h"): "cond_stage_model.model.",
+    ("upscaler", "h"): "cond_stage_model.model.",
     ("sdxl", "l"): "conditioner.embedders.0.transformer.",
     ("sdxl", "g"): "conditioner.embedders.1.model.",
     ("refiner", "g"): "conditioner.embedders.0.model.",

@@ -21,7 +21,7 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.embeddings import BUNDLE, bundled
-from nodes.diffusion.families import PART_NAMES, describe, foreign_family, sample
+from nodes.diffusion.families import PART_FOLDERS, PART_NAMES, describe, foreign_family, sample
 from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of, marked_family
 from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
 from nodes.diffusion.lora_keys import Group, fused_spellings, grouped, is_text, spellings
@@ -163,13 +163,7 @@ def _what(name: str, file: WeightFile) -> str:
     except ModelFileError:
         return foreign_family(tensors) or sample(tensors)
     held = " and ".join(f"a {PART_NAMES[part]}" for part in parts)
-    alone: Mapping[Part, str] = {
-        "vae": "vae",
-        "clip": "text_encoders",
-        "unet": "diffusion_models",
-        "clip_vision": "clip_vision",
-    }
-    folder = alone[next(iter(parts))] if len(parts) == 1 else "checkpoints"
+    folder = PART_FOLDERS[next(iter(parts))] if len(parts) == 1 else "checkpoints"
     return f"{held}; put it in models/{folder} and load it from there"
 
 

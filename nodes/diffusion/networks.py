@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from nodes.diffusion.beside_configs import GligenConfig, StyleConfig
 from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
+    PhotoMakerConfig,
     TinyVaeConfig,
     TowersConfig,
     UNetConfig,
@@ -71,6 +73,18 @@ def _construct(config: PartConfig) -> nn.Module:
         from nodes.diffusion.towers import VisionTower
 
         module = VisionTower(config)
+    elif isinstance(config, PhotoMakerConfig):
+        from nodes.diffusion.photomaker import PhotoMaker
+
+        module = PhotoMaker(config)
+    elif isinstance(config, GligenConfig):
+        from nodes.diffusion.gligen import Gligen
+
+        module = Gligen(config)
+    elif isinstance(config, StyleConfig):
+        from nodes.diffusion.style_model import StyleModel
+
+        module = StyleModel(config)
     elif isinstance(config, TowersConfig):
         from nodes.diffusion.towers import Towers
 

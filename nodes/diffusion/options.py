@@ -16,7 +16,9 @@ from nodes.diffusion.attention_guidance import (
     skip_layers_of_negative,
 )
 from nodes.diffusion.configs import UNetConfig
+from nodes.diffusion.deep_cache import deep_cache
 from nodes.diffusion.deep_shrink import DeepShrink
+from nodes.diffusion.first_block_cache import first_block_cache
 from nodes.diffusion.free_u import FreeU
 from nodes.diffusion.hyper_tile import HyperTile
 from nodes.diffusion.listed import options
@@ -49,11 +51,30 @@ _TRANSFORMER_PERTURBATIONS: Final[Mapping[str, Callable[..., Perturbation]]] = M
 _LOOKS_AT_ALL: Final = "self-attention guidance"
 """The kind that must know where in the whole picture the network looks."""
 
+CACHES: Final = "step_caches"
+"""The setting that lists what is known from one step to the next."""
+
+_UNET_CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
+    {"DeepCache": deep_cache, "First Block Cache": first_block_cache}
+)
+_TRANSFORMER_CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
+    {"First Block Cache": first_block_cache}
+)
+
 
 def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
-    """The changes of a leased network that its recipe asks for. Raises InputError where it is not of their kind."""
+    """The changes of a leased network that its recipe asks for, caches behind all others, since they leave parts of it out.
+
+    Raises InputError where it is not of their kind, or for two caches.
+    """
     kinds = _of_kind(unet, _UNET_ALTERATIONS, {}, options(unet.ref, ALTERATIONS))
-    return tuple(altered(unet.module, make(**values)) for make, values in kinds)
+    caches = options(unet.ref, CACHES)
+    if len(caches) > 1:
+        names = " and ".join(name for name, _ in caches)
+        raise InputError(f"expected one cache between steps, found {names}; choose one", input="model")
+    made = [make(**values) for make, values in kinds]
+    made += [make(unet.module, **values) for make, values in _of_kind(unet, _UNET_CACHES, _TRANSFORMER_CACHES, caches)]
+    return tuple(altered(unet.module, it) for it in made)
 
 
 def draws(model: ModelRef) -> bool:
@@ -95,3 +116,11 @@ def _of_kind(
                 input="model",
             )
         yield known[name], values
+
+
+def check_patched(name: str) -> None:
+    """Raise InputError for a part of a model, by ComfyUI's name, that no cache is for."""
+    if name != "diffusion_model":
+        raise InputError(
+            f"expected diffusion_model, found {name!r}; no other part has a cache", input="object_to_patch"
+        )

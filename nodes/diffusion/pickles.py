@@ -65,7 +65,7 @@ def _read(source: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         content = torch.load(source, map_location="cpu", weights_only=True, mmap=_is_zip(source))
     except Exception as error:  # torch raises a dozen types for a broken or a refused pickle
         raise ModelFileError(f"it is broken or holds more than tensors ({type(error).__name__})") from error
-    named, metadata = _hypernetwork(content) or (_unwrapped(content), {})
+    named, metadata = _hypernetwork(content) or (_photomaker(content) or _unwrapped(content), {})
     tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ModelFileError("it holds no tensors")
@@ -92,6 +92,14 @@ def _hypernetwork(content: Any) -> tuple[dict[str, Any], dict[str, str]] | None:
     named = {f"{side}.{name}": value for side, layers in sides.items() for name, value in layers.items()}
     settings = {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
     return named, {name: json.dumps(value) for name, value in settings.items()}
+
+
+def _photomaker(content: Any) -> dict[str, Any] | None:
+    """PhotoMaker's two mappings as one, each behind its name."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("id_encoder"), Mapping):
+        return None
+    mappings = {name: inner for name, inner in content.items() if isinstance(inner, Mapping)}
+    return {f"{outer}.{name}": value for outer, inner in mappings.items() for name, value in inner.items()}
 
 
 def _is_plain(value: Any) -> bool:

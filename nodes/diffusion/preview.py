@@ -52,7 +52,7 @@ _SD3: Final = (
     (0.0332, 0.0456, 0.0895), (-0.0069, -0.0030, -0.0810), (-0.0596, -0.0465, -0.0293), (-0.1448, -0.1463, -0.1189),
 )  # fmt: skip
 _COLOURS: Final[Mapping[FamilyName, tuple[tuple[float, ...], ...]]] = {
-    "sd1": _SD1, "sd2": _SD1, "sdxl": _SDXL, "refiner": _SDXL, "sd3": _SD3,
+    "sd1": _SD1, "sd2": _SD1, "sdxl": _SDXL, "refiner": _SDXL, "sd3": _SD3, "upscaler": _SD1,
 }  # fmt: skip
 """Colours, -1..1, of a family's latents as its model sees them, by channel: as they are commonly given for the released VAEs."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from engine.models import ModelRef, ModelStore, Recipe
-from nodes.diffusion import custom, redraw, unet, vae
+from nodes.diffusion import custom, leases, redraw, unet, vae
 from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.redraw import Part, Plan
 from nodes.diffusion.sample import Hooks, Settings, StepInfo, sample_latent
@@ -66,14 +67,20 @@ class Painter:
             "positive": redraw.conditioning(self.positive, part, *size),
             "negative": redraw.conditioning(self.negative, part, *size),
         }
-        preview = unet.previewer(self.model, self.store)
+        room = unet.working_bytes(latent.shape)
 
         def on_step(info: StepInfo) -> None:
             share = index * _SHARES + info.step * _SHARES // info.total
             self.progress(share, total * _SHARES, lambda: preview(info.denoised))
 
-        with self.store.lease(self.model, working_bytes=unet.working_bytes(latent.shape)) as loaded:
-            denoiser, hooks, given = unet.denoiser(loaded), Hooks(on_step), {"samples": latent}
+        with (
+            self.store.lease(self.model, working_bytes=room) as loaded,
+            ExitStack() as nets,
+            leases.leases(self.store) as lease,
+        ):
+            preview = unet.previewer(loaded, self.store)
+            denoiser = unet.denoiser(loaded, self.store, nets, room, lease)
+            hooks, given = Hooks(on_step), {"samples": latent}
             settings = replace(self.settings, denoise=part.denoise)
             result: dict[str, Any]
             if self.way is None:

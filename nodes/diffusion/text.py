@@ -65,6 +65,8 @@ class Encoder:
     find_tokenizer: FindTokenizer = _no_file
     warn: Warn = _silent
     """Told of what is left out."""
+    projects: bool = True
+    """Whether the pooled state is projected, in families that do so."""
 
     @property
     def config(self) -> TowersConfig:
@@ -93,6 +95,7 @@ def encode(
     find_embedding: FindEmbedding = _no_file,
     find_tokenizer: FindTokenizer = _no_file,
     warn: Warn = _silent,
+    projects: bool = True,
 ) -> list[Entry]:
     """The conditioning of a prompt.
 
@@ -103,6 +106,7 @@ def encode(
         find_embedding: finds the file of ``embedding:name``.
         find_tokenizer: finds T5's tokenizer, which no checkpoint holds.
         warn: told of what is left out.
+        projects: whether the pooled state is projected, in families that do so.
 
     Returns:
         One entry: float32 [1, tokens, width] on the CPU, and the first chunk's unweighted state at its end token.
@@ -110,7 +114,7 @@ def encode(
     Raises:
         ModelFileError: an embedding's file is broken or a pickle.
     """
-    encoder = Encoder(clip, layer, find_embedding, find_tokenizer, warn)
+    encoder = Encoder(clip, layer, find_embedding, find_tokenizer, warn, projects)
     texts = {tower: text if isinstance(text, str) else text.get(tower, "") for tower in encoder.config.names}
     said = {tower: its for tower, its in texts.items() if its is not None}
     chunks = {tower: _chunks(its, encoder, tower) for tower, its in said.items() if tower != "t5"}
@@ -239,7 +243,7 @@ def _encode_batch(chunks: Sequence[Sequence[Token]], encoder: Encoder, tower: To
     hidden = within and (encoder.layer is not None or rule.layer != -1)
     states = last if not hidden else module.text.final_layer_norm(kept[0]) if rule.final_norm else kept[0]
     pooled = last[torch.arange(len(chunks)), ends.to(last.device)]
-    if module.projection is not None and rule.projects:
+    if module.projection is not None and rule.projects and encoder.projects:
         pooled = module.projection(pooled)
     return states.float().cpu(), pooled.float().cpu()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -16,13 +16,15 @@ from engine.models import ModelRef, ModelStore
 from engine.numerics import precision
 from nodes.diffusion import differential
 from nodes.diffusion.compiled import compiled
-from nodes.diffusion.conditioning import ControlOf, no_control
+from nodes.diffusion.conditioning import ControlOf, Entry, no_control
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.control_nets import Nets
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.devices import device_policy
-from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.extras import CONCAT, VECTOR, inputs_of
+from nodes.diffusion.gligen import grounded
 from nodes.diffusion.hooked import Hooked
+from nodes.diffusion.leases import Lease, no_leases
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.options import alterations, draws, perturbations
@@ -32,7 +34,9 @@ from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigma
 from nodes.diffusion.sources import Facts, open_source
 from nodes.diffusion.steering import options_of
 from nodes.diffusion.store import COMPUTE_DTYPE, DTYPES
+from nodes.diffusion.text_bias import biased
 from nodes.diffusion.tiled_diffusion import windows
+from nodes.diffusion.upscaling import LEVEL
 from nodes.diffusion.vae import decoded
 
 if TYPE_CHECKING:
@@ -44,11 +48,16 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 
 
 def denoiser(
-    unet: LoadedModel, store: ModelStore | None = None, held: ExitStack | None = None, working_bytes: int = 0
+    unet: LoadedModel,
+    store: ModelStore | None = None,
+    held: ExitStack | None = None,
+    working_bytes: int = 0,
+    lease: Lease = no_leases,
 ) -> Denoiser:
     """The denoiser of a leased UNet or transformer; it is good for as long as the lease is.
 
-    ControlNets in its conditioning are leased from ``store`` until ``held`` is closed, with room for ``working_bytes`` beside them.
+    ControlNets in its conditioning are leased from ``store`` until ``held`` is closed, with room for ``working_bytes`` beside them;
+    ``lease`` gives the other models that conditioning brings along.
     """
     way = sampling(unet.ref, unet.facts)
     nets: ControlOf = (
@@ -72,7 +81,14 @@ def denoiser(
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),
         windows=windows(unet.ref, unet.facts.downscale),
+        changes_of=partial(_with_changes, unet, lease),
     )
+
+
+def _with_changes(unet: LoadedModel, lease: Lease, entry: Entry, options: Mapping[str, Any]) -> Entry:
+    """``entry`` with what its options ask of the network."""
+    shared, own = grounded(unet, lease, options), biased(unet, options, entry.context.shape[1])
+    return replace(entry, shared=shared, changes=own) if shared or own else entry
 
 
 def sampling(model: ModelRef, facts: Facts) -> Sampling:
@@ -114,7 +130,9 @@ def _network(unet: LoadedModel, module: Callable[..., Any]) -> Network:
 
 def _unet(module: Callable[..., Any]) -> Network:
     def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Any) -> Tensor:
-        beside = inputs.pop(CONCAT, None)
+        beside, level = inputs.pop(CONCAT, None), inputs.pop(LEVEL, None)
+        if level is not None:
+            inputs[VECTOR] = level.flatten().round().long()
         seen = x if beside is None else torch.cat([x, beside], 1)
         out: Tensor = module(seen, timestep, context, return_dict=False, **inputs)[0]
         return out
@@ -163,27 +181,33 @@ def noise_device(settings: DeviceSettings) -> NoiseDevice:
     return "cpu" if settings.noise_device == "cpu" else "model"
 
 
-def previewer(model: ModelRef, store: ModelStore) -> Callable[[Tensor], bytes]:
-    """Makes JPEG previews of ``model``'s latents (model space, [B,C,h,w]; the first is shown).
+def previewer(unet: LoadedModel, store: ModelStore) -> Callable[[Tensor], bytes]:
+    """Makes JPEG previews of the latents of ``unet`` (model space, [B,C,h,w]; the first is shown).
 
     The map to colours is fitted to the VAE that came with the model when the first preview is asked for, once for all samplings. A model
     that came without one is shown in the usual colours of its family.
     """
-    vae = replace(model, part="vae", patches=(), settings=())
-
-    @cache
-    def fitted() -> tuple[PreviewMap, LatentFormat]:
-        description = open_source(model.location).description
-        if "vae" in description.parts:
-            return _fit(vae, store)
-        family = description.family
-        return usual(family), LatentFormat(scale=family.scale, shift=family.shift, channels=family.channels)
 
     def preview(denoised: Tensor) -> bytes:
-        mapping, latent_format = fitted()
+        known = unet.derived.get(_PREVIEW)
+        if known is None:
+            known = unet.derived[_PREVIEW] = _preview_map(unet.ref, store)
+        mapping, latent_format = known
         return preview_jpeg(latent_format.from_model(denoised[0]), mapping)
 
     return preview
+
+
+_PREVIEW: Final = "preview"
+"""Among what is derived of a UNet and of a VAE."""
+
+
+def _preview_map(model: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
+    description = open_source(model.location).description
+    if "vae" in description.parts:
+        return _fit(replace(model, part="vae", patches=(), settings=()), store)
+    family = description.family
+    return usual(family), LatentFormat(scale=family.scale, shift=family.shift, channels=family.channels)
 
 
 def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
@@ -193,8 +217,8 @@ def _fit(vae: ModelRef, store: ModelStore) -> tuple[PreviewMap, LatentFormat]:
         def decode(latents: Tensor) -> Tensor:
             return decoded(loaded, latents)
 
-        mapping = loaded.derived.get("preview")
+        mapping = loaded.derived.get(_PREVIEW)
         if mapping is None:
             mapping = fit(decode, facts.latent_channels, facts.scale_factor, device=loaded.device)
-            loaded.derived["preview"] = mapping
+            loaded.derived[_PREVIEW] = mapping
     return mapping, LatentFormat(scale=facts.scale_factor, shift=facts.shift, channels=facts.latent_channels)

@@ -60,6 +60,40 @@ def output_blocks(unet: Any) -> list[OutputBlock]:
     return blocks
 
 
+class Slot(NamedTuple):
+    """A place of a module in another."""
+
+    owner: nn.Module
+    name: str
+
+    @property
+    def module(self) -> nn.Module:
+        return self.owner.get_submodule(self.name)
+
+
+def input_slots(unet: Any) -> list[list[Slot]]:
+    """The modules of each input block but the first, from ``input_blocks``; that one has none."""
+    blocks: list[list[Slot]] = [[]]
+    for level in unet.down_blocks:
+        blocks += _slots(level)
+        blocks += [[Slot(level.downsamplers, str(number))] for number in range(len(level.downsamplers or ()))]
+    return blocks
+
+
+def output_slots(unet: Any) -> list[list[Slot]]:
+    """The modules of each output block, from ``output_blocks``."""
+    blocks: list[list[Slot]] = []
+    for level in unet.up_blocks:
+        blocks += _slots(level)
+        blocks[-1] += [Slot(level.upsamplers, str(number)) for number in range(len(level.upsamplers or ()))]
+    return blocks
+
+
+def _slots(level: Any) -> list[list[Slot]]:
+    lists = [level.resnets, *([level.attentions] if getattr(level, "attentions", None) else [])]
+    return [[Slot(modules, str(number)) for modules in lists] for number in range(len(level.resnets))]
+
+
 def after_input(unet: Any) -> nn.Module:
     """What takes in the output of the last input block."""
     module: nn.Module = unet.up_blocks[0] if unet.mid_block is None else unet.mid_block
@@ -76,4 +110,5 @@ def self_attentions(module: nn.Module | None) -> list[Any]:
     """The attention of every transformer block in ``module`` to itself."""
     if module is None:
         return []
-    return [child.attn1 for child in module.modules() if type(child).__name__ == "BasicTransformerBlock"]
+    blocks: list[Any] = [child for child in module.modules() if type(child).__name__ == "BasicTransformerBlock"]
+    return [block.attn1 for block in blocks if not block.only_cross_attention]

@@ -143,12 +143,16 @@ def test_a_model_of_the_usual_kind_is_saved_without_settings(studio: Studio) -> 
     assert dict(read_header(path.with_name(name)).metadata) == {"format": "pt"}
 
 
-def test_previews_of_a_model_without_a_vae_are_pictures(studio: Studio) -> None:
-    """Its colours come from a published map; those of a checkpoint are fitted to its VAE."""
+def test_previews_of_a_model_without_a_vae_are_pictures(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its colours come from a published map; those of a checkpoint are fitted to its VAE. They are kept: the next sampling opens none."""
     name = saved(studio, {"one": checkpoint(), "save": Call("ModelSave", {"model": link("one"), "filename_prefix": "m"})},
                  "diffusion_models")  # fmt: skip
     (ref,) = studio.values({"one": Call("UNETLoader", {"unet_name": name, "weight_dtype": "default"})}, "one")
-    jpeg = previewer(ref, studio.store)(torch.zeros(1, 4, 8, 8))
+    with studio.store.lease(ref) as loaded:
+        jpeg = previewer(loaded, studio.store)(torch.zeros(1, 4, 8, 8))
+    monkeypatch.delattr("nodes.diffusion.unet.open_source")
+    with studio.store.lease(ref) as loaded:
+        assert previewer(loaded, studio.store)(torch.zeros(1, 4, 8, 8)) == jpeg
     with Image.open(BytesIO(jpeg)) as image:
         assert image.convert("RGB").getpixel((4, 4)) == (128, 128, 128)
 

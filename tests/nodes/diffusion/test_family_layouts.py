@@ -23,6 +23,7 @@ FAMILIES = {
     "vega": "sdxl",
     "refiner": "refiner",
     "sd3": "sd3",
+    "x4": "upscaler",
 }
 
 

@@ -1,0 +1,76 @@
+"""What a network's calls leave for those of later steps, side by side of guidance.
+
+It travels in the memory of guidance, so that a sampling that was cut goes on with it, and another one begins without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_PREFIX: Final = "call."
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the network: what it ``found`` from the last one for the same samples, and what it has ``kept`` for the next, by
+    name, each [B,...]."""
+
+    found: Mapping[str, Tensor]
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def numbers(self, name: str) -> list[float] | None:
+        """Numbers found by ``name``; None where samples have none, or different ones."""
+        rows = self.found.get(name)
+        if rows is None or not bool((rows == rows[:1]).all()):
+            return None
+        first: list[float] = rows[0].tolist()
+        return first
+
+    def keep_numbers(self, name: str, batch: int, *numbers: float) -> None:
+        """For all ``batch`` samples."""
+        self.kept[name] = torch.tensor(numbers, dtype=torch.float64).expand(batch, -1)
+
+
+@dataclass(slots=True)
+class Recalls:
+    """The calls of one evaluation of guidance. What none of them keeps is forgotten."""
+
+    memory: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    _kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def call(self, names: Sequence[str]) -> Call:
+        """For the samples of the entries called so, one after the other; what not all of them have is not found."""
+        each = [_below(self.memory, f"{_PREFIX}{name}.") for name in names]
+        common = [name for name in each[0] if all(name in one for one in each)]
+        alike = [name for name in common if len({one[name].shape for one in each}) == 1]
+        return Call({name: torch.cat([one[name] for one in each]) for name in alike})
+
+    def keep(self, names: Sequence[str], call: Call) -> None:
+        """What ``call`` has kept, for the entries called so."""
+        for key, tensor in call.kept.items():
+            parts = tensor.chunk(len(names))
+            self._kept |= {f"{_PREFIX}{name}.{key}": part for name, part in zip(names, parts, strict=True)}
+
+    def remembered(self, memory: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """``memory``, which guidance has from this evaluation, with what the calls kept."""
+        others = {name: tensor for name, tensor in memory.items() if not name.startswith(_PREFIX)}
+        return others | self._kept
+
+
+def _below(memory: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in memory.items() if name.startswith(prefix)}
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """``names``, those that come again with their number behind them."""
+    found: list[str] = []
+    for name in names:
+        again = sum(name == known for known in names[: len(found)])
+        found.append(f"{name}+{again}" if again else name)
+    return found
