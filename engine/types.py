@@ -37,6 +37,8 @@ SOCKETS: Final[dict[str, str]] = {
     "NOISE": "Recipe, kind noise",
     "GUIDER": "Recipe, kind guider",
     "LATENT_OPERATION": "Recipe, kind latent_operation",
+    "IPADAPTER": "Recipe, kind ip_adapter: a file, and a CLIP vision model or None",
+    "EMBEDS": "float32 [n,D] or [n,T,D]: what CLIP sees in pictures, as an IP-Adapter reads it",
 }
 
 

@@ -80,4 +80,5 @@ CHECKS: Final[Mapping[str, ValueCheck]] = {
     "NOISE": _recipe("noise"),
     "GUIDER": _recipe("guider"),
     "LATENT_OPERATION": _recipe("latent_operation"),
+    "IPADAPTER": _recipe("ip_adapter"),
 }

@@ -119,7 +119,7 @@ class Denoiser:
         """
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
-        extra = {name: value.to(self.dtype) for name, value in (inputs or {}).items()}
+        extra = {name: self._in_dtype(value) for name, value in (inputs or {}).items()}
         network = self.network if self.compiled is None or self.alterations else self.compiled
         with self._altered(x, sigma):
             out = network(
@@ -129,6 +129,10 @@ class Denoiser:
                 **extra,
             )
         return self.prediction.denoised(x, out.float(), level)
+
+    def _in_dtype(self, value: Tensor) -> Tensor:
+        """Whole numbers stay what they are: they count something."""
+        return value.to(self.dtype) if value.is_floating_point() else value
 
     def changed(self, *alterations: Altered) -> Denoiser:
         """With the network changed by these too, before all that changes it already."""

@@ -10,6 +10,7 @@ for, from the pristine mapped ones, and nothing of it stays in the file. Kinds o
 - ``scale``: W times the first option whose name the tensor's module ends with; a ``*`` in it is anything.
 - ``hypernetwork``: no weight; layers before others, which stay with the network (``hypernetworks``).
 - ``round``: W as the dtype of the option ``dtype`` can say it.
+- ``ip_adapter``: no weight; a picture that is looked at beside the text (``ip_prompts``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from nodes.diffusion import hypernetworks, networks
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
 from nodes.diffusion.families import PART_NAMES
+from nodes.diffusion.ip_prompts import KIND as IMAGE_PROMPT
 from nodes.diffusion.layouts import original_places
 from nodes.diffusion.lora import Change, LoraFile, open_lora
 from nodes.diffusion.overlay import Overlaid
@@ -218,4 +220,5 @@ _KINDS: Final[Mapping[str, Callable[[Patch, Target], Mapping[str, Step]]]] = {
     "scale": _scale,
     HYPERNETWORK: lambda patch, target: {},
     "round": _round,
+    IMAGE_PROMPT: lambda patch, target: {},
 }

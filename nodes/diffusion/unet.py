@@ -17,6 +17,7 @@ from nodes.diffusion.compiled import compiled
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
 from nodes.diffusion.extras import CONCAT, inputs_of
+from nodes.diffusion.ip_attention import image_prompts, telling_samples
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.options import alterations, perturbations
@@ -38,6 +39,8 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 def denoiser(unet: LoadedModel) -> Denoiser:
     """The denoiser of a leased UNet or transformer; it is good for as long as the lease is."""
     way = sampling(unet.ref, unet.facts)
+    told = partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics)
+    pictures = image_prompts(unet)
     return Denoiser(
         network=_network(unet, unet.module),
         compiled=None if (faster := compiled(unet)) is None else _network(unet, faster),
@@ -47,10 +50,10 @@ def denoiser(unet: LoadedModel) -> Denoiser:
         device=unet.device,
         latent_format=way.latent_format,
         hearing=_hearing(unet),
-        inputs_of=partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics),
+        inputs_of=telling_samples(told) if pictures else told,
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
-        alterations=alterations(unet),
+        alterations=(*alterations(unet), *pictures),
         perturbations=perturbations(unet),
     )
 
