@@ -56,6 +56,8 @@ class Sight:
     adapter: AdapterFile
     prompt: ImagePrompt
     _known: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _weights: dict[int, Tensor] = field(default_factory=dict)
+    _mask: Tensor | None = None
 
     def keys_and_values(self, at: CrossAttention, like: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [2,n,T,C] for the positive and the negative side, beside ``like`` and in its dtype."""
@@ -76,6 +78,22 @@ class Sight:
 
     def is_seen(self, transformer: int) -> bool:
         return any(self.prompt.weights[transformer])
+
+    def weight(self, transformer: int, samples: Tensor, like: Tensor) -> float | Tensor:
+        """The weight of a transformer: one for all samples, or of each by its number in the batch, [B,1,1]."""
+        given = self.prompt.weights[transformer]
+        if len(given) == 1:
+            return given[0]
+        if transformer not in self._weights:
+            self._weights[transformer] = torch.tensor(given, dtype=like.dtype, device=like.device)
+        return self._weights[transformer][samples.clamp(max=len(given) - 1)][:, None, None]
+
+    def mask(self, like: Tensor) -> Tensor:
+        """The prompt's mask, float32 [m,h,w] beside ``like``; it stays there."""
+        assert self.prompt.mask is not None
+        if self._mask is None:
+            self._mask = self.prompt.mask.to(like.device, torch.float32)
+        return self._mask
 
 
 def filled(value: Tensor, count: int) -> Tensor:
@@ -105,13 +123,12 @@ class Asked:
         height, width = x.shape[-2:]
         return cls(height, width, samples[:, 0], samples[:, 1], cells[:, :, 0, 0].float(), samples[:, 2:].float())
 
-    def mask(self, prompt: ImagePrompt, tokens: int) -> Tensor:
-        """The mask of a prompt for attention of so many tokens, float32 [B,tokens,1]."""
-        assert prompt.mask is not None
+    def over(self, sight: Sight, tokens: int) -> Tensor:
+        """The mask of a picture for attention of so many tokens, float32 [B,tokens,1]."""
         grid = grid_of(tokens, self.height, self.width)
-        place = id(prompt), *grid
+        place = id(sight), *grid
         if place not in self._masks:
-            self._masks[place] = self._sampled(prompt.mask, grid).flatten(1)[..., None]
+            self._masks[place] = self._sampled(sight.mask(self.origin), grid).flatten(1)[..., None]
         return self._masks[place]
 
     def _sampled(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -122,7 +139,7 @@ class Asked:
             for axis, (count, side) in enumerate(zip(grid, (self.height, self.width), strict=True))
         ]  # fmt: skip
         rows, columns = places[0][:, :, None].expand(-1, *grid), places[1][:, None].expand(-1, *grid)
-        masks = mask.to(rows.device, torch.float32)[self.sample.clamp(max=len(mask) - 1)][:, None]
+        masks = mask[self.sample.clamp(max=len(mask) - 1)][:, None]
         at = torch.stack([columns, rows], -1)
         return grid_sample(masks, at, "bilinear", padding_mode="border", align_corners=False)[:, 0]
 
@@ -183,14 +200,14 @@ class _Looking:
         """What the query [B,L,C] finds in a picture, weighed and masked."""
         asked, prompt = self.asked(), sight.prompt
         key, value = (self._for_samples(it, prompt, asked) for it in sight.keys_and_values(self.at, query))
-        weight = self._weight(prompt, asked, query)
+        weight = sight.weight(self.at.transformer, asked.sample, query)
         if prompt.scaling != SCALINGS[0]:
-            key, value = scaled(key, value, weight[:, None], prompt.scaling)
+            key, value = scaled(key, value, weight, prompt.scaling)
         found = _attended(query, key.flatten(1, 2), value.flatten(1, 2), heads)
         if prompt.scaling == SCALINGS[0]:
             found = found * weight
         if prompt.mask is not None:
-            found = found * asked.mask(prompt, query.shape[1]).to(found.dtype)
+            found = found * asked.over(sight, query.shape[1]).to(found.dtype)
         return found
 
     @staticmethod
@@ -200,17 +217,12 @@ class _Looking:
             return both[asked.negative, asked.sample.clamp(max=both.shape[1] - 1)][:, None]
         return both[asked.negative]
 
-    def _weight(self, prompt: ImagePrompt, asked: Asked, query: Tensor) -> Tensor:
-        """The weight of each sample, [B,1,1]."""
-        weights = torch.tensor(prompt.weights[self.at.transformer], dtype=query.dtype)
-        if len(weights) == 1:
-            return weights.to(query.device).expand(len(query))[:, None, None]
-        return weights.to(query.device)[asked.sample.clamp(max=len(weights) - 1)][:, None, None]
 
-
-def scaled(key: Tensor, value: Tensor, weight: Tensor, scaling: str) -> tuple[Tensor, Tensor]:
-    """Keys and values [B,n,T,C] of pictures, weighed by ``weight`` [B,1,1,1] in a way that ``SCALINGS`` names; the mean of values is that
-    of a picture."""
+def scaled(key: Tensor, value: Tensor, weight: float | Tensor, scaling: str) -> tuple[Tensor, Tensor]:
+    """Keys and values [B,n,T,C] of pictures, weighed by ``weight``, or that of each sample [B,1,1], in a way that ``SCALINGS`` names; the
+    mean of values is that of a picture."""
+    if isinstance(weight, Tensor):
+        weight = weight[..., None]
     if scaling.endswith("C penalty"):
         weight = weight * (key.shape[-1] / _FULL_WIDTH)
     if "mean" in scaling:

@@ -17,7 +17,7 @@ from nodes.diffusion.inspection import inspect_model
 from nodes.diffusion.ip_adapter import attention_widths, open_adapter
 from nodes.diffusion.ip_apply import together
 from nodes.diffusion.ip_prompts import ImagePrompt, prompts_of
-from nodes.diffusion.pickles import convert_pickle
+from nodes.diffusion.pickles import read_pickle
 from nodes.diffusion.sources import open_source
 from nodes.diffusion.vision import encode
 from tests.nodes.diffusion import ip_adapters
@@ -417,7 +417,8 @@ def test_a_pickle_is_refused_and_can_be_converted(room: Studio) -> None:
     )
     for node in ("adapter", "full"):
         assert "mezzotint models convert" in room.failure(graph, node)
-    path = convert_pickle(folder / "ip-adapter-full-face_sd15.bin")
+    room.write("ipadapter/ip-adapter-full-face_sd15.safetensors", read_pickle(folder / "ip-adapter-full-face_sd15.bin"))
+    path = folder / "ip-adapter-full-face_sd15.safetensors"
     found = open_adapter(str(path))
     assert found.tensors.keys() == file.keys()
     assert found.kind == "plus"

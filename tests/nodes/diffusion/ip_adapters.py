@@ -26,7 +26,7 @@ def drawn(shapes: Iterable[tuple[str, tuple[int, ...]]], seed: int) -> Half:
     draw = torch.Generator().manual_seed(seed)
 
     def one(name: str, shape: tuple[int, ...]) -> Tensor:
-        noise = torch.randn(shape, generator=draw) / max(shape[-1] if len(shape) > 1 else 50, 1) ** 0.5
+        noise: Tensor = torch.randn(shape, generator=draw) / max(shape[-1] if len(shape) > 1 else 50, 1) ** 0.5
         return 1 + noise if len(shape) == 1 and name.endswith("weight") else noise
 
     return {name: one(name, shape) for name, shape in shapes}
