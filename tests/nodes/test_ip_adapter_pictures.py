@@ -79,7 +79,7 @@ def test_noise_of_no_strength_is_the_picture() -> None:
         .repeat_interleave(28, 2)
     )
     for kind in ("fade", "dissolve", "gaussian"):
-        assert torch.allclose(noise(kind, 0.0, 0, picture), picture, atol=1e-5)  # type: ignore[arg-type]
+        assert torch.allclose(noise(kind, 0.0, 0, picture), picture, atol=1e-5)
 
 
 @pytest.mark.parametrize(
