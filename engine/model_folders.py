@@ -30,6 +30,7 @@ SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "upscale_models": ("upscale_models",),
     "custom_nodes": ("custom_nodes",),
     "hypernetworks": ("hypernetworks",),
+    "ipadapter": ("ipadapter",),
     "photomaker": ("photomaker",),
     "classifiers": ("classifiers",),
     "model_patches": ("model_patches",),

@@ -11,6 +11,7 @@ is ``Annotated[..., Socket("NAME")]``. Further markers in the ``Annotated`` add 
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -178,9 +179,9 @@ Fingerprint = Callable[..., Any]
 """Called with a node's literal inputs (links are None); its value enters the key."""
 Check = Callable[..., str | None]
 """Called with a node's literal inputs (links are None); returns what is wrong, or None."""
-FilesRead = Callable[..., Iterable[tuple[str, str | None]]]
-"""Called with a node's literal inputs (links are None); gives (folder, name) of the files these name inside a text, and (folder, None)
-where it may be any file of the folder.
+FilesRead = Callable[..., Iterable[tuple[str, str | re.Pattern[str] | None]]]
+"""Called with a node's literal inputs (links are None); gives (folder, name) of the files these name inside a text, (folder, pattern) where
+it may be any that the pattern is found in the name of, and (folder, None) where it may be any file of the folder.
 
 The contents of those files enter the key. A name there is no file for counts as missing, and counts again once there is one.
 """

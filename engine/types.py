@@ -48,6 +48,8 @@ SOCKETS: Final[dict[str, str]] = {
     "HOOK_KEYFRAMES": "Recipe, kind hook_keyframes",
     "TIMESTEPS_RANGE": "(start, end), shares 0..1 of the sampling",
     "FLOATS": "float, or list of float",
+    "IPADAPTER": "Recipe, kind ip_adapter: a file, and a CLIP vision model or None",
+    "EMBEDS": "float32 [n,D] or [n,T,D]: what CLIP sees in pictures, as an IP-Adapter reads it",
 }
 
 

@@ -88,4 +88,5 @@ CHECKS: Final[Mapping[str, ValueCheck]] = {
     "HOOKS": _recipe("hooks"),
     "HOOK_KEYFRAMES": _recipe("hook_keyframes"),
     "TIMESTEPS_RANGE": _range,
+    "IPADAPTER": _recipe("ip_adapter"),
 }

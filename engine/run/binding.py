@@ -5,6 +5,7 @@ All that can be slow or go wrong before a node runs happens here, so that keys a
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -135,13 +136,20 @@ def _fingerprint(node: NodeId, spec: NodeSpec, call: Call, files: Files) -> Any:
     own = spec.fingerprint(**literals, **spec.identity(node)) if spec.fingerprint is not None else None
     if spec.reads is None:
         return own
-    return [own, [[folder, name, _content(files, folder, name)] for folder, name in spec.reads(**literals)]]
+    read = spec.reads(**literals)
+    return [own, [[folder, _spelled(name), _content(files, folder, name)] for folder, name in read]]
 
 
-def _content(files: Files, folder: str, name: str | None) -> Any:
-    """The digest of a file, None where there is none; without a name, those of all files of the folder by their names."""
-    if name is None:
-        return [[known, _content(files, folder, known)] for known in files.choices(FileChoice(folder))]
+def _spelled(name: str | re.Pattern[str] | None) -> str | None:
+    return name.pattern if isinstance(name, re.Pattern) else name
+
+
+def _content(files: Files, folder: str, name: str | re.Pattern[str] | None) -> Any:
+    """The digest of a file, None where there is none; for a pattern, or without a name, those of all files it may be by their names."""
+    if not isinstance(name, str):
+        there = files.choices(FileChoice(folder))
+        meant = (known for known in there if name is None or name.search(known))
+        return [[known, _content(files, folder, known)] for known in meant]
     try:
         return files.ref(FileChoice(folder), name).digest
     except InputError:  # no such file, or a name no file may have: the node will say so, and may run without it

@@ -14,7 +14,7 @@ from engine.errors import Cancelled
 from engine.graph.graph import NodeId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.fileref import FileRef
     from engine.models import ModelStore
@@ -74,6 +74,8 @@ class NodeContext:
     """Send a message by name to one client; to everybody for None. With a number for a name it is bytes."""
     show: Callable[[bytes], None]
     """Show whoever watches the run a picture, JPEG or PNG, that is a result and so is not missed, as one on the way may be."""
+    list_files: Callable[[str], Sequence[str]] = lambda folder: ()
+    """The names that ``find_file`` knows in a model folder, sorted. What a node makes of them it must say by ``reads``."""
 
     @property
     def models(self) -> ModelStore:

@@ -77,6 +77,7 @@ class ContextMaker:
             client=self.run.client,
             send=send,
             show=show,
+            list_files=lambda folder: self.tools.files.choices(FileChoice(folder)),
         )
 
     def discard_checkpoints(self, node: NodeId) -> None:

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from nodes.diffusion import hypernetworks as hypernetworks
     from nodes.diffusion import inpaint as inpaint
     from nodes.diffusion import inpaint_crops as inpaint_crops
+    from nodes.diffusion import ip_adapter as ip_adapter
+    from nodes.diffusion import ip_apply as ip_apply
+    from nodes.diffusion import ip_embeds as ip_embeds
+    from nodes.diffusion import ip_files as ip_files
+    from nodes.diffusion import ip_frames as ip_frames
+    from nodes.diffusion import ip_pictures as ip_pictures
+    from nodes.diffusion import ip_weights as ip_weights
     from nodes.diffusion import latent_maths as latent_maths
     from nodes.diffusion import latent_operations as latent_operations
     from nodes.diffusion import latents as latents
@@ -89,6 +96,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hypernetworks",
         "inpaint",
         "inpaint_crops",
+        "ip_adapter",
+        "ip_apply",
+        "ip_embeds",
+        "ip_files",
+        "ip_frames",
+        "ip_pictures",
+        "ip_weights",
         "latent_maths",
         "latent_operations",
         "latents",

@@ -92,6 +92,14 @@ def refuse_pickle(path: Path) -> None:
         raise _pickle_error(path)
 
 
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that begins with these eight bytes is a pickle. Lengths of headers may begin as pickles do; no header is as long as
+    what follows in a pickle would make it."""
+    if not start.startswith(_PICKLE_STARTS):
+        return False
+    return int.from_bytes(start[:_LENGTH_BYTES], "little") > _MAX_HEADER_BYTES
+
+
 def _pickle_error(path: Path) -> ModelFileError:
     return ModelFileError(
         f"{path.name} is a pickle, and reading one can run code; make a safetensors file of it: "
@@ -100,7 +108,7 @@ def _pickle_error(path: Path) -> ModelFileError:
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:
-    if start.startswith(_PICKLE_STARTS):
+    if is_pickle(start):
         raise _pickle_error(path)
     if len(start) < _LENGTH_BYTES:
         raise _broken(path.name, f"the file has {size} bytes, too few for a header")

@@ -163,7 +163,7 @@ class Denoiser:
     ) -> Tensor:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()
-        extra = {name: value.to(self.dtype) for name, value in inputs.items()}
+        extra = {name: self._in_dtype(value) for name, value in inputs.items()}
         network = self.network if self.compiled is None or self.alterations else self.compiled
         seen, heard = self.prediction.model_input(x, level).to(self.dtype), context.to(self.dtype)
         moment = timestep.to(x.device, non_blocking=True)
@@ -175,6 +175,10 @@ class Denoiser:
         with self._altered(x, sigma, call):
             out = network(seen, moment, heard, **extra, **told)
         return self.prediction.denoised(x, out.float(), level)
+
+    def _in_dtype(self, value: Tensor) -> Tensor:
+        """Whole numbers stay what they are: they count something."""
+        return value.to(self.dtype) if value.is_floating_point() else value
 
     def changed(self, *alterations: Altered) -> Denoiser:
         """With the network changed by these too, before all that changes it already."""

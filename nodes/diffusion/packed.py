@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import Any, Final
 
 import msgpack
 
 from engine.run.codecs import decode, encode
 from nodes.codecs import LEAVES
+
+_COMPRESSED: Final = ":"
+"""What text begins with that holds compressed bytes; it is no digit of the text itself."""
 
 _CODECS: Final = {codec.type_name: codec for codec in LEAVES}
 
@@ -17,12 +21,14 @@ def packed(value: Any) -> str:
     """``value`` as text. Raises ``Unencodable`` where something in it has no codec."""
     encoded = encode(value, _CODECS)
     leaves = [[leaf.type_name, leaf.header, [bytes(part) for part in leaf.buffers]] for leaf in encoded.leaves]
-    return base64.b85encode(msgpack.packb([encoded.tree, leaves])).decode()
+    data = zlib.compress(msgpack.packb([encoded.tree, leaves]), level=1)  # masks are mostly alike
+    return _COMPRESSED + base64.b85encode(data).decode()
 
 
 def unpacked(text: str) -> Any:
     """The value that ``packed`` made ``text`` of."""
-    tree, leaves = msgpack.unpackb(base64.b85decode(text))
+    data = base64.b85decode(text.removeprefix(_COMPRESSED))
+    tree, leaves = msgpack.unpackb(zlib.decompress(data) if text.startswith(_COMPRESSED) else data)
 
     def leaf(index: int) -> Any:
         type_name, header, buffers = leaves[index]

@@ -12,6 +12,7 @@ for, from the pristine mapped ones, and nothing of it stays in the file. Kinds o
 - ``base``: W is the change that a ControlNet makes to the encoder of ``model``, whose weights are added (``control_weights``).
 - ``round``: W as the dtype of the option ``dtype`` can say it.
 - ``hook``: nothing; text encoders carry it along (``weight_hooks``).
+- ``ip_adapter``: no weight; a picture that is looked at beside the text (``ip_prompts``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.control_weights import BASE, base_steps
 from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
 from nodes.diffusion.families import PART_NAMES
+from nodes.diffusion.ip_prompts import KIND as IMAGE_PROMPT
 from nodes.diffusion.layouts import original_places
 from nodes.diffusion.lora import Change, LoraFile, open_lora
 from nodes.diffusion.overlay import Overlaid
@@ -243,4 +245,5 @@ _KINDS: Final[Mapping[str, Callable[[Patch, Target], Mapping[str, Step]]]] = {
     weight_hooks.PATCH: lambda patch, target: {},
     "round": _round,
     BASE: _base,
+    IMAGE_PROMPT: lambda patch, target: {},
 }

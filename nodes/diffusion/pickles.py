@@ -65,7 +65,8 @@ def _read(source: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         content = torch.load(source, map_location="cpu", weights_only=True, mmap=_is_zip(source))
     except Exception as error:  # torch raises a dozen types for a broken or a refused pickle
         raise ModelFileError(f"it is broken or holds more than tensors ({type(error).__name__})") from error
-    named, metadata = _hypernetwork(content) or (_photomaker(content) or _unwrapped(content), {})
+    one_of_two = _photomaker(content) or _image_adapter(content)
+    named, metadata = _hypernetwork(content) or (one_of_two or _unwrapped(content), {})
     tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ModelFileError("it holds no tensors")
@@ -100,6 +101,16 @@ def _photomaker(content: Any) -> dict[str, Any] | None:
         return None
     mappings = {name: inner for name, inner in content.items() if isinstance(inner, Mapping)}
     return {f"{outer}.{name}": value for outer, inner in mappings.items() for name, value in inner.items()}
+
+
+def _image_adapter(content: Any) -> dict[str, Any] | None:
+    """An IP-Adapter flattened, as ``nodes.diffusion.ip_adapter`` reads it: it comes as two mappings."""
+    if not isinstance(content, Mapping):
+        return None
+    halves = {name: content.get(name) for name in ("image_proj", "ip_adapter")}
+    if not all(isinstance(half, Mapping) for half in halves.values()):
+        return None
+    return {f"{name}.{key}": value for name, half in halves.items() if half for key, value in half.items()}
 
 
 def _is_plain(value: Any) -> bool:

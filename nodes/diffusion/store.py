@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -38,6 +38,7 @@ from nodes.diffusion.devices import (
     free_memory,
     release_unused,
 )
+from nodes.diffusion.ip_prompts import KIND as IMAGE_PROMPT
 from nodes.diffusion.overlay import Overlaid
 from nodes.diffusion.sources import Facts, Source, open_source
 from nodes.diffusion.upscalers import ALLOWED_DTYPES, UpscalerSource
@@ -193,7 +194,7 @@ class LocalModelStore:
             ResourceError: the device ran out of memory while the weights were put there.
             RuntimeError: this thread already holds a lease of the same weights, and would wait for itself.
         """
-        key = WeightsKey(ref.source, ref.part, self._dtype(ref), ref.patches)
+        key = WeightsKey(ref.source, ref.part, self._dtype(ref), _weight_patches(ref))
         with self._in_use(key) as model, self._exclusive(model):
             with self._lock:
                 opened = self._bring(model, ref, working_bytes)
@@ -289,7 +290,9 @@ class LocalModelStore:
         source = self._source(ref)
         module = source.network(ref.part)
         pristine = source.weights(ref.part, networks.wanted_shapes(module))
-        weights = self._patched(ref, source.part(ref.part).config, module, pristine) if ref.patches else pristine
+        weights: Mapping[str, torch.Tensor] = pristine
+        if key.patches:
+            weights = self._patched(replace(ref, patches=key.patches), source.part(ref.part).config, module, pristine)
         networks.strip(module, key.dtype)
         self.counters.reads += 1
         size = networks.weight_bytes(module, key.dtype)
@@ -366,6 +369,11 @@ class LocalModelStore:
         idle = [model for model in self._models.values() if model.users == 0 and not model.on_device]
         for model in sorted(idle, key=lambda model: model.last_used)[:-_KEPT_MODELS]:
             del self._models[model.key]
+
+
+def _weight_patches(ref: ModelRef) -> tuple[Patch, ...]:
+    """The patches that make other weights. Pictures are read by those who sample the model, and never cause a load."""
+    return tuple(patch for patch in ref.patches if patch.kind != IMAGE_PROMPT)
 
 
 def _held(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from nodes.diffusion.devices import device_policy
 from nodes.diffusion.extras import CONCAT, VECTOR, inputs_of
 from nodes.diffusion.gligen import grounded
 from nodes.diffusion.hooked import Hooked
+from nodes.diffusion.ip_attention import image_prompts, telling_samples
 from nodes.diffusion.leases import Lease, no_leases
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
@@ -63,6 +64,8 @@ def denoiser(
     nets: ControlOf = (
         no_control if store is None or held is None else Nets(unet, way.schedule, store, held, working_bytes)
     )
+    told = partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics)
+    pictures = image_prompts(unet)
     return Denoiser(
         network=_network(unet, unet.module),
         compiled=None if (faster := compiled(unet)) is None else _network(unet, faster),
@@ -72,11 +75,11 @@ def denoiser(
         device=unet.device,
         latent_format=way.latent_format,
         hearing=_hearing(unet),
-        inputs_of=partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics),
+        inputs_of=telling_samples(told) if pictures else told,
         control_of=nets,
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
-        alterations=alterations(unet),
+        alterations=(*alterations(unet), *pictures),
         chance=torch.Generator("cpu") if draws(unet.ref) else None,
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),

@@ -112,3 +112,26 @@ def self_attentions(module: nn.Module | None) -> list[Any]:
         return []
     blocks: list[Any] = [child for child in module.modules() if type(child).__name__ == "BasicTransformerBlock"]
     return [block.attn1 for block in blocks if not block.only_cross_attention]
+
+
+class CrossAttention(NamedTuple):
+    """An attention to what the model is told. ``number`` counts them on the way down, on the way up, then in the middle, as diffusers
+    does; ``transformer`` counts transformers in the order in which they compute."""
+
+    module: Any
+    number: int
+    transformer: int
+
+
+def cross_attentions(unet: Any) -> list[CrossAttention]:
+    """Every cross attention of a UNet, in the order of their numbers."""
+    down, middle, up = (_transformers(part) for part in (unet.down_blocks, unet.mid_block, unet.up_blocks))
+    counted = dict(zip(map(id, [*down, *middle, *up]), range(len(down) + len(middle) + len(up)), strict=True))
+    placed = [(block.attn2, counted[id(it)]) for it in [*down, *up, *middle] for block in it.transformer_blocks]
+    return [CrossAttention(module, number, place) for number, (module, place) in enumerate(placed)]
+
+
+def _transformers(module: nn.Module | None) -> list[Any]:
+    if module is None:
+        return []
+    return [child for child in module.modules() if type(child).__name__ == "Transformer2DModel"]

@@ -51,9 +51,17 @@ def prepared(pictures: Tensor, side: int, crop: Crop) -> Tensor:
     return (levels - mean) / std
 
 
+def _squared(mask: Tensor, side: int) -> Tensor:
+    """The middle square of a mask [1 or B,h,w], [1 or B,1,side,side]."""
+    least = min(mask.shape[-2:])
+    top, left = ((length - least) // 2 for length in mask.shape[-2:])
+    middle = mask[:, None, top : top + least, left : left + least].float()
+    return middle if least == side else interpolate(middle, size=(side, side), mode="bicubic", antialias=True)
+
+
 @torch.inference_mode()
-def encode(pictures: Tensor, loaded: LoadedModel, crop: Crop) -> dict[str, Tensor]:
-    """What CLIP sees in ``pictures`` [B,H,W,C].
+def encode(pictures: Tensor, loaded: LoadedModel, crop: Crop, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """What CLIP sees in ``pictures`` [B,H,W,C], or of them where ``mask`` [1 or B,h,w] is 1; it sees the mask's middle square.
 
     Returns:
         float32 on the CPU: ``image_embeds`` [B,P], in the space that texts are projected into; the states of the last layer
@@ -66,7 +74,10 @@ def encode(pictures: Tensor, loaded: LoadedModel, crop: Crop) -> dict[str, Tenso
     if not len(pictures):
         raise InputError("expected at least one picture, found none", input="image")
     module: Any = loaded.module
-    pixels = prepared(pictures, config.side, crop).to(loaded.device, loaded.dtype)
+    pixels = prepared(pictures, config.side, crop)
+    if mask is not None:
+        pixels = pixels * _squared(mask, config.side).to(pixels.device)
+    pixels = pixels.to(loaded.device, loaded.dtype)
     layers = module.vision.encoder.layers
     with kept_output(layers[-2] if len(layers) > 1 else module.vision.pre_layrnorm) as kept:
         embeds, last = module(pixels)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur  # type: ignore[import-untyped]
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from engine.errors import InputError
 from nodes import mask_shapes as mask_nodes

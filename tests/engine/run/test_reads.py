@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,12 +31,18 @@ def length(text: str = "") -> int:
     return len(text)
 
 
+@node("Best", category="test", outputs=[Output("INT")], reads=lambda: [("input", re.compile(r"best\.txt$", re.I))])
+def best() -> int:
+    """Stands for a node that looks for a file by a part of its name."""
+    return 1
+
+
 LITERAL = graph(n=("Length", {"text": "a.txt"}), o=("Show", {"value": "n/0"}))
 LINKED = graph(s=("Say", {"text": "a.txt"}), n=("Length", {"text": "s/0"}), o=("Show", {"value": "n/0"}))
 
 
 def _executor(root: Path) -> Executor:
-    registry: Registry = Calls().registry(say, length)
+    registry: Registry = Calls().registry(say, length, best)
     return make_executor(registry, root)
 
 
@@ -58,3 +65,16 @@ def test_a_text_that_comes_over_a_link_may_name_any_file(tmp_path: Path) -> None
     assert executor.run_sync(Run(LINKED)).ran == ()
     (tmp_path / "input" / "a.txt").write_text("2")
     assert executor.run_sync(Run(LINKED)).ran == ("n", "o")
+
+
+def test_a_file_that_a_pattern_fits_counts_and_others_do_not(tmp_path: Path) -> None:
+    """It may come and change."""
+    executor = _executor(tmp_path)
+    looking = graph(n=("Best", {}), o=("Show", {"value": "n/0"}))
+    assert "n" in executor.run_sync(Run(looking)).ran
+    (tmp_path / "input" / "other.txt").write_text("1")
+    assert executor.run_sync(Run(looking)).ran == ()
+    for content in ("1", "22"):
+        (tmp_path / "input" / "The-Best.txt").write_text(content)
+        assert "n" in executor.run_sync(Run(looking)).ran
+    assert executor.run_sync(Run(looking)).ran == ()

@@ -123,6 +123,13 @@ def test_pickle_is_refused_by_content(tmp_path: Path) -> None:
         read_header(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x10580])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path: Path, length: int) -> None:
+    """Eight bytes of length, of which the first two are those of a pickle's protocol."""
+    text = json.dumps({"a": F32}).encode().ljust(length)
+    assert set(read_header(write(tmp_path / "a.safetensors", text, bytes(8))).tensors) == {"a"}
+
+
 def test_missing_file_is_said(tmp_path: Path) -> None:
     """No file is a MissingFile, a folder in its place a ModelFileError."""
     with pytest.raises(MissingFile):

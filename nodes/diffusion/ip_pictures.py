@@ -1,0 +1,181 @@
+"""Pictures made ready to be prompts: squared, sharpened, cut in tiles, or made of noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+SIDE: Final = 224
+"""Pixels along the side of what most of CLIP's image encoders see."""
+
+TILE: Final = 256
+MOST_TILES: Final = 4
+"""In a row of tiles."""
+
+CropPosition = Literal["top", "bottom", "left", "right", "center", "pad"]
+NoiseKind = Literal["fade", "dissolve", "gaussian", "shuffle"]
+
+
+def squared(pictures: Tensor, method: str, position: CropPosition, sharpening: float, side: int = SIDE) -> Tensor:
+    """Pictures [B,H,W,C] as squares of ``side`` pixels: the part at ``position``, or all of it between black bars.
+
+    ``method`` is one of Pillow's resamplings; ``sharpening`` (0..1) is for ``sharpened``.
+    """
+    height, width = pictures.shape[1:3]
+    planes = pictures.movedim(-1, 1)
+    if position == "pad":
+        bars = max(0, height - width) // 2, max(0, width - height) // 2
+        planes = pad(planes, (bars[0], bars[0], bars[1], bars[1]))
+    else:
+        least = min(height, width)
+        top = {"top": 0, "bottom": height - least}.get(position, (height - least) // 2)
+        left = {"left": 0, "right": width - least}.get(position, (width - least) // 2)
+        planes = planes[..., top : top + least, left : left + least]
+    planes = _resampled(planes, side, side, method)
+    return (sharpened(planes, sharpening) if sharpening > 0 else planes).movedim(1, -1)
+
+
+def _resampled(planes: Tensor, height: int, width: int, method: str) -> Tensor:
+    """Planes [B,C,h,w] at another size, in 256 levels, by Pillow."""
+    levels = (planes.movedim(1, -1).cpu().numpy() * 255.0).clip(0, 255).astype(np.uint8)
+    single = levels.shape[-1] == 1
+    images = (
+        Image.fromarray(it[..., 0] if single else it).resize((width, height), Image.Resampling[method]) for it in levels
+    )
+    found = torch.from_numpy(np.stack([np.asarray(it) for it in images]).astype(np.float32) / 255.0)
+    return found[:, None] if single else found.movedim(-1, 1)
+
+
+def sharpened(planes: Tensor, amount: float) -> Tensor:
+    """Planes [B,C,h,w] sharper by ``amount`` (0..1): the less contrast is around a pixel, the more (AMD FidelityFX, "Contrast Adaptive
+    Sharpening"). Outside it is black."""
+    height, width = planes.shape[-2:]
+    wide = pad(planes, (1, 1, 1, 1))
+    around = {(y, x): wide[..., 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y in (-1, 0, 1) for x in (-1, 0, 1)}
+    cross = torch.stack([it for (y, x), it in around.items() if y == 0 or x == 0])
+    corners = torch.stack([around[y, x] for y in (-1, 1) for x in (-1, 1)])
+    least = cross.amin(0).clamp(min=0) + corners.amin(0).clamp(min=0)
+    most = cross.amax(0).clamp(max=1) + corners.amax(0).clamp(max=1)
+    strength = (torch.minimum(least, 2 - most) / most).clamp(min=0).sqrt()
+    weight = -strength * (amount * (1 / 5 - 1 / 8) + 1 / 8)
+    beside = around[-1, 0] + around[1, 0] + around[0, -1] + around[0, 1]
+    return ((beside * weight + planes) / (1 + 4 * weight)).nan_to_num().clamp(0, 1)
+
+
+def noise(kind: NoiseKind, strength: float, blur: int, pictures: Tensor | None) -> Tensor:
+    """A picture [B,224,224,3] for the negative side: ``pictures`` under noise of ``strength`` (0..1), or black under it.
+
+    The noise follows from the picture, so it can be made again. ``blur`` is the width of a Gaussian in pixels.
+    """
+    source = torch.zeros(1, 3, SIDE, SIDE) if pictures is None else _middle(pictures)
+    image = source.movedim(1, -1)
+    draw = torch.Generator().manual_seed(int(image.sum().item()) % 1_000_000_007)
+    shape = image.shape
+    if kind == "fade":
+        found = image * (1 - strength) + torch.rand(shape, generator=draw) * strength
+    elif kind == "dissolve":
+        mask = (torch.rand(shape, generator=draw) < strength).float()
+        found = image * (1 - mask) + torch.rand(shape, generator=draw) * mask
+    elif kind == "gaussian":
+        found = image + torch.randn(shape, generator=draw) * strength
+    else:
+        shuffled = _shuffled(source, (1 - strength) * 3.5, draw).movedim(1, -1)
+        over = torch.randn(shape, generator=draw) * (strength * 0.75)
+        found = shuffled * (1 - over) + over
+    found = found.clamp(0, 1)
+    return found if blur == 0 else _blurred(found.movedim(-1, 1), blur + 1 - blur % 2).movedim(1, -1)
+
+
+def _middle(pictures: Tensor) -> Tensor:
+    """The middle squares of pictures, [B,3,224,224]."""
+    height, width = pictures.shape[1:3]
+    least = min(height, width)
+    top, left = (round((side - least) / 2) for side in (height, width))
+    planes = pictures[:, top : top + least, left : left + least, :3].movedim(-1, 1).float().cpu()
+    return interpolate(planes, size=(SIDE, SIDE), mode="bicubic", antialias=True)
+
+
+def _shuffled(planes: Tensor, sigma: float, draw: torch.Generator) -> Tensor:
+    """Planes moved about by a random field, of 75 pixels, that is smooth over ``sigma`` pixels, then turned upside down (Simard et al.
+    2003, "Best Practices for Convolutional Neural Networks", elastic distortions)."""
+    from torchvision.transforms.v2 import functional
+
+    size = planes.shape[-2:]
+    moves = [torch.rand(1, 1, *size, generator=draw) * 2 - 1 for _ in range(2)]
+    if sigma > 0:
+        kernel = int(8 * sigma + 1) | 1
+        moves = [functional.gaussian_blur(it, [kernel, kernel], [sigma, sigma]) for it in moves]
+    field = torch.cat([75.0 * it / side for it, side in zip(moves, size, strict=True)], 1).permute(0, 2, 3, 1)
+    torch.rand(2, generator=draw)  # what deciding on two flips takes
+    moved: Tensor = functional.elastic(planes, field)
+    return moved.flip((-2, -1))
+
+
+def _blurred(planes: Tensor, kernel: int) -> Tensor:
+    from torchvision.transforms.v2 import functional
+
+    found: Tensor = functional.gaussian_blur(planes, [kernel, kernel])
+    return found
+
+
+def tiles(pictures: Tensor, mask: Tensor | None, sharpening: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Pictures [B,H,W,C] cut in tiles of 256 pixels, and for each its place as a mask [m,h,w] of the whole, within ``mask`` [m,h,w].
+
+    What is nearly square becomes four tiles of the middle square; all else a row of at most four along its longer side.
+    """
+    height, width = pictures.shape[1:3]
+    planes = pictures[..., :3].movedim(-1, 1)
+    over = torch.ones(1, 1, height, width) if mask is None else _sized(mask.float()[:, None].cpu(), height, width)
+    ratio = height / width
+    if 0.75 < ratio < 1.33:
+        least = min(height, width)
+        planes, over = _centre(planes, least, least), _centre(over, least, least)
+        size = 2 * TILE, 2 * TILE
+    else:
+        size = (TILE, int(TILE * width / height)) if height < width else (int(TILE * height / width), TILE)
+    planes, over = _resampled(planes, *size, "LANCZOS"), _sized(over, *size)
+    limits = min(size[0], MOST_TILES * TILE), min(size[1], MOST_TILES * TILE)
+    planes, over = _centre(planes, *limits), _centre(over, *limits)
+    if sharpening > 0:
+        planes = sharpened(planes, sharpening)
+    places = [(y, x) for y in _starts(limits[0]) for x in _starts(limits[1])]
+    return (
+        [planes[..., y : y + TILE, x : x + TILE].movedim(1, -1) for y, x in places],
+        [_alone(over[:, 0], y, x) for y, x in places],
+    )
+
+
+def batch(parts: list[Tensor]) -> Tensor:
+    """Tiles or masks one behind the other."""
+    return torch.cat(parts)
+
+
+def _starts(length: int) -> list[int]:
+    """Where tiles that cover ``length`` pixels begin, evenly apart."""
+    count = math.ceil(length / TILE)
+    overlap = (count * TILE - length) / max(count - 1, 1)
+    return [int(number * (TILE - overlap)) for number in range(count)]
+
+
+def _alone(mask: Tensor, y: int, x: int) -> Tensor:
+    """A mask [m,h,w] within one tile, 0 elsewhere."""
+    found = torch.zeros_like(mask)
+    found[:, y : y + TILE, x : x + TILE] = mask[:, y : y + TILE, x : x + TILE]
+    return found
+
+
+def _sized(mask: Tensor, height: int, width: int) -> Tensor:
+    if mask.shape[-2:] == (height, width):
+        return mask
+    return interpolate(mask, size=(height, width), mode="bicubic", antialias=True)
+
+
+def _centre(planes: Tensor, height: int, width: int) -> Tensor:
+    top, left = round((planes.shape[-2] - height) / 2), round((planes.shape[-1] - width) / 2)
+    return planes[..., top : top + height, left : left + width]
