@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import annotators as annotators
     from nodes.diffusion import compiled as compiled
     from nodes.diffusion import compositing as compositing
     from nodes.diffusion import custom as custom
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "annotators",
         "compiled",
         "compositing",
         "custom",

@@ -40,7 +40,9 @@ def device_policy(device: str | None = None, precision: Precision | None = None)
     _check_available(name)
     main = getattr(torch, precision or DEFAULT_PRECISION[kind])
     vae = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return DevicePolicy(torch.device(name), {"unet": main, "clip": main, "vae": vae, "clip_vision": main})
+    dtypes: dict[Part, torch.dtype] = {"unet": main, "clip": main, "vae": vae, "clip_vision": main}
+    # what annotators say is rounded to 256 levels and compared with thresholds; some work in numbers up to 255
+    return DevicePolicy(torch.device(name), {**dtypes, "annotator": torch.float32})
 
 
 def _check_available(name: str) -> None:

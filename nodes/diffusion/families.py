@@ -50,6 +50,7 @@ PART_NAMES: Final[Mapping[Part, str]] = {
     "clip": "text encoder",
     "vae": "VAE",
     "clip_vision": "CLIP vision model",
+    "annotator": "annotator",
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
 from nodes.diffusion.checkpoints import WeightFile
-from nodes.diffusion.configs import AnyVae, FamilyName, Schedule, TinyVaeConfig, Tower
+from nodes.diffusion.configs import AnyVae, FamilyName, PartConfig, Schedule, TinyVaeConfig, Tower
 from nodes.diffusion.convert import Names, Shapes, bind
 from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
 from nodes.diffusion.family import FAMILIES, Family
@@ -142,8 +142,14 @@ class Source:
             return None
         return Statistics(*(file[name].float().reshape(1, -1) for name in (MEAN, STD)))
 
+    can_stream = True
+    """Whether the networks of its parts can run with weights that come to the device only when they are needed."""
+
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
+
+    def config(self, part: Part) -> PartConfig:
+        return self.part(part).config
 
     def shapes(self, part: Part) -> Shapes:
         """Shape of every tensor of ``part`` by its name in the network, as stored: a linear layer may be a 1x1 convolution."""

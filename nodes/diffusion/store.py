@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from weakref import WeakSet
 
 import torch
@@ -29,6 +29,7 @@ from engine.models import Digest, ModelRef, Part, Patch
 from engine.numerics import precision
 from engine.run.settings import DeviceSettings, parse_budget
 from nodes.diffusion import networks, offload
+from nodes.diffusion.annotators.source import AnnotatorSource, open_annotator
 from nodes.diffusion.budget import Budget, Resident
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.devices import (
@@ -71,6 +72,7 @@ class LoadedModel:
     ref: ModelRef
     module: nn.Module
     config: PartConfig
+    """Of an annotator it is an ``AnnotatorConfig``, which none of those who use a part look at."""
     facts: Facts
     device: torch.device
     dtype: torch.dtype
@@ -90,7 +92,7 @@ class Counters:
 class _Opened:
     """A network and where its weights come from."""
 
-    source: Source
+    source: Source | AnnotatorSource
     module: nn.Module
     weights: Mapping[str, torch.Tensor]
     nbytes: int
@@ -152,7 +154,7 @@ class LocalModelStore:
         self._patcher = patcher
         self._lock = threading.Lock()
         self._models: dict[WeightsKey, _Model] = {}
-        self._soiled: WeakSet[Source] = WeakSet()
+        self._soiled: WeakSet[Source | AnnotatorSource] = WeakSet()
         self._clock = 0
 
     @contextmanager
@@ -171,7 +173,7 @@ class LocalModelStore:
                 opened = self._bring(model, ref, working_bytes)
                 before = opened.trace()
             try:
-                config = opened.source.part(ref.part).config
+                config = cast("PartConfig", opened.source.config(ref.part))
                 facts = opened.source.facts
                 yield LoadedModel(ref, opened.module, config, facts, self.policy.device, key.dtype, opened.derived)
             finally:
@@ -237,27 +239,32 @@ class LocalModelStore:
             largest_block=opened.block_bytes,
         )
         self._evict(placement.evict)
-        if opened.state != placement.mode:
-            self._load(opened, model.key.dtype, placement.mode)
+        mode: State = placement.mode if opened.source.can_stream else "resident"
+        if opened.state != mode:
+            self._load(opened, model.key.dtype, mode)
         return opened
 
     def _open(self, key: WeightsKey, ref: ModelRef) -> _Opened:
         source = self._source(ref)
-        module = networks.build(source.part(ref.part).config)
-        pristine = source.weights(ref.part, networks.wanted_shapes(module))
-        weights = self._patched(ref, source.part(ref.part).config, module, pristine) if ref.patches else pristine
+        if isinstance(source, AnnotatorSource):
+            module, weights = source.build()
+        else:
+            config = source.config(ref.part)
+            module = networks.build(config)
+            pristine = source.weights(ref.part, networks.wanted_shapes(module))
+            weights = self._patched(ref, config, module, pristine) if ref.patches else pristine
         networks.strip(module, key.dtype)
         self.counters.reads += 1
         size = networks.weight_bytes(module, key.dtype)
         return _Opened(source, module, weights, size, offload.largest_block(module, key.dtype))
 
-    def _source(self, ref: ModelRef) -> Source:
+    def _source(self, ref: ModelRef) -> Source | AnnotatorSource:
         """The source that another part of the same file has opened, or a new one."""
         for model in self._models.values():
             known = model.opened.source if model.opened is not None else None
             if known is not None and model.key.source == ref.source and known not in self._soiled:
                 return known
-        return open_source(ref.location)
+        return open_annotator(ref) if ref.part == "annotator" else open_source(ref.location)
 
     def _patched(
         self, ref: ModelRef, config: PartConfig, module: nn.Module, pristine: Mapping[str, torch.Tensor]
@@ -284,7 +291,7 @@ class LocalModelStore:
         try:
             # outside of inference mode, so that a changed tensor can be told by its version
             with torch.inference_mode(False), torch.no_grad():
-                networks.assign(module, ((name, weights[name].to(device).to(dtype)) for name in weights))
+                networks.assign(module, ((name, _cast(weights[name].to(device), dtype)) for name in weights))
                 networks.assign(module, ((name, it.to(device)) for name, it in networks.computed_buffers(module)))
         except Exception as error:
             networks.strip(module, dtype)
@@ -318,6 +325,11 @@ class LocalModelStore:
         idle = [model for model in self._models.values() if model.users == 0 and not model.on_device]
         for model in sorted(idle, key=lambda model: model.last_used)[:-_KEPT_MODELS]:
             del self._models[model.key]
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A weight in ``dtype``; what counts or indexes stays what it is."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _held(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
