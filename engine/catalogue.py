@@ -37,6 +37,8 @@ class Entry:
     """What it is called there; where it is empty, by its file or its repository."""
     is_gated: bool = False
     """Whether its owner wants terms to be accepted first."""
+    is_converted: bool = False
+    """Whether it is a pickle that a safetensors file of the name ``name`` is made of."""
 
     @property
     def source(self) -> str:
@@ -62,6 +64,7 @@ def read_catalogue() -> Mapping[str, Entry]:
             folder=row["folder"],
             name=row.get("name", ""),
             is_gated=row.get("gated", False),
+            is_converted=row.get("convert", False),
         )
         for short, row in rows.items()
     }

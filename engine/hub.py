@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from engine.catalogue import Entry, find_entry
 from engine.errors import DownloadError, InputError, ModelFileError, ResourceError, UsageError
-from engine.model_folders import DIFFUSERS_INDEX, MODEL_SUFFIXES
+from engine.model_folders import DIFFUSERS_INDEX, MODEL_SUFFIXES, OF_HUB, TRANSFORMERS_INDEX
 from engine.paths import checked_name, nearest
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ _WEIGHTS: Final = re.compile(
     r"(?:diffusion_pytorch_model|model)(?P<shard>-\d+-of-\d+)?(?P<variant>\.fp16|\.bf16|\.non_ema)?(?P<late>-\d+-of-\d+)?\.safetensors"
 )
 _INDEX: Final = "(?:diffusion_pytorch_model|model)\\.safetensors\\.index{variant}\\.json"
+_WHOLE: Final = "model.safetensors"
+_PICKLED: Final = ".bin"
 _VARIANTS: Final = ("", ".fp16", ".bf16", ".non_ema")
 """Of a network's weights, in the order in which they are looked for when such a folder is loaded."""
 
@@ -75,11 +77,17 @@ class Listing:
 
 
 class Puller:
-    """Downloads into model folders; ``inspect`` says what arrived."""
+    """Downloads into model folders; ``inspect`` says what arrived, ``convert`` makes a safetensors file of a pickle."""
 
-    def __init__(self, folders: ModelFolders, inspect: Callable[[Path], ModelInfo]) -> None:
+    def __init__(
+        self,
+        folders: ModelFolders,
+        inspect: Callable[[Path], ModelInfo],
+        convert: Callable[[Path, Path], None],
+    ) -> None:
         self._folders = folders
         self._inspect = inspect
+        self._convert = convert
         self._staging = folders.roots[0] / STAGING
 
     def pull(self, name: str, catalogue: Mapping[str, Entry], to: Path | None) -> tuple[Path, ModelInfo]:
@@ -89,7 +97,7 @@ class Puller:
         what did not arrive as it should, InputError where something else is in the way.
         """
         entry = find_entry(name, catalogue)
-        if entry.file is not None:
+        if entry.file is not None and not entry.is_converted:
             refuse_unsafe(entry.file)
         listing = list_files(entry.repo)
         if entry.file is None:
@@ -115,19 +123,32 @@ class Puller:
     def _placed(self, listing: Listing, entry: Entry, stated: Stated, folder: Path) -> tuple[Path, ModelInfo]:
         target = folder / checked_name(entry.local_name)
         assert entry.file is not None
-        if not target.is_file() or stated.of(target) != stated.digest:
+        if entry.is_converted:
+            if not target.is_file():
+                self._converted(self._download(listing, entry.file, stated), target)
+        elif not target.is_file() or stated.of(target) != stated.digest:
             refuse_taken(target)
             move(self._download(listing, entry.file, stated), target)
         return target, self._inspect(target)
 
+    def _converted(self, pickle: Path, target: Path) -> None:
+        """Make ``target`` of a pickle, which is then gone."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._convert(pickle, target)
+        pickle.unlink()
+
     def _pull_folder(self, entry: Entry, listing: Listing, to: Path | None) -> tuple[Path, ModelInfo]:
-        wanted = folder_files(listing)
-        target = (to or self._folders.paths("diffusers")[0]) / checked_name(entry.local_name)
+        key = entry.folder or "diffusers"
+        wanted = network_files(listing) if key in OF_HUB else folder_files(listing)
+        target = (to or self._folders.paths(key)[0]) / checked_name(entry.local_name)
         refuse_taken(target)
         staged = self._staging / f"{entry.repo.replace('/', '--')}--{listing.commit}"
         for file in wanted:
             stated, place = listing.stated(file), staged / checked_name(file)
-            if not place.is_file():
+            if place.suffix == _PICKLED:
+                if not place.with_name(_WHOLE).is_file():
+                    self._converted(self._download(listing, file, stated), place.with_name(_WHOLE))
+            elif not place.is_file():
                 move(self._download(listing, file, stated), place)
         move(staged, target)
         return target, self._inspect(target)
@@ -163,8 +184,8 @@ def refuse_unsafe(file: str) -> None:
             f"{file} is a pickle, and reading one can run code; look for a .safetensors file beside it, or download it by other "
             "means and make one of it: mezzotint models convert FILE"
         )
-    if suffix not in SAFE | {".json"}:
-        raise UsageError(f"expected a .safetensors file or a tokenizer's .json, found {file!r}")
+    if suffix not in SAFE | {".json", ".onnx"}:
+        raise UsageError(f"expected a .safetensors file, an .onnx file or a tokenizer's .json, found {file!r}")
 
 
 def refuse_taken(target: Path) -> None:
@@ -200,6 +221,19 @@ def folder_files(listing: Listing) -> list[str]:
         if f"{network}/config.json" in listing.files:
             wanted += [f"{network}/config.json", *_weights(listing, network)]
     return wanted
+
+
+def network_files(listing: Listing) -> list[str]:
+    """What of a repository is needed to load it as one network of transformers; a pickle is among them where there is nothing else.
+
+    Raises UsageError where it is none.
+    """
+    names = [name for name in (TRANSFORMERS_INDEX, "preprocessor_config.json") if name in listing.files]
+    shards = [name for name in listing.files if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name)]
+    weights = shards or [name for name in ("pytorch_model.bin",) if name in listing.files]
+    if TRANSFORMERS_INDEX not in names or not weights:
+        raise UsageError(f"expected {TRANSFORMERS_INDEX} and {_WHOLE} in {listing.repo}, found no such network")
+    return [*names, *weights]
 
 
 def _weights(listing: Listing, network: str) -> list[str]:

@@ -37,6 +37,9 @@ SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "audio_encoders": ("audio_encoders",),
     "tokenizers": ("tokenizers",),
     "styles": ("styles",),
+    "annotators": ("annotators",),
+    "sams": ("sams",),
+    "sam2": ("sam2",),
 }
 """Folder key -> the folders below a models root that it is made of."""
 
@@ -45,6 +48,7 @@ _SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
     "tokenizers": frozenset({".json"}),
     "styles": frozenset({".json", ".csv"}),
     "diffusion_models": MODEL_SUFFIXES | {".gguf"},
+    "annotators": MODEL_SUFFIXES | {".onnx"},
 }
 """Of the keys whose models do not end as all others do."""
 
@@ -57,6 +61,11 @@ TINY_FOLDER: Final = "vae_approx"
 DIFFUSERS_INDEX: Final = "model_index.json"
 NETWORKS: Final = "controlnet"
 """The key whose models may also be diffusers folders of a network alone."""
+TRANSFORMERS_INDEX: Final = "config.json"
+"""What a folder holds that transformers reads as one network."""
+
+OF_HUB: Final = frozenset({"annotators", "sams"})
+"""Keys whose models are also looked for in the Hugging Face cache, where they are called ``owner/name/file`` or ``owner/name``."""
 T5_TOKENIZER: Final = "t5/tokenizer.json"
 """Where the tokenizers have T5's, which no checkpoint holds."""
 
@@ -109,9 +118,13 @@ class ModelFolders:
             found = {name for folder in folders for name in _model_trees(folder)}
             return sorted(found | set(hub_folders(self.hub)))
         suffixes = suffixes_of(key)
-        files = {name for folder in folders for name in self._files(folder, suffixes)}
-        trees = {name for folder in folders for name in _networks(folder)} if key == NETWORKS else set()
-        return sorted(files | trees)
+        names = {name for folder in folders for name in self._files(folder, suffixes)}
+        if key == NETWORKS:
+            names |= {name for folder in folders for name in _networks(folder)}
+        if key in OF_HUB:
+            networks = {name for folder in folders for name in _model_trees(folder, TRANSFORMERS_INDEX)}
+            names = networks | {name for name in names if str(PurePosixPath(name).parent) not in networks}
+        return sorted(names)
 
     def find(self, key: str, name: str) -> Path:
         """The file (or the diffusers folder) called ``name`` in the folders of ``key``.
@@ -126,6 +139,8 @@ class ModelFolders:
                     return self._checked(candidate, name)
         if ALIASES.get(key, key) == "diffusers" and (snapshot := hub_folders(self.hub).get(name)) is not None:
             return snapshot
+        if key in OF_HUB and (found := _in_hub(self.hub, relative)) is not None:
+            return self._checked(found, name)
         if name == T5_TOKENIZER and (found := _tokenizer_of_hub(self.hub)) is not None:
             return found
         searched = ", ".join(map(str, folders))
@@ -194,9 +209,20 @@ def _tokenizer_of_hub(hub: Path | None) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _model_trees(folder: Path) -> Iterator[str]:
+def _in_hub(hub: Path | None, name: PurePosixPath) -> Path | None:
+    """What the Hugging Face cache has under ``owner/name/file``, or the folder of a network under ``owner/name``."""
+    if hub is None or len(name.parts) < 2:
+        return None
+    file = PurePosixPath(*name.parts[2:]) if len(name.parts) > 2 else None
+    repository = hub / "--".join(("models", *name.parts[:2]))
+    found = [path for path in repository.glob("snapshots/*") if (path / (file or TRANSFORMERS_INDEX)).is_file()]
+    newest = max(found, key=lambda path: (_is_main(repository, path), path.stat().st_mtime_ns), default=None)
+    return newest if newest is None or file is None else newest / file
+
+
+def _model_trees(folder: Path, index_name: str = DIFFUSERS_INDEX) -> Iterator[str]:
     """Diffusers folders below ``folder``, by their relative names."""
-    for index in folder.glob(f"**/{DIFFUSERS_INDEX}"):
+    for index in folder.glob(f"**/{index_name}"):
         if index.parent != folder:
             yield str(index.parent.relative_to(folder))
 

@@ -15,7 +15,10 @@ from typing import Any, Literal, NewType, Protocol
 Digest = NewType("Digest", str)
 """Hex digest of a file's (or folder's) content."""
 
-Part = Literal["unet", "clip", "vae", "clip_vision", "control", "upscaler", "gligen", "style_model", "photomaker"]
+Part = Literal[
+    "unet", "clip", "vae", "clip_vision", "control", "upscaler", "gligen", "style_model", "photomaker", "annotator"
+]
+"""``annotator`` is a network that says something of pictures: their edges, depth, poses, or what is where in them."""
 Setting = str | int | float | bool | None
 
 

@@ -80,6 +80,11 @@ FAMILIES: Final = (
     "flow",
     "lists",
     "loops",
+    "preprocess_lines",
+    "preprocess_maps",
+    "preprocess_poses",
+    "preprocess_tools",
+    "segmenting",
 )
 """The modules that declare nodes."""
 

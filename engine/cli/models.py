@@ -139,7 +139,8 @@ def pull_command(name: str | None, to: Path | None, places: Places) -> None:
         say(CATALOGUE_NOTE)
         return
     with open_workspace(places) as workspace:
-        puller = Puller(workspace.files.models, workspace.registry.inspect_model)
+        registry = workspace.registry
+        puller = Puller(workspace.files.models, registry.inspect_model, registry.convert_model)
         path, info = puller.pull(name, catalogue, to)
     say(f"{info.what}")
     say(str(path), to=sys.stdout)

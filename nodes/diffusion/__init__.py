@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import annotators as annotators
     from nodes.diffusion import colour_match as colour_match
     from nodes.diffusion import colours as colours
     from nodes.diffusion import comparing as comparing
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "annotators",
         "colour_match",
         "colours",
         "comparing",

@@ -255,6 +255,13 @@ PartConfig = (
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotatorConfig:
+    """A network that says something of pictures, by its name in ``nodes.diffusion.annotators.networks``."""
+
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """The noise a model was trained with: ``betas`` are the first and last of a schedule linear in sqrt(beta). ``flow_shift`` is that of a
     flow model."""

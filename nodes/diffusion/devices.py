@@ -43,7 +43,9 @@ def device_policy(device: str | None = None, precision: Precision | None = None)
     others: tuple[Part, ...] = (
         "unet", "clip", "clip_vision", "control", "upscaler", "gligen", "style_model", "photomaker",
     )  # fmt: skip
-    return DevicePolicy(torch.device(name), {**dict.fromkeys(others, main), "vae": vae})
+    # what annotators say is rounded to 256 levels and compared with thresholds; some work in numbers up to 255
+    own: dict[Part, torch.dtype] = {"vae": vae, "annotator": torch.float32}
+    return DevicePolicy(torch.device(name), {**dict.fromkeys(others, main), **own})
 
 
 def _check_available(name: str) -> None:

@@ -58,6 +58,7 @@ PART_NAMES: Final[Mapping[Part, str]] = {
     "gligen": "GLIGEN model",
     "style_model": "style model",
     "photomaker": "PhotoMaker model",
+    "annotator": "annotator",
 }
 PART_FOLDERS: Final[Mapping[Part, str]] = {
     "unet": "diffusion_models",
@@ -69,6 +70,7 @@ PART_FOLDERS: Final[Mapping[Part, str]] = {
     "gligen": "gligen",
     "style_model": "style_models",
     "photomaker": "photomaker",
+    "annotator": "annotators",
 }
 """Where a part that is alone in its file belongs."""
 

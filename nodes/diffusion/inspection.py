@@ -54,8 +54,19 @@ _TINY_ENCODER: Final = ("0.weight", "1.conv.0.weight", "14.weight")
 _TINY_DECODER: Final = ("1.weight", "3.conv.0.weight", "19.weight")
 
 
+_SEERS: Final[Mapping[str, str]] = {
+    "annotators": "an annotator",
+    "sams": "Segment Anything",
+    "sam2": "Segment Anything 2",
+}
+"""What the models of a folder are, where their tensors alone do not say it."""
+
+
 def inspect_model(path: Path) -> ModelInfo:
     """What the file or diffusers folder at ``path`` is."""
+    for folder in path.parents:
+        if folder.name in _SEERS and folder.parent.name == "models":
+            return ModelInfo(_SEERS[folder.name], folder=folder.name)
     if path.suffix.lower() in PICKLE_SUFFIXES:
         return ModelInfo("a pickle, which is refused; make a safetensors file of it: mezzotint models convert")
     try:

@@ -21,7 +21,7 @@ from engine.errors import InputError, MissingFile, ModelFileError, ResourceError
 if TYPE_CHECKING:
     import torch
 
-_NESTED: Final = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
+_NESTED: Final = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net", "depth_model")
 """Keys under which trainers keep the weights, in the order in which they are believed."""
 
 

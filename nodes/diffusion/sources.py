@@ -18,7 +18,7 @@ from engine.errors import MissingFile, ModelFileError
 from engine.models import Part
 from nodes.diffusion import networks
 from nodes.diffusion.checkpoints import WeightFile
-from nodes.diffusion.configs import AnyVae, FamilyName, Schedule, TinyVaeConfig, Tower
+from nodes.diffusion.configs import AnyVae, FamilyName, PartConfig, Schedule, TinyVaeConfig, Tower
 from nodes.diffusion.control_configs import ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_find import TYPE_MARK
 from nodes.diffusion.control_weights import LowRank, check_low_rank
@@ -160,12 +160,18 @@ class Source:
             return None
         return Statistics(*(file[name].float().reshape(1, -1) for name in (MEAN, STD)))
 
+    can_stream = True
+    """Whether the networks of its parts can run with weights that come to the device only when they are needed."""
+
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)
 
     def network(self, part: Part) -> nn.Module:
         """The network of ``part``, without weights."""
         return networks.build(self.part(part).config)
+
+    def config(self, part: Part) -> PartConfig:
+        return self.part(part).config
 
     def shapes(self, part: Part) -> Shapes:
         """Shape of every tensor of ``part`` by its name in the network, as stored: a linear layer may be a 1x1 convolution."""

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from weakref import WeakSet
 
 import torch
@@ -30,6 +30,7 @@ from engine.models import Digest, ModelRef, Part, Patch
 from engine.numerics import precision
 from engine.run.settings import DeviceSettings, parse_budget
 from nodes.diffusion import networks, offload
+from nodes.diffusion.annotators.source import AnnotatorSource, open_annotator
 from nodes.diffusion.budget import Budget, Resident
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.devices import (
@@ -52,7 +53,10 @@ State = Literal["stripped", "resident", "streamed"]
 COMPUTE_DTYPE: Final = "compute_dtype"
 """The setting of a recipe that names the dtype its network computes in, by a name in ``DTYPES``."""
 
-AnySource = Source | UpscalerSource
+_APART: Final = ("upscaler", "annotator")
+"""Parts whose files are opened in their own way."""
+
+AnySource = Source | UpscalerSource | AnnotatorSource
 
 DTYPES: Final = MappingProxyType({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16})
 
@@ -76,6 +80,7 @@ class LoadedModel:
     ref: ModelRef
     module: nn.Module
     config: PartConfig
+    """Of an annotator it is an ``AnnotatorConfig``, which none of those who use a part look at."""
     facts: Facts
     device: torch.device
     dtype: torch.dtype
@@ -204,7 +209,7 @@ class LocalModelStore:
                 yield LoadedModel(
                     ref=ref,
                     module=opened.module,
-                    config=opened.source.part(ref.part).config,
+                    config=cast("PartConfig", opened.source.config(ref.part)),
                     facts=opened.source.facts,
                     device=self.policy.device,
                     dtype=key.dtype,
@@ -281,18 +286,21 @@ class LocalModelStore:
             largest_block=opened.block_bytes,
         )
         self._evict(placement.evict)
-        mode = "resident" if opened.is_foreign else placement.mode
+        mode: State = placement.mode if opened.source.can_stream else "resident"
         if opened.state != mode:
             self._load(opened, model.key.dtype, mode)
         return opened
 
     def _open(self, key: WeightsKey, ref: ModelRef) -> _Opened:
         source = self._source(ref)
-        module = source.network(ref.part)
-        pristine = source.weights(ref.part, networks.wanted_shapes(module))
-        weights: Mapping[str, torch.Tensor] = pristine
-        if key.patches:
-            weights = self._patched(replace(ref, patches=key.patches), source.part(ref.part).config, module, pristine)
+        weights: Mapping[str, torch.Tensor]
+        if isinstance(source, AnnotatorSource):
+            module, weights = source.build()
+        else:
+            module = source.network(ref.part)
+            weights = source.weights(ref.part, networks.wanted_shapes(module))
+            if key.patches:
+                weights = self._patched(replace(ref, patches=key.patches), source.config(ref.part), module, weights)
         networks.strip(module, key.dtype)
         self.counters.reads += 1
         size = networks.weight_bytes(module, key.dtype)
@@ -302,9 +310,11 @@ class LocalModelStore:
         """The source that another part of the same file has opened, or a new one."""
         for model in self._models.values():
             known = model.opened.source if model.opened is not None else None
-            alike = (model.key.part == "upscaler") == (ref.part == "upscaler")
+            alike = all((model.key.part == apart) == (ref.part == apart) for apart in _APART)
             if known is not None and alike and model.key.source == ref.source and known not in self._soiled:
                 return known
+        if ref.part == "annotator":
+            return open_annotator(ref)
         return UpscalerSource(Path(ref.location)) if ref.part == "upscaler" else open_source(ref.location)
 
     def _patched(

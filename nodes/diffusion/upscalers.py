@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from engine.errors import MissingFile, ModelFileError
 from engine.models import ModelRef, Part, Setting
 from nodes.diffusion.checkpoints import Tensors, WeightFile
-from nodes.diffusion.configs import Schedule, UpscalerConfig
+from nodes.diffusion.configs import PartConfig, Schedule, UpscalerConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.families import PART_NAMES, PartSource, foreign_family, sample
 from nodes.diffusion.sources import Facts
@@ -73,11 +73,16 @@ class UpscalerSource:
         self._unused, self._weights, self._config = self._built()
 
     facts: Facts = _FACTS
+    can_stream = False
+    """It runs in a library, which asks for its weights where they are."""
 
     def part(self, part: Part) -> PartSource:
         if part != _UPSCALER:
             raise ModelFileError(f"expected a {PART_NAMES[part]} in {self.path.name}, found an upscaler")
         return PartSource(self._config, {})
+
+    def config(self, part: Part) -> PartConfig:
+        return self.part(part).config
 
     def network(self, part: Part) -> nn.Module:
         """The network of its part, with weights that are to be taken out of it."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import blake3
 import pytest
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner, Result
 
 from benchmarks.random_models import SMALL
@@ -140,11 +141,14 @@ def test_info_tells_the_families_apart(models: Models, tmp_path: Path, name: str
 
 
 def test_the_catalogue_is_listed_and_its_entries_have_places() -> None:
-    """Every entry is a repository, a file that is no pickle, and a folder that exists."""
+    """Every entry is a repository, a file that is no pickle or is converted, and a folder that exists."""
     for short, entry in read_catalogue().items():
         assert entry.repo.count("/") == 1, short
         assert entry.folder in SUBFOLDERS, short
-        assert entry.file is None or entry.file.endswith((".safetensors", ".json")), short
+        assert entry.file is None or entry.is_converted or entry.file.endswith((".safetensors", ".json", ".onnx")), (
+            short
+        )
+        assert not entry.is_converted or entry.local_name.endswith(".safetensors"), short
         assert entry.folder != "diffusers" or entry.file is None, short
     result = CliRunner().invoke(app, ["models", "pull"])
     assert result.exit_code == 0
@@ -249,7 +253,7 @@ def test_what_is_not_to_be_had_is_said_in_a_line(models: Models, hub: Hub, tmp_p
             "is gated: accept its terms at https://huggingface.co/stabilityai/stable-diffusion-3-medium, then log in",
         ),
         ("someone/lora/a.ckpt", 1, "a.ckpt is a pickle, and reading one can run code"),
-        ("someone/lora/readme.md", 2, "expected a .safetensors file or a tokenizer's .json"),
+        ("someone/lora/readme.md", 2, "expected a .safetensors file, an .onnx file or a tokenizer's .json"),
         ("sdxl-turbp", 2, "nearest: sdxl-turbo"),
         (
             "someone/lora",
@@ -293,3 +297,34 @@ def test_a_diffusers_folder_comes_with_what_loading_needs(models: Models, hub: H
     pickled = models("pull", "someone/small", "--to", tmp_path / "other")
     assert pickled.exit_code == 1
     assert "expected vae of someone/small as safetensors, found config.json, model.bin" in pickled.stderr
+
+
+def test_a_pickle_of_the_catalogue_becomes_safetensors(models: Models, hub: Hub, tmp_path: Path) -> None:
+    """It is converted on its way, under the name that annotators are looked for by; a second pull downloads nothing."""
+    tensors = {"norm": torch.arange(3.0)}
+    pickle = BytesIO()
+    torch.save({"state_dict": tensors}, pickle)
+    hub.repositories["lllyasviel/Annotators"] = {"ControlNetHED.pth": pickle.getvalue()}
+    result = models("pull", "hed")
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "models/annotators/lllyasviel/Annotators/ControlNetHED.safetensors"
+    assert torch.equal(load_file(path)["norm"], tensors["norm"])
+    assert {file for file in (tmp_path / "models").rglob("*") if file.is_file()} == {path}
+    assert models("pull", "hed").exit_code == 0
+    assert hub.ranges() == [None]
+
+
+def test_a_network_of_transformers_is_pulled_as_a_folder(models: Models, hub: Hub, tmp_path: Path) -> None:
+    """Its configuration and its weights; what else the repository holds is left there."""
+    files = {
+        "config.json": b"{}",
+        "model.safetensors": save({"head.weight": torch.ones(2)}),
+        "pytorch_model.bin": b"PK",
+    }
+    hub.repositories["shi-labs/oneformer_coco_swin_large"] = files
+    result = models("pull", "oneformer-coco")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "models/annotators/shi-labs/oneformer_coco_swin_large"
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
+    hub.repositories["shi-labs/oneformer_ade20k_swin_large"] = {"config.json": b"{}"}
+    assert "found no such network" in models("pull", "oneformer-ade20k").stderr

@@ -336,3 +336,22 @@ def test_a_folder_counts_by_the_names_and_contents_in_it(files: LocalFiles, tmp_
         change()
         seen.add(files.ref(pictures, "one").digest)
     assert len(seen) == 5
+
+
+def test_annotators_are_found_in_the_hub_s_cache(tmp_path: Path) -> None:
+    """By owner, repository and file, or as the folder of a network; what lies in a model folder counts before it."""
+    snapshot = tmp_path / "hub" / "models--Intel--dpt" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "net.pth").write_bytes(b"hub")
+    folders = ModelFolders.under([tmp_path / "models"], hub=tmp_path / "hub")
+    assert folders.find("annotators", "Intel/dpt") == snapshot
+    assert folders.find("annotators", "Intel/dpt/net.pth") == snapshot / "net.pth"
+    with pytest.raises(MissingFile):
+        folders.find("annotators", "Intel/dpt/other.pth")
+    with pytest.raises(MissingFile):
+        folders.find("vae", "Intel/dpt/net.pth")
+    own = tmp_path / "models" / "annotators" / "Intel" / "dpt" / "net.pth"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"own")
+    assert folders.find("annotators", "Intel/dpt/net.pth") == own
