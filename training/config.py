@@ -169,7 +169,7 @@ class UpscalerRecipe:
     seed: int = 3
     side: int = 160
     batch: int = 6
-    steps: int = 1400
+    steps: int = 2600
     rate: float = 1e-3
     decay: float = 0.995
     absolute: float = 0.01
