@@ -196,7 +196,7 @@ class MaskRecipe:
 
 
 MASKED = MaskRecipe()
-INPAINT = _beside(500, 320, 8e-4)
+INPAINT = _beside(500, 320, 8e-4, more=(UnetPhase("more", 330, 6e-4, 1e-5, (Share("128", 16, 1.0),)),))
 """The whole denoiser goes on learning."""
 
 
