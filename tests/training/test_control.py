@@ -82,7 +82,7 @@ def test_training_changes_the_net_and_leaves_the_denoiser(base: Model, tmp_path:
     assert all(torch.equal(value, before[key]) for key, value in base.unet.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["canny"])
+@pytest.mark.parametrize("kind", list(HINTS))
 def test_the_tracked_net_puts_shapes_on_their_hints(kind: str, base: Model) -> None:
     """At 64 pixels shapes overlap with their hints by two thirds in the mean; without the net by much less."""
     net = read_control(MODELS / "controlnet" / f"demo_{kind}.safetensors", base.unet)
