@@ -196,7 +196,7 @@ class MaskRecipe:
 
 
 MASKED = MaskRecipe()
-INPAINT = _beside(500, 320, 8e-4, more=(UnetPhase("more", 330, 6e-4, 1e-5, (Share("128", 16, 1.0),)),))
+INPAINT = _beside(500, 320, 8e-4)
 """The whole denoiser goes on learning."""
 
 
@@ -205,21 +205,26 @@ class VisionRecipe:
     """Teaching the image encoder."""
 
     seed: int = 4
-    steps: int = 1200
-    batch: int = 48
-    rate: float = 1e-3
+    steps: int = 1000
+    batch: int = 32
+    rate: float = 1.5e-3
     decay: float = 0.995
     spoiled_share: float = 0.3
+    eased_share: float = 0.4
+    """Share of the steps over which shapes spread from the middle to everywhere, and from one size to all."""
+    told: float = 0.75
+    """Share of shapes told right from which on they spread; after a third of the steps they do anyway."""
+    map_weight: float = 5.0
     small: float = 1e-3
     """Weight of the embeddings' mean square, which keeps them near 1."""
 
 
 VISION = VisionRecipe()
-ADAPTER = _beside(500, 250, 2e-3, empty_share=0.5)
+ADAPTER = _beside(400, 200, 2e-3, empty_share=0.5)
 """Half of the captions are left out, so that the picture alone says what to draw."""
 
-STYLED = (Count("128", 640),)
-STYLE = UnetRecipe(phases=(UnetPhase("only", 350, 2e-3, 1e-4, (Share("128", 16, 1.0),)),), decay=0.99, warm=20)
+STYLED = (Count("128", 512),)
+STYLE = UnetRecipe(phases=(UnetPhase("only", 240, 2e-3, 1e-4, (Share("128", 16, 1.0),)),), decay=0.99, warm=20)
 
 CONCEPT_SCENES = (LatentSet("64", 64, 192, seed=31, sized=0.3),)
 CONCEPT = UnetRecipe(phases=(UnetPhase("only", 300, 2e-2, 1e-3, (Share("64", 16, 1.0),)),), decay=0.98, warm=20)
