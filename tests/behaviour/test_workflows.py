@@ -97,9 +97,9 @@ def test_folder_batch_saves_every_picture_of_the_input_folder_at_half_its_size(e
     originals = {path.stem: pixels(path) for path in (ROOT / "input").iterdir() if path.suffix == ".png"}
     small = {path.name: pixels(path) for path in made if path.parent.name == "small"}
     assert originals
-    for name, pixels in originals.items():
-        height, width = (side // 2 for side in pixels.shape[:2])
-        halved = pixels.reshape(height, 2, width, 2, 3).mean((1, 3))
+    for name, original in originals.items():
+        height, width = (side // 2 for side in original.shape[:2])
+        halved = original.reshape(height, 2, width, 2, 3).mean((1, 3))
         difference = small[f"{name}_{width}x{height}.webp"] - halved
         assert abs(difference).mean() < 4
 
