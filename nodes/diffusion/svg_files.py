@@ -45,11 +45,14 @@ def _as_bytes(document: Any) -> bytes:
     if hasattr(document, "read"):
         document.seek(0)
         document = document.read()
-    if not isinstance(document, str):
-        document = bytes(document)
-        if not document.startswith(_WIDE):
-            return document
-        document = document.decode("utf-16", "replace")
+    if isinstance(document, str):
+        return _utf8(document)
+    data = bytes(document)
+    return _utf8(data.decode("utf-16", "replace")) if data.startswith(_WIDE) else data
+
+
+def _utf8(document: str) -> bytes:
+    """What its first line says of its encoding is left out: without a word an XML document is UTF-8."""
     return _DECLARED.sub(r"\1", document.removeprefix("\ufeff").lstrip()).encode("utf-8", "replace")
 
 
