@@ -114,7 +114,7 @@ class LocalFiles:
         return [name for name in self.roots.list(_kind(choice.folder)) if _ends_with(name, suffixes)]
 
     def resolve(self, choice: FileChoice, name: str) -> Path:
-        """Where ``name`` is. Raises ``MissingFile`` or ``PathOutsideRoots``."""
+        """Where ``name`` is, or what a pickle of that name was converted to. Raises ``MissingFile`` or ``PathOutsideRoots``."""
         if choice.tree:
             return self.roots.find_folder(name, _kind(choice.folder))
         if choice.entries:
@@ -123,7 +123,7 @@ class LocalFiles:
             return self.roots.find(name, _kind(choice.folder))
         if (halves := self._halves(choice, name)) is not None:
             return halves[0]
-        return self.models.find(choice.folder, name)
+        return self.models.readable(choice.folder, name)
 
     def _styles(self, choice: FileChoice) -> StyleBook:
         return read_book(self.models.find(choice.folder, name) for name in self.models.list(choice.folder))
