@@ -114,7 +114,10 @@ class LocalFiles:
         return [name for name in self.roots.list(_kind(choice.folder)) if _ends_with(name, suffixes)]
 
     def resolve(self, choice: FileChoice, name: str) -> Path:
-        """Where ``name`` is, or would be if it were a file. Raises ``MissingFile`` or ``PathOutsideRoots``."""
+        """Where ``name`` is, what a pickle of that name was converted to, or where it would be if it were a file.
+
+        Raises ``MissingFile`` or ``PathOutsideRoots``.
+        """
         if _has_no_file(choice, name):
             return Path(name)
         if choice.tree:
@@ -125,7 +128,7 @@ class LocalFiles:
             return self.roots.find(name, _kind(choice.folder))
         if (halves := self._halves(choice, name)) is not None:
             return halves[0]
-        return self.models.find(choice.folder, name)
+        return self.models.readable(choice.folder, name)
 
     def _styles(self, choice: FileChoice) -> StyleBook:
         return read_book(self.models.find(choice.folder, name) for name in self.models.list(choice.folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -12,6 +13,8 @@ from engine.errors import MissingFile, PathOutsideRoots, UsageError
 from engine.paths import checked_name, is_inside, nearest, walk
 
 MODEL_SUFFIXES: Final = frozenset({".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"})
+
+_PICKLES: Final = MODEL_SUFFIXES - {".safetensors", ".sft"}
 
 SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "checkpoints": ("checkpoints",),
@@ -145,6 +148,13 @@ class ModelFolders:
             return found
         searched = ", ".join(map(str, folders))
         raise MissingFile(f"expected {name!r} in {searched}, found none; {nearest(name, self.list(key))}")
+
+    def readable(self, key: str, name: str) -> Path:
+        """As ``find``; for the name of a pickle, what it was converted to, where that is there."""
+        if PurePosixPath(name).suffix.lower() in _PICKLES:
+            with suppress(MissingFile):
+                return self.find(key, f"{name.rpartition('.')[0]}.safetensors")
+        return self.find(key, name)
 
     def tiny_vaes(self) -> dict[str, tuple[Path, Path]]:
         """The tiny autoencoders that are there whole, by the names that a VAE is chosen by: encoder and decoder."""

@@ -1,8 +1,8 @@
 """Says everything that is wrong with a graph, at once, without running anything.
 
 Checked are the nodes that the targets need. What no output needs does not run and may be unfinished, as it may in
-ComfyUI; but an unknown node type or a cycle is reported wherever it is, and as soon as a broken connection leaves
-open what the targets need, everything is checked.
+ComfyUI; but an unknown node type or a cycle is reported wherever it is, what a node of an unknown type needs is checked
+as well, and as soon as a broken connection leaves open what the targets need, everything is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from engine.spec import NodeSpec
 
 _DISCONNECTS: Final = frozenset(
     {
-        "missing_node_type",
         "prompt_no_outputs",
         "bad_link",
         "bad_linked_input",
@@ -54,7 +53,8 @@ def validate(
         if targets is None
         else tuple(NodeId(target) for target in targets if target in graph)
     )
-    needed = graph.ancestors(wanted)
+    unknown = () if targets is not None else (node for node, call in graph.items() if call.type not in registry)
+    needed = graph.ancestors((*wanted, *unknown))
     general = _general_problems(checker, graph, needed if targets is not None else None)
     if not wanted and (targets is not None or not _may_have_outputs(graph, registry)):
         general.setdefault(None, []).append(_no_outputs(graph, targets is not None))

@@ -194,6 +194,7 @@ def _check_ranges(name: str, tensors: Tensors, data_bytes: int) -> None:
 
 _EIGHT_BITS: Final = frozenset({"F8_E4M3", "F8_E5M2"})
 _SCALED_MARK: Final = "scaled_fp8"
+"""Stands in a file, or behind the prefix of each part in a checkpoint of several."""
 _SCALE_NAMES: Final = ("scale_weight", "weight_scale")
 _BESIDE_SCALES: Final = ("scale_input", "input_scale", "comfy_quant")
 """What such files hold for arithmetic in eight bits, which is not done here."""
@@ -214,7 +215,8 @@ def scales_of(tensors: Tensors) -> Mapping[str, str]:
 def without_scales(header: Header, scales: Mapping[str, str]) -> Header:
     """The header of the weights alone."""
     modules = {name.removesuffix("weight") for name in scales}
-    hidden = {_SCALED_MARK, *scales.values(), *(module + leaf for module in modules for leaf in _BESIDE_SCALES)}
+    hidden = {*scales.values(), *(module + leaf for module in modules for leaf in _BESIDE_SCALES)}
+    hidden.update(name for name in header.tensors if name.rpartition(".")[2] == _SCALED_MARK)
     kept = {name: info for name, info in header.tensors.items() if name not in hidden}
     return Header(kept, header.metadata)
 

@@ -272,6 +272,19 @@ def test_choices_are_the_files_a_node_reads(files: LocalFiles) -> None:
     assert files.choices(FileChoice("checkpoints", suffixes=(".safetensors",))) == ["demo.safetensors"]
 
 
+def test_the_name_of_a_pickle_is_also_that_of_what_it_was_converted_to(files: LocalFiles, models: Path) -> None:
+    """Workflows go on naming the file that was released, whether it is still there or not."""
+    checkpoints, embeddings = FileChoice("checkpoints"), FileChoice("embeddings")
+    assert files.resolve(checkpoints, "sd/old.ckpt").name == "old.ckpt"
+    converted = put(models / "checkpoints" / "sd" / "old.safetensors", "y")
+    assert files.resolve(checkpoints, "sd/old.ckpt") == files.resolve(checkpoints, "sd\\old.ckpt") == converted
+    assert files.ref(checkpoints, "sd/old.ckpt").digest == files.ref(checkpoints, "sd/old.safetensors").digest
+    style = put(models / "embeddings" / "mine" / "v1.5.safetensors")
+    assert files.resolve(embeddings, "v1.5.pt") == files.resolve(embeddings, "v1.5") == style
+    with pytest.raises(MissingFile, match=r"'sd/new\.ckpt'"):
+        files.resolve(checkpoints, "sd/new.ckpt")
+
+
 def test_refs_are_equal_by_content(files: LocalFiles, tmp_path: Path) -> None:
     """A file is known by what is in it: the same picture under another name and mark is an equal ref."""
     put(tmp_path / "out" / "b.png", "picture")

@@ -134,7 +134,10 @@ def test_an_unfinished_corner_that_no_output_needs_is_no_problem() -> None:
     graph = txt2img().with_call("20", Call("VAEDecode", {}))
     assert validate(graph, REGISTRY, FILES) == []
     graph = graph.with_call("21", Call("Unheard", {}))
-    assert ("missing_node_type", "21", None) in types(validate(graph, REGISTRY, FILES))
+    assert types(validate(graph, REGISTRY, FILES)) == [("missing_node_type", "21", None)]
+    graph = graph.with_call("21", Call("Unheard", {"image": Link(NodeId("20"), 0)}))
+    told = {(problem.type, problem.node) for problem in validate(graph, REGISTRY, FILES)}
+    assert told == {("missing_node_type", "21"), ("required_input_missing", "20")}
 
 
 def test_a_cut_connection_does_not_hide_what_lies_behind_it() -> None:

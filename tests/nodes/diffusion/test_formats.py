@@ -85,6 +85,7 @@ def test_scales_beside_eight_bits_are_multiplied(tmp_path: Path, names: tuple[st
         f"{LAYER}.{names[0]}": scale,
         f"{LAYER}.{names[1]}": torch.ones(()),
         "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn),
+        "model.diffusion_model.scaled_fp8": torch.zeros(0).to(torch.float8_e4m3fn),
     }
     ref = written(tmp_path / "scaled.safetensors", scaled)
     file = WeightFile(tmp_path / "scaled.safetensors")
