@@ -23,12 +23,14 @@ def source(name: str) -> NDArray[np.uint8]:
 
 def standing(picture: NDArray[np.uint8]) -> Mask:
     """Where the shape is: what differs from the corner."""
-    return np.abs(picture.astype(int) - picture[2, 2].astype(int)).sum(-1) > 150
+    far: Mask = np.abs(picture.astype(int) - picture[2, 2].astype(int)).sum(-1) > 150
+    return far
 
 
 def near(picture: NDArray[Any], colour: tuple[int, int, int]) -> Mask:
     """Where a picture is about of a colour."""
-    return ((picture.astype(int) - colour) ** 2).sum(-1) < 90**2
+    close: Mask = ((picture.astype(int) - colour) ** 2).sum(-1) < 90**2
+    return close
 
 
 def overlap(one: Mask, other: Mask) -> float:
@@ -85,7 +87,7 @@ def test_an_upscaler_draws_sharper_than_an_interpolation(execute: Execute) -> No
 
 
 def test_a_style_draws_outlines(execute: Execute) -> None:
-    """The shape's line has its colour, its inside the ground's; in the schedule, too, where the style comes in by and by."""
+    """The shape's line has its colour, its inside the ground's; in the schedule, too, where the style grows weaker."""
     _, (drawn,) = execute("lora")
     mask = standing(pixels(drawn))
     rows, columns = np.nonzero(mask)

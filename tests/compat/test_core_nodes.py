@@ -159,7 +159,7 @@ def test_conditionings_are_joined_and_emptied(call: NodeContext) -> None:
 def test_a_node_that_is_not_here_can_be_imported_but_not_used(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = "ImageOnlyCheckpointLoader"
     assert missing not in host.registry
-    monkeypatch.setitem(METHODS, missing, "append")  # type: ignore[arg-type]  # a mapping that others must not change
+    monkeypatch.setitem(METHODS, missing, "append")
     names: dict[str, Any] = {}
     exec(f"from nodes import {missing} as found", names)
     with pytest.raises(NotProvidedError, match=f"the node {missing}"):
