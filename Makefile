@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo serve browser chaos test check lint fmt gpu bench sheet clean
+.PHONY: demo serve browser chaos test check lint fmt gpu bench sheet gallery clean
 
 demo: $(STAMP)  ## a picture from a workflow file
 	$(BIN)/mezzotint run workflows/txt2img.json --output output
@@ -41,6 +41,9 @@ bench: $(STAMP)  ## ratios measured in one run
 
 sheet: $(STAMP)  ## docs/images/samplers.png: every sampler with every schedule
 	$(BIN)/python -m benchmarks.contact_sheet
+
+gallery: $(STAMP)  ## docs/gallery.md: every workflow, run, with its pictures
+	$(BIN)/python -m benchmarks.gallery
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -14,6 +14,9 @@ from engine.spec import FileChoice
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 """What is offered from an input folder when a node does not say which files it reads."""
 
+PIXEL_SPACE: Final = "pixel_space"
+"""The name of a VAE that is chosen as files are and has none: its latents are the pictures themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileRef:

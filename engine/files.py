@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 
 from engine.digests import DigestIndex
 from engine.errors import MissingFile, PathOutsideRoots
-from engine.fileref import PICTURE_SUFFIXES, FileRef, tree_files
+from engine.fileref import PICTURE_SUFFIXES, PIXEL_SPACE, FileRef, tree_files
 from engine.model_folders import TINY_VAES, ModelFolders, default_hub, read_extra_folders
 from engine.models import Digest
 from engine.paths import checked_name, folders_below, is_inside, nearest, walk
@@ -109,12 +109,17 @@ class LocalFiles:
             return list(self._styles(choice).entries)
         if choice.folder not in FILE_KINDS:
             names = [name for name in self.models.list(choice.folder) if _ends_with(name, choice.suffixes)]
-            return [*names, *self.models.tiny_vaes()] if choice.folder == "vae" else names
+            return [*names, *self.models.tiny_vaes(), PIXEL_SPACE] if choice.folder == "vae" else names
         suffixes = choice.suffixes or PICTURE_SUFFIXES
         return [name for name in self.roots.list(_kind(choice.folder)) if _ends_with(name, suffixes)]
 
     def resolve(self, choice: FileChoice, name: str) -> Path:
-        """Where ``name`` is, or what a pickle of that name was converted to. Raises ``MissingFile`` or ``PathOutsideRoots``."""
+        """Where ``name`` is, what a pickle of that name was converted to, or where it would be if it were a file.
+
+        Raises ``MissingFile`` or ``PathOutsideRoots``.
+        """
+        if _has_no_file(choice, name):
+            return Path(name)
         if choice.tree:
             return self.roots.find_folder(name, _kind(choice.folder))
         if choice.entries:
@@ -138,11 +143,17 @@ class LocalFiles:
             path, style = self._styles(choice).find(name)
             return FileRef(style.digest, path, name)
         path = self.resolve(choice, name)
+        if _has_no_file(choice, name):
+            return FileRef(Digest(name), path, name)
         if choice.tree:
             return FileRef(self.digests.digest_tree(tree_files(path, choice.suffixes)), path, name)
         if (halves := self._halves(choice, name)) is not None:
             return FileRef(Digest(f"{name}:" + "+".join(map(self.digests.digest, halves))), path, name, halves[1:])
         return FileRef(self.digests.digest(path), path, name)
+
+
+def _has_no_file(choice: FileChoice, name: str) -> bool:
+    return choice.folder == "vae" and name == PIXEL_SPACE
 
 
 def _ends_with(name: str, suffixes: Sequence[str]) -> bool:

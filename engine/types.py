@@ -49,6 +49,7 @@ SOCKETS: Final[dict[str, str]] = {
     "TIMESTEPS_RANGE": "(start, end), shares 0..1 of the sampling",
     "FLOATS": "float, or list of float",
     "IPADAPTER": "Recipe, kind ip_adapter: a file, and a CLIP vision model or None",
+    "SVG": "text or bytes of an SVG document, or a list of these",
     "EMBEDS": "float32 [n,D] or [n,T,D]: what CLIP sees in pictures, as an IP-Adapter reads it",
 }
 

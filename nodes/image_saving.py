@@ -1,4 +1,4 @@
-"""Pictures saved in the format of one's choice."""
+"""Pictures saved in the format of one's choice, and drawings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.run.context import NodeContext
 from engine.run.results import OutputFile, Outputs
 from engine.spec import Range, node
 from nodes import diffusion
-from nodes.sockets import Image
+from nodes.sockets import Image, Svg
 
 _HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
@@ -43,4 +43,14 @@ def save_image_as(
                 bare=not embed_workflow,
             )
         )
+    return Outputs(files=tuple(files))
+
+
+@node("SaveSVGNode", category="image/save", output_node=True, hidden=_HIDDEN)
+def save_svg(svg: Svg, filename_prefix: str = "svg/ComfyUI") -> Outputs:
+    """Write SVG drawings into the output folder, the workflow inside them. They are saved as they are, with the scripts they may have."""
+    files = (
+        OutputFile(data=document, prefix=filename_prefix, extension="svg", batch_index=index)
+        for index, document in enumerate(diffusion.svg_files.documents(svg))
+    )
     return Outputs(files=tuple(files))

@@ -137,6 +137,7 @@ _UNIFIED = [Output("MODEL", "model"), Output("IPADAPTER", "ipadapter")]
     category=CATEGORY,
     outputs=_UNIFIED,
     reads=_files_of_preset,
+    version=2,
 )
 def ip_adapter_unified_loader(
     ctx: NodeContext,
@@ -160,6 +161,7 @@ def ip_adapter_unified_loader(
     category="ipadapter/loaders",
     outputs=_UNIFIED,
     reads=_files_of_preset,
+    version=2,
 )
 def ip_adapter_unified_loader_community(
     ctx: NodeContext, model: Model, preset: Literal["Composition", "Kolors"], ipadapter: IpAdapter | None = None

@@ -11,7 +11,9 @@ from nodes.sockets import Image, Tensor
 CATEGORY = "ipadapter/utils"
 
 
-@node("PrepImageForClipVision", title="Prep Image For ClipVision", category=CATEGORY, outputs=[Output("IMAGE")])
+@node(
+    "PrepImageForClipVision", title="Prep Image For ClipVision", category=CATEGORY, outputs=[Output("IMAGE")], version=2
+)
 def prep_image_for_clip_vision(
     image: Image,
     interpolation: Literal["LANCZOS", "BICUBIC", "HAMMING", "BILINEAR", "BOX", "NEAREST"],

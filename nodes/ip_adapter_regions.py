@@ -29,7 +29,7 @@ def _tiled(
     return model, diffusion.ip_pictures.batch(tiles), diffusion.ip_pictures.batch(masks)
 
 
-@node("IPAdapterTiled", title="IPAdapter Tiled", category="ipadapter/tiled", outputs=_TILED)
+@node("IPAdapterTiled", title="IPAdapter Tiled", category="ipadapter/tiled", outputs=_TILED, version=2)
 def ip_adapter_tiled(
     ctx: NodeContext,
     *,
@@ -55,7 +55,7 @@ def ip_adapter_tiled(
     )  # fmt: skip
 
 
-@node("IPAdapterTiledBatch", title="IPAdapter Tiled Batch", category="ipadapter/tiled", outputs=_TILED)
+@node("IPAdapterTiledBatch", title="IPAdapter Tiled Batch", category="ipadapter/tiled", outputs=_TILED, version=2)
 def ip_adapter_tiled_batch(
     ctx: NodeContext,
     *,

@@ -44,7 +44,7 @@ def _outputs(told: Strategy, image: Tensor | None) -> tuple[Any, ...]:
     )
 
 
-@node("IPAdapterWeights", title="IPAdapter Weights", category=CATEGORY, outputs=_OUTPUTS)
+@node("IPAdapterWeights", title="IPAdapter Weights", category=CATEGORY, outputs=_OUTPUTS, version=2)
 def ip_adapter_weights(
     *,
     weights: Annotated[str, Multiline()] = "1.0, 0.0",
@@ -69,7 +69,13 @@ def ip_adapter_weights(
     return _outputs(strategy, image)
 
 
-@node("IPAdapterWeightsFromStrategy", title="IPAdapter Weights From Strategy", category=CATEGORY, outputs=_OUTPUTS)
+@node(
+    "IPAdapterWeightsFromStrategy",
+    title="IPAdapter Weights From Strategy",
+    category=CATEGORY,
+    outputs=_OUTPUTS,
+    version=2,
+)
 def ip_adapter_weights_from_strategy(weights_strategy: WeightsStrategy, image: Image | None = None) -> tuple[Any, ...]:
     """The weights of another IPAdapterWeights, for other pictures."""
     return _outputs(diffusion.ip_frames.Strategy(**weights_strategy), image)

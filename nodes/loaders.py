@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from engine.errors import InputError
-from engine.fileref import FileRef
+from engine.fileref import PIXEL_SPACE, FileRef
 from engine.models import Digest, ModelRef, Part, Patch
 from engine.run.context import NodeContext
 from engine.spec import Choices, Estimate, FileChoice, Optional, Output, node
@@ -41,7 +41,9 @@ def _checkpoint_estimate(ckpt_name: FileRef | None) -> Estimate:
 
 
 def _vae_estimate(vae_name: FileRef | None) -> Estimate:
-    return Estimate(model_bytes=sum(map(file_size, (vae_name.path, *vae_name.more))) if vae_name else 0)
+    if vae_name is None or vae_name.name == PIXEL_SPACE:
+        return Estimate(model_bytes=0)
+    return Estimate(model_bytes=sum(map(file_size, (vae_name.path, *vae_name.more))))
 
 
 @node(
@@ -62,9 +64,14 @@ def checkpoint_loader_simple(
     return part_of(ckpt_name, "unet"), part_of(ckpt_name, "clip"), part_of(ckpt_name, "vae")
 
 
-@node("VAELoader", title="Load VAE", category="loaders", outputs=[Output("VAE")], estimate=_vae_estimate, version=2)
+@node("VAELoader", title="Load VAE", category="loaders", outputs=[Output("VAE")], estimate=_vae_estimate, version=3)
 def vae_loader(ctx: NodeContext, vae_name: Annotated[FileRef, FileChoice("vae")]) -> ModelRef:
-    """The VAE of a file of its own, or of a checkpoint; by the name of a tiny one, its two halves in models/vae_approx."""
+    """The VAE of a file of its own, or of a checkpoint; by the name of a tiny one, its two halves in models/vae_approx.
+
+    With pixel_space there is none: the latents are the pictures themselves, 3 channels in -1..1, for models that paint pixels.
+    """
+    if vae_name.name == PIXEL_SPACE:
+        return diffusion.vae.pixel_space()
     if vae_name.more:
         family, halves = _TINY[vae_name.name], (vae_name.path.resolve(), *(it.resolve() for it in vae_name.more))
         diffusion.vae.check_tiny(diffusion.sources.tiny_vae(*halves), vae_name.name, family)

@@ -49,3 +49,5 @@ HookKeyframes = Annotated[Recipe, Socket("HOOK_KEYFRAMES")]
 TimestepsRange = Annotated[tuple[float, float], Socket("TIMESTEPS_RANGE")]
 IpAdapter = Annotated[Recipe, Socket("IPADAPTER")]
 Embeds = Annotated[Tensor, Socket("EMBEDS")]
+Svg = Annotated[Any, Socket("SVG")]
+"""One SVG document or more, as ``nodes.diffusion.svg_files.documents`` takes them."""

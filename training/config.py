@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class LatentSet:
     seed: int
     placed: float = 0.0
     sized: float = 0.0
+    scattered: float = 0.0
+    """Share, of the scenes that name neither, that have their shape anywhere and in any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,12 @@ class UnetRecipe:
     save_every: int = 250
 
 
+ADDED_SETS = (
+    LatentSet("64", 64, 4096, seed=11, placed=0.25, sized=0.25, scattered=0.5),
+    LatentSet("128", 128, 1536, seed=12, placed=0.25, sized=0.25, scattered=0.5),
+)
+"""Scenes that the models beside the demo checkpoint are trained on."""
+
 REFINING = UnetRecipe(
     phases=(UnetPhase("refine", 4000, 6e-4, 1e-5, (Share("128", 16, 0.85), Share("64", 32, 0.15))),), warm=100
 )
@@ -132,3 +141,90 @@ class Recipe:
     )
     unet: UnetRecipe = field(default_factory=UnetRecipe)
     polish: PolishRecipe = field(default_factory=PolishRecipe)
+
+
+def _beside(
+    small: int, large: int, rate: float, *, batch: int = 32, more: tuple[UnetPhase, ...] = (), **shares: Any
+) -> UnetRecipe:
+    """A recipe for what is trained beside the frozen denoiser: some steps at 64 px, then mostly 128 px down to a low rate."""
+    phases = (
+        UnetPhase("small", small, rate, rate * 0.8, (Share("64", batch, 1.0),)),
+        UnetPhase("large", large, rate * 0.8, rate * 0.02, (Share("128", batch // 2, 0.85), Share("64", batch, 0.15))),
+    )
+    return UnetRecipe(phases=phases + more, decay=0.998, warm=50, **shares)
+
+
+CONTROL = _beside(
+    400, 300, 1e-3, more=(UnetPhase("more", 400, 8e-4, 1e-5, (Share("128", 16, 1.0),)),), empty_share=0.25
+)
+"""Captions are left out often, so that the hint alone says where the outlines are."""
+DEPTH = _beside(120, 160, 8e-4, empty_share=0.25)
+"""Going on from the net for edges."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpscalerRecipe:
+    """Training of the upscaler on drawings `side` pixels wide, of a quarter of that before."""
+
+    seed: int = 3
+    side: int = 160
+    batch: int = 6
+    steps: int = 2600
+    rate: float = 1e-3
+    decay: float = 0.995
+    absolute: float = 0.01
+    spoiled_share: float = 0.3
+
+
+UPSCALER = UpscalerRecipe()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many of the first scenes of a latent set."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRecipe:
+    """Masks for inpainting: how many scenes get one, and how often all is masked instead."""
+
+    counts: tuple[Count, ...] = (Count("64", 2048), Count("128", 1024))
+    whole_share: float = 0.15
+
+
+MASKED = MaskRecipe()
+INPAINT = _beside(500, 320, 8e-4)
+"""The whole denoiser goes on learning."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionRecipe:
+    """Teaching the image encoder."""
+
+    seed: int = 4
+    steps: int = 1000
+    batch: int = 32
+    rate: float = 1.5e-3
+    decay: float = 0.995
+    spoiled_share: float = 0.3
+    eased_share: float = 0.4
+    """Share of the steps over which shapes spread from the middle to everywhere, and from one size to all."""
+    told: float = 0.75
+    """Share of shapes told right from which on they spread; after a third of the steps they do anyway."""
+    map_weight: float = 5.0
+    small: float = 1e-3
+    """Weight of the embeddings' mean square, which keeps them near 1."""
+
+
+VISION = VisionRecipe()
+ADAPTER = _beside(400, 200, 2e-3, empty_share=0.5)
+"""Half of the captions are left out, so that the picture alone says what to draw."""
+
+STYLED = (Count("128", 512),)
+STYLE = UnetRecipe(phases=(UnetPhase("only", 240, 2e-3, 1e-4, (Share("128", 16, 1.0),)),), decay=0.99, warm=20)
+
+CONCEPT_SCENES = (LatentSet("64", 64, 192, seed=31, sized=0.3),)
+CONCEPT = UnetRecipe(phases=(UnetPhase("only", 300, 2e-2, 1e-3, (Share("64", 16, 1.0),)),), decay=0.98, warm=20)

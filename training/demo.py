@@ -15,9 +15,10 @@ import torch
 
 from training.config import REFINING, Recipe
 from training.export import export, read
+from training.loop import start_from
 from training.polish import polish
 from training.text import load_text, train_text
-from training.unet import encode_set, load_set, load_unet, start_from, train_unet
+from training.unet import encode_set, load_set, load_unet, train_unet
 from training.vae import load_vae, train_vae
 
 ROOT = Path(__file__).parent

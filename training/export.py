@@ -148,7 +148,7 @@ def _fill(module: nn.Module, named: Weights, stored: Weights) -> None:
 def read(path: Path) -> tuple[Unet, AutoencoderKL, CLIPTextModel]:
     """The three pieces of an exported file, float32, the text encoder with CLIP's whole vocabulary."""
     stored = load_file(path)
-    unet, vae = make_unet(), make_vae()
+    unet, vae = make_unet(stored["model.diffusion_model.input_blocks.0.0.weight"].shape[1]), make_vae()
     text = make_text_encoder()
     _fill(unet, unet_weights(unet.state_dict()), stored)
     _fill(vae, vae_weights(vae.state_dict()), stored)

@@ -19,6 +19,7 @@ from training.world import COLOURS, OUTLINES, PALETTE, SHAPES
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Values = NDArray[np.float64]
 
 APART = 60.0
 """Least distance in RGB between a foreground pixel and the ground."""
@@ -138,16 +139,29 @@ def _ink(picture: NDArray[np.float64], foreground: Mask) -> NDArray[np.float64]:
     return np.median(picture[inside if inside.sum() > foreground.sum() / 4 else foreground], axis=0)
 
 
-def look(picture: Picture) -> Finding:
-    """Find ground, foreground and shape in a square RGB picture (H, W, 3)."""
-    values = picture.astype(np.float64)
+def _separate(values: Values) -> tuple[Values, Values | None, Values | None]:
+    """The ground's colour, the foreground's, and how far each pixel is from the one to the other; None where there is none."""
     ground = np.median(_rim(values), axis=0)
     foreground = np.sqrt(((values - ground) ** 2).sum(-1)) > APART
     if foreground.mean() < LEAST_SHARE:
-        return Finding(None, None, name_colour(ground))
+        return ground, None, None
     ink = _ink(values, foreground)
     axis = (ink - ground) / ((ink - ground) ** 2).sum()
-    level = (values - ground) @ axis
+    return ground, ink, (values - ground) @ axis
+
+
+def cut_out(picture: Picture) -> Mask | None:
+    """The pixels (H, W) of the foreground's biggest blob, None where there is no foreground."""
+    level = _separate(picture.astype(np.float64))[2]
+    return None if level is None else _biggest(level > 0.5)[0]
+
+
+def look(picture: Picture) -> Finding:
+    """Find ground, foreground and shape in a square RGB picture (H, W, 3)."""
+    values = picture.astype(np.float64)
+    ground, ink, level = _separate(values)
+    if ink is None or level is None:
+        return Finding(None, None, name_colour(ground))
     mask, whole = _biggest(level > 0.5)
     moments = _moments(mask)
     distances = {shape: _distance(shape, len(mask), moments) for shape in SHAPES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -13,22 +13,23 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from training.config import LatentSet, Share, UnetPhase, UnetRecipe
+from training.config import LatentSet, Share, UnetRecipe
 from training.grammar import Meaning, pattern_weights, patterns, phrase
-from training.steps import Average, Meter, cosine
+from training.loop import Loss, load_averaged, train
+from training.steps import Meter
 from training.text import WIDTH, token_rows, with_unknown_words
-from training.vae import CHANNELS, GROUPS, to_latents
-from training.world import Scenes, draw_scenes, render
+from training.vae import CHANNELS, FACTOR, GROUPS, to_latents
+from training.world import Scenes, draw_scenes, render, scatter
 
 Unet: TypeAlias = UNet2DConditionModel
 TIMES = 1000
 
 
-def make_unet() -> Unet:
+def make_unet(channels: int = CHANNELS) -> Unet:
     """3.15 million weights: attention to the words at 1/8 of the picture's side and in the middle, 8 heads."""
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=CHANNELS,
+        in_channels=channels,
         out_channels=CHANNELS,
         block_out_channels=(64, 128),
         layers_per_block=1,
@@ -55,36 +56,38 @@ def sigmas() -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """Encoded scenes: (N, 4, h, w) float16 scaled latents and the (N, 5) meanings, columns as in Meaning."""
+    """Encoded scenes: (N, 4, h, w) float16 scaled latents, and what was drawn."""
 
     values: Tensor
-    meanings: Tensor
+    scenes: Scenes
 
     def __len__(self) -> int:
         return len(self.values)
 
-
-def _meanings(scenes: Scenes) -> Tensor:
-    return torch.cat([scenes.combo, scenes.place[:, None], scenes.size[:, None]], 1)
+    @property
+    def side(self) -> int:
+        """Of the pictures, in pixels."""
+        return int(self.values.shape[-1]) * FACTOR
 
 
 def encode_set(vae: AutoencoderKL, wanted: LatentSet, path: Path) -> None:
     """Draw and encode a set and save it to `path`."""
     generator = torch.Generator().manual_seed(wanted.seed)
     values: list[Tensor] = []
-    meanings: list[Tensor] = []
+    drawn: list[Scenes] = []
     meter = Meter(f"latents {wanted.name}", every=50)
     while 32 * len(values) < wanted.count:
         scenes = draw_scenes(32, generator, placed=wanted.placed, sized=wanted.sized)
-        values.append(to_latents(vae, render(scenes, wanted.side)).half())
-        meanings.append(_meanings(scenes))
+        drawn.append(scatter(scenes, wanted.scattered, generator) if wanted.scattered else scenes)
+        values.append(to_latents(vae, render(drawn[-1], wanted.side)).half())
         meter.note(spread=values[-1].float().std().item())
-    torch.save({"values": torch.cat(values), "meanings": torch.cat(meanings)}, path)
+    columns = {it.name: torch.cat([getattr(some, it.name) for some in drawn]) for it in fields(Scenes)}
+    torch.save({"values": torch.cat(values), "scenes": columns}, path)
 
 
 def load_set(path: Path) -> Latents:
     stored = torch.load(path)
-    return Latents(stored["values"], stored["meanings"])
+    return Latents(stored["values"], Scenes(**stored["scenes"]))
 
 
 class Captions:
@@ -125,87 +128,24 @@ def noise_loss(unet: nn.Module, clean: Tensor, states: Tensor, cap: float) -> Te
     return ((guess.float() - noise).square().mean((1, 2, 3)) * (ratio.clamp(max=cap) / ratio)).mean()
 
 
-class Course:
-    """Which rate and which latent set hold at a step of the whole training, phase after phase."""
-
-    def __init__(self, recipe: UnetRecipe) -> None:
-        self._recipe = recipe
-        self.total = sum(phase.steps for phase in recipe.phases)
-
-    def _at(self, step: int) -> tuple[UnetPhase, int]:
-        """The phase of a step, and the step's number in it."""
-        for phase in self._recipe.phases:
-            if step < phase.steps:
-                return phase, step
-            step -= phase.steps
-        raise ValueError(f"expected a step below {self.total}, found one {step} beyond; lengthen the last phase")
-
-    def rate(self, step: int) -> float:
-        """Half a cosine from each phase's first rate to its last, and one ramp at the very beginning."""
-        phase, own = self._at(step)
-        ramp = min(1.0, (step + 1) / self._recipe.warm)
-        return ramp * phase.rate * cosine(own, phase.steps, warm=1, floor=phase.last_rate / phase.rate)
-
-    def draw(self, step: int) -> Share:
-        """Which latents this step trains on, and the batch; the same at every run."""
-        phase, own = self._at(step)
-        chance = random.Random(f"{self._recipe.seed} {phase.name} {own}")
-        return chance.choices(phase.shares, [share.weight for share in phase.shares])[0]
-
-
 def train_unet(recipe: UnetRecipe, sets: dict[str, Latents], encoder: CLIPTextModel, path: Path) -> None:
     """Train, going on from the state at `path` where there is one, and leave the final state there."""
     unet = make_unet()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    average, course = Average(unet, recipe.decay), Course(recipe)
-    first = _restore(path, unet, optimizer, average) if path.exists() else 0
-    torch.manual_seed(recipe.seed + first)
-    captions, meter = Captions(encoder, recipe, recipe.seed + first), Meter("unet", every=50)
-    for step in range(first, course.total):
-        for group in optimizer.param_groups:
-            group["lr"] = course.rate(step)
-        share = course.draw(step)
-        latents = sets[share.latents]
-        chosen = torch.randint(len(latents), (share.batch,))
-        states = captions.states(latents.meanings[chosen])
-        loss = noise_loss(unet, latents.values[chosen].float(), states, recipe.cap)
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update()
-        meter.note(loss=loss.item())
-        if (step + 1) % recipe.save_every == 0 or step + 1 == course.total:
-            _save(path, step + 1, unet, optimizer, average)
 
+    def begin(seed: int) -> Loss:
+        captions = Captions(encoder, recipe, seed)
 
-def _save(path: Path, step: int, unet: Unet, optimizer: torch.optim.Optimizer, average: Average) -> None:
-    state = {"step": step, "unet": unet.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+        def loss(share: Share) -> Tensor:
+            latents = sets[share.latents]
+            chosen = torch.randint(len(latents), (share.batch,))
+            states = captions.states(latents.scenes.meanings[chosen])
+            return noise_loss(unet, latents.values[chosen].float(), states, recipe.cap)
 
+        return loss
 
-def _restore(path: Path, unet: Unet, optimizer: torch.optim.Optimizer, average: Average) -> int:
-    """Put a saved state back and return its step; a state without an optimizer's is a start from known weights."""
-    state = torch.load(path)
-    unet.load_state_dict(state["unet"])
-    average.restore(state["average"], state["step"])
-    if "optimizer" in state:
-        optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
-
-
-def start_from(unet: Unet, path: Path) -> None:
-    """Save known weights as the state to train on from."""
-    torch.save({"step": 0, "unet": unet.state_dict(), "average": [p.detach() for p in unet.parameters()]}, path)
+    train("unet", unet, recipe, begin, path)
 
 
 def load_unet(path: Path) -> Unet:
     """The averaged weights of a training state."""
-    state = torch.load(path)
-    unet = make_unet()
-    unet.load_state_dict(state["unet"])
-    with torch.no_grad():
-        for weight, value in zip(unet.parameters(), state["average"], strict=True):
-            weight.copy_(value)
-    return unet.eval().requires_grad_(False)
+    return load_averaged(make_unet(), path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -89,6 +89,14 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.radius)
 
+    def __getitem__(self, chosen: Tensor | slice) -> Scenes:
+        return Scenes(*(getattr(self, it.name)[chosen] for it in fields(self)))
+
+    @property
+    def meanings(self) -> Tensor:
+        """(N, 5) what captions say of the scenes, columns as in Meaning."""
+        return torch.cat([self.combo, self.place[:, None], self.size[:, None]], 1)
+
     @classmethod
     def unnamed(cls, combo: Tensor, centre: Tensor, radius: Tensor) -> Scenes:
         """Scenes of any size anywhere, of which a caption would name neither."""
@@ -125,6 +133,24 @@ def arrange(combo: Tensor, place: Tensor, size: Tensor, generator: torch.Generat
     jitter = _between(torch.tensor((-JITTER, JITTER)).expand(len(place), 2, 2), generator)
     centre = torch.tensor(DIRECTIONS)[place] * distance[:, None] + jitter
     return Scenes(combo, place, size, centre, radius)
+
+
+ANYWHERE = (0.25, 0.62)
+"""Radii of scattered shapes."""
+
+
+def scatter(scenes: Scenes, share: float, generator: torch.Generator) -> Scenes:
+    """Put a share of the scenes that name neither place nor size anywhere in the picture, in any size that fits."""
+    count = len(scenes)
+    free = (torch.rand(count, generator=generator) < share) & (scenes.place == 0) & (scenes.size == 0)
+    radius = _between(torch.tensor(ANYWHERE).expand(count, 2), generator)
+    room = (0.96 - 1.2 * radius).clamp(min=0)[:, None]
+    centre = (torch.rand(count, 2, generator=generator) * 2 - 1) * room
+    return replace(
+        scenes,
+        centre=torch.where(free[:, None], centre, scenes.centre),
+        radius=torch.where(free, radius, scenes.radius),
+    )
 
 
 def _regular(count: int, radius: float, turn: float = 0.0) -> list[tuple[float, float]]:
@@ -183,24 +209,45 @@ OUTLINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Signed distance to each shape of radius 1, negative inside, as a function of x and y."""
 
 
-def coverage(scenes: Scenes, side: int) -> Tensor:
-    """(N, side, side): how much of each pixel the shape covers, 0 to 1, with a ramp one pixel wide."""
+def grid(side: int) -> tuple[Tensor, Tensor]:
+    """x and y (side, side) of the middles of pixels."""
     steps = (torch.arange(side) + 0.5) / side * 2 - 1
     y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return x, y
+
+
+def distances(scenes: Scenes, side: int) -> Tensor:
+    """(N, side, side): signed distance in half sides of each pixel's middle to the shape, negative inside."""
+    x, y = grid(side)
     distance = torch.empty(len(scenes), side, side)
     for number, name in enumerate(SHAPES):
         rows = (scenes.combo[:, 1] == number).nonzero().flatten()
         radius = scenes.radius[rows].view(-1, 1, 1)
         centre = scenes.centre[rows].view(-1, 2, 1, 1)
         distance[rows] = OUTLINES[name]((x - centre[:, 0]) / radius, (y - centre[:, 1]) / radius) * radius
-    return (0.5 - distance * side / 2).clamp(0, 1)
+    return distance
+
+
+def covered(distance: Tensor) -> Tensor:
+    """How much of each pixel lies within a signed distance (N, side, side) of 0, from 0 to 1, with a ramp one pixel wide."""
+    return (0.5 - distance * distance.shape[-1] / 2).clamp(0, 1)
+
+
+def coverage(scenes: Scenes, side: int) -> Tensor:
+    """(N, side, side): how much of each pixel the shape covers, 0 to 1."""
+    return covered(distances(scenes, side))
 
 
 def render(scenes: Scenes, side: int) -> Tensor:
     """(N, 3, side, side) pictures in [-1, 1], in the palette's exact colours."""
+    return painted(scenes, coverage(scenes, side))
+
+
+def painted(scenes: Scenes, cover: Tensor) -> Tensor:
+    """(N, 3, H, W) pictures: the scenes' ground, and their colour where `cover` (N, H, W) says."""
     palette = torch.tensor(list(PALETTE.values()), dtype=torch.float32) / 127.5 - 1
     ink, ground = palette[scenes.combo[:, 0]], palette[scenes.combo[:, 2]]
-    return blend(ground[:, :, None, None].expand(-1, -1, side, side), ink, coverage(scenes, side))
+    return blend(ground[:, :, None, None].expand(-1, -1, *cover.shape[1:]), ink, cover)
 
 
 def blend(picture: Tensor, ink: Tensor, mask: Tensor) -> Tensor:

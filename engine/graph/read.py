@@ -1,4 +1,4 @@
-"""Reads a workflow from whatever holds one: API JSON, editor JSON, a PNG, WEBP, JPEG or AVIF picture, a ``.latent``
+"""Reads a workflow from whatever holds one: API JSON, editor JSON, a PNG, WEBP, JPEG, AVIF or SVG picture, a ``.latent``
 or ``.safetensors`` file.
 
 What a file is is told by its content, never by its name.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from engine.errors import UnreadableWorkflow
-from engine.graph import avif, jpeg, png, safetensors_header, webp
+from engine.graph import avif, jpeg, png, safetensors_header, svg, webp
 from engine.graph.api_format import read_api, write_api
 from engine.graph.editor_format import ModelHint, looks_like_editor, read_editor
 from engine.graph.graph import Graph, NodeId
@@ -124,6 +124,8 @@ def _parse(data: bytes) -> object:
         return _parse_entries(jpeg.read_text(data), "JPEG picture")
     if avif.is_avif(data):
         return _parse_entries(avif.read_text(data), "AVIF picture")
+    if svg.is_svg(data):
+        return _parse_entries(svg.read_text(data), "SVG picture")
     if safetensors_header.header_size(data) is not None:
         return _parse_entries(safetensors_header.read_metadata(data), "safetensors file")
     return _parse_json(data, "the file")
@@ -154,7 +156,7 @@ def _parse_json(text: str | bytes, what: str) -> object:
         begin = error.doc[:20]
         raise UnreadableWorkflow(
             f"{what} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}; it begins with {clip(begin)!r}; "
-            "expected a workflow as JSON, a PNG, WEBP, JPEG or AVIF picture or a safetensors file that carries one"
+            "expected a workflow as JSON, a PNG, WEBP, JPEG, AVIF or SVG picture or a safetensors file that carries one"
         ) from None
     except UnicodeDecodeError:
         begin = bytes(text[:8]).hex(" ") if isinstance(text, bytes) else clip(text, 20)

@@ -182,6 +182,10 @@ def with_metadata(file: OutputFile, metadata: Mapping[str, Any]) -> bytes:
             from engine.graph import avif
 
             return avif.with_text(file.data, metadata)
+        case "svg":
+            from engine.graph import svg
+
+            return svg.with_text(file.data, metadata)
         case "latent" | "safetensors":
             from engine.graph.safetensors_header import with_safetensors_metadata
 

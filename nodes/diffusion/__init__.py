@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import steering as steering
     from nodes.diffusion import stitching as stitching
     from nodes.diffusion import style_model as style_model
+    from nodes.diffusion import svg_files as svg_files
     from nodes.diffusion import text as text
     from nodes.diffusion import tiled_diffusion as tiled_diffusion
     from nodes.diffusion import unclip as unclip
@@ -134,6 +135,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "steering",
         "stitching",
         "style_model",
+        "svg_files",
         "text",
         "tiled_diffusion",
         "unclip",

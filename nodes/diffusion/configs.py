@@ -111,6 +111,16 @@ class TinyVaeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelConfig:
+    """A VAE whose latents are the pictures themselves."""
+
+    latent_channels: int = 3
+    downscale: int = 1
+    widest: int = 3
+    scale_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class TextConfig:
     """CLIP's text transformer."""
 
@@ -239,7 +249,7 @@ class UpscalerConfig:
     """What it can compute in beside float32."""
 
 
-AnyVae = VaeConfig | TinyVaeConfig
+AnyVae = VaeConfig | TinyVaeConfig | PixelConfig
 PartConfig = (
     UNetConfig
     | DiTConfig

@@ -103,10 +103,15 @@ def sinusoids(value: float, width: int = _SINUSOIDS) -> Tensor:
 def concatenated(options: Mapping[str, Any], channels: int, family: Family, around: Surroundings) -> Tensor:
     """What stands beside the latent: for inpainting the mask and the latent of what is kept, for image editing the latent of the picture.
 
-    An inpainting model that is told nothing sees a mask of ones over a grey picture.
+    An inpainting model that is told nothing sees a mask of ones over a grey picture. Raises InputError for the latent of another VAE.
     """
     latent = around.latent
     picture: Tensor | None = options.get("concat_latent_image")
+    if picture is not None and picture.shape[1] != latent.shape[1]:
+        raise InputError(
+            f"expected a latent of {latent.shape[1]} channels beside the sample, found one of {picture.shape[1]}; give the node that "
+            "shows the model a picture the model's own VAE"
+        )
     mask: Tensor | None = options.get("concat_mask", around.noise_mask)
     sized = (
         None

@@ -22,6 +22,7 @@ from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
     PhotoMakerConfig,
+    PixelConfig,
     T5Config,
     TinyVaeConfig,
     Tower,
@@ -243,6 +244,8 @@ def _summary(config: PartConfig) -> str:
             return f"{widths} wide, {config.latent_channels} latent channels"
         case TinyVaeConfig():
             return f"tiny: {config.channels} wide, {config.latent_channels} latent channels"
+        case PixelConfig():
+            return "the pictures themselves"
         case VisionConfig():
             return (
                 f"{config.width} wide, {config.layers} layers; sees {config.side} pixels in patches of {config.patch}"

@@ -13,46 +13,67 @@ Vision = Literal["ViT-H", "ViT-bigG"]
 
 
 class Wanted(NamedTuple):
-    """The files of a preset for a family: ends of an adapter's name, the better first, and the CLIP vision model it goes with."""
+    """The files of a preset for a family: an adapter by the name it was released under, the better one first, and the CLIP vision model
+    that it goes with."""
 
     adapters: tuple[str, ...]
     vision: Vision = "ViT-H"
 
 
 PRESETS: Final[Mapping[str, Mapping[BaseFamily, Wanted]]] = {
-    "LIGHT - SD1.5 only (low strength)": {"sd1": Wanted(("sd15_light_v11", "sd15_light"))},
+    "LIGHT - SD1.5 only (low strength)": {"sd1": Wanted(("ip-adapter_sd15_light_v11", "ip-adapter_sd15_light"))},
     "STANDARD (medium strength)": {"sd1": Wanted(("ip-adapter_sd15",)), "sdxl": Wanted(("ip-adapter_sdxl_vit-h",))},
     "VIT-G (medium strength)": {
-        "sd1": Wanted(("sd15_vit-G",), "ViT-bigG"),
+        "sd1": Wanted(("ip-adapter_sd15_vit-G",), "ViT-bigG"),
         "sdxl": Wanted(("ip-adapter_sdxl",), "ViT-bigG"),
     },
-    "PLUS (high strength)": {"sd1": Wanted(("ip-adapter-plus_sd15",)), "sdxl": Wanted(("plus_sdxl_vit-h",))},
-    "PLUS FACE (portraits)": {"sd1": Wanted(("plus-face_sd15",)), "sdxl": Wanted(("plus-face_sdxl_vit-h",))},
-    "FULL FACE - SD1.5 only (portraits stronger)": {"sd1": Wanted(("full-face_sd15",))},
-    "Composition": {"sd1": Wanted(("plus_composition_sd15",)), "sdxl": Wanted(("plus_composition_sdxl",))},
+    "PLUS (high strength)": {
+        "sd1": Wanted(("ip-adapter-plus_sd15",)),
+        "sdxl": Wanted(("ip-adapter-plus_sdxl_vit-h",)),
+    },
+    "PLUS FACE (portraits)": {
+        "sd1": Wanted(("ip-adapter-plus-face_sd15",)),
+        "sdxl": Wanted(("ip-adapter-plus-face_sdxl_vit-h",)),
+    },
+    "FULL FACE - SD1.5 only (portraits stronger)": {"sd1": Wanted(("ip-adapter-full-face_sd15",))},
+    "Composition": {
+        "sd1": Wanted(("ip_plus_composition_sd15",)),
+        "sdxl": Wanted(("ip_plus_composition_sdxl",)),
+    },
 }
 
-_VISIONS: Final[Mapping[Vision, re.Pattern[str]]] = {
-    "ViT-H": re.compile(r"ViT.H.14.*s32B.b79K|ipadapter.*sd15|sd1.?5.*model\.(bin|safetensors)", re.IGNORECASE),
-    "ViT-bigG": re.compile(r"ViT.bigG.14.*39B.b160k|ipadapter.*sdxl|sdxl.*model\.(bin|safetensors)", re.IGNORECASE),
+_VISIONS: Final[Mapping[Vision, tuple[str, ...]]] = {
+    "ViT-H": ("CLIP-ViT-H-14-laion2B-s32B-b79K", "models/image_encoder", "SD1.5"),
+    "ViT-bigG": ("CLIP-ViT-bigG-14-laion2B-39B-b160k", "sdxl_models/image_encoder", "SDXL"),
 }
-_VISION_NAMES: Final[Mapping[Vision, str]] = {
-    "ViT-H": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
-    "ViT-bigG": "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
-}
+"""CLIP vision models by the name that their makers gave them, then the folders that they lie in beside the adapters, and where managers of
+models put them."""
+
+_ENDING: Final = r"\.(?:safetensors|sft|bin)$"
+_ANY_NAME: Final = r"(?:/(?:open_clip_)?(?:pytorch_)?model)"
+"""What a network is called in a folder of its own."""
 
 
-def pattern(ending: str) -> re.Pattern[str]:
-    """Finds names of files that end so, whatever stands between the words."""
-    words = re.sub(r"[-_]", ".", ending)
-    return re.compile(rf"{words}\.(safetensors|sft|bin)$", re.IGNORECASE)
+def pattern(name: str) -> re.Pattern[str]:
+    """Finds files whose names end in the words of ``name``, in any case, whatever is between the words."""
+    return re.compile(rf"(?<![a-z0-9]){_words(name)}{_ENDING}", re.IGNORECASE)
+
+
+def vision_pattern(vision: Vision) -> re.Pattern[str]:
+    """Finds files that are the CLIP vision model: called by its name, or in a folder called so."""
+    name, *folders = map(_words, _VISIONS[vision])
+    return re.compile(rf"(?:^|/)(?:{name}{_ANY_NAME}?|(?:{'|'.join(folders)}){_ANY_NAME}){_ENDING}", re.IGNORECASE)
+
+
+def _words(name: str) -> str:
+    return r"[-_. ]?".join(map(re.escape, re.split("[-_]", name)))
 
 
 def files_of(preset: str) -> Iterable[tuple[str, re.Pattern[str]]]:
     """Folder and pattern of every file that a preset may mean."""
     for wanted in PRESETS.get(preset, {}).values():
-        yield from (("ipadapter", pattern(ending)) for ending in wanted.adapters)
-        yield "clip_vision", _VISIONS[wanted.vision]
+        yield from (("ipadapter", pattern(released)) for released in wanted.adapters)
+        yield "clip_vision", vision_pattern(wanted.vision)
 
 
 def wanted(preset: str, family: str, title: str) -> Wanted:
@@ -69,7 +90,7 @@ def wanted(preset: str, family: str, title: str) -> Wanted:
 
 def adapter_of(files: Wanted, names: Sequence[str]) -> str:
     """The adapter among the files called ``names``. Raises InputError where none is there."""
-    found = (_best(pattern(ending), names) for ending in files.adapters)
+    found = (_best(pattern(released), names) for released in files.adapters)
     name = next((name for name in found if name is not None), None)
     if name is None:
         raise InputError(
@@ -82,10 +103,10 @@ def adapter_of(files: Wanted, names: Sequence[str]) -> str:
 
 def vision_of(files: Wanted, names: Sequence[str]) -> str:
     """The CLIP vision model among the files called ``names``. Raises InputError where none is there."""
-    name = _best(_VISIONS[files.vision], names)
+    name = _best(vision_pattern(files.vision), names)
     if name is None:
         raise InputError(
-            f"expected the CLIP vision model {files.vision} in models/clip_vision, found no {_VISION_NAMES[files.vision]}; "
+            f"expected the CLIP vision model {files.vision} in models/clip_vision, found no {_VISIONS[files.vision][0]}.safetensors; "
             "put it there under this name",
             input="preset",
         )

@@ -109,14 +109,17 @@ def frames(told: Strategy, pictures: Tensor | None) -> Frames:
 
 
 def _faded(method: str, weights: list[float], pictures: Tensor) -> tuple[list[float], Tensor, Tensor]:
-    steps = len(pictures) - 1
-    if method == "shift batches":
-        return weights * steps, pictures[:-1], pictures[1:]
-    least, most = min(weights), max(weights)
-    turned = [most - (weight - least) for weight in weights]
-    even, odd = (pictures[start::2].repeat_interleave(2, 0) for start in (0, 1))
-    both = [weight for step in range(steps) for weight in (turned if step % 2 else weights)]
-    return both, even[1 : 1 + steps], odd[:steps]
+    """Weights of all frames between pictures, and of each step from a picture to the next the two it is between.
+
+    The weight is that of the second one. With ``alternate batches`` a picture stays where it is for two steps, every other one as the first
+    of the two: so every other step goes backwards, and its weights are upside down.
+    """
+    steps = torch.arange(len(pictures) - 1)
+    back = steps % 2 if method == "alternate batches" else torch.zeros_like(steps)
+    whole = min(weights) + max(weights)
+    upside_down = [whole - weight for weight in weights]
+    all_weights = [weight for goes_back in back.tolist() for weight in (upside_down if goes_back else weights)]
+    return all_weights, pictures[steps + back], pictures[steps + 1 - back]
 
 
 def _extended(shown: Tensor, told: Strategy, first: Tensor, last: Tensor) -> Tensor:

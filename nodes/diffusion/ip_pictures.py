@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Final, Literal
 
 import numpy as np
@@ -11,12 +12,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from nodes.diffusion.masks import resized
+
 SIDE: Final = 224
 """Pixels along the side of what most of CLIP's image encoders see."""
 
 TILE: Final = 256
 MOST_TILES: Final = 4
 """In a row of tiles."""
+_NEARLY_SQUARE: Final = 4 / 3
+"""A picture whose longer side is less than so many times the other is nearly square."""
 
 CropPosition = Literal["top", "bottom", "left", "right", "center", "pad"]
 NoiseKind = Literal["fade", "dissolve", "gaussian", "shuffle"]
@@ -53,19 +58,19 @@ def _resampled(planes: Tensor, height: int, width: int, method: str) -> Tensor:
 
 
 def sharpened(planes: Tensor, amount: float) -> Tensor:
-    """Planes [B,C,h,w] sharper by ``amount`` (0..1): the less contrast is around a pixel, the more (AMD FidelityFX, "Contrast Adaptive
-    Sharpening"). Outside it is black."""
-    height, width = planes.shape[-2:]
-    wide = pad(planes, (1, 1, 1, 1))
-    around = {(y, x): wide[..., 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y in (-1, 0, 1) for x in (-1, 0, 1)}
-    cross = torch.stack([it for (y, x), it in around.items() if y == 0 or x == 0])
-    corners = torch.stack([around[y, x] for y in (-1, 1) for x in (-1, 1)])
-    least = cross.amin(0).clamp(min=0) + corners.amin(0).clamp(min=0)
-    most = cross.amax(0).clamp(max=1) + corners.amax(0).clamp(max=1)
-    strength = (torch.minimum(least, 2 - most) / most).clamp(min=0).sqrt()
-    weight = -strength * (amount * (1 / 5 - 1 / 8) + 1 / 8)
-    beside = around[-1, 0] + around[1, 0] + around[0, -1] + around[0, 1]
-    return ((beside * weight + planes) / (1 + 4 * weight)).nan_to_num().clamp(0, 1)
+    """Planes [B,C,h,w] of values in 0..1, sharper by ``amount`` (0..1): the less contrast is around a pixel, the more.
+
+    AMD FidelityFX, "Contrast Adaptive Sharpening" (ffx_cas.h: no scaling, better diagonals, each colour by itself). Outside it is black.
+    """
+    window = (
+        pad(planes, (1, 1, 1, 1)).unfold(-2, 3, 1).unfold(-2, 3, 1).flatten(-2)
+    )  # row by row, the pixel is the fifth
+    beside = window[..., 1::2]
+    plus = torch.cat([beside, planes[..., None]], -1)
+    least, most = plus.amin(-1) + window.amin(-1), plus.amax(-1) + window.amax(-1)
+    room = (torch.minimum(least, 2 - most) / most).nan_to_num().clamp(0, 1)
+    weight = -room.sqrt() / torch.lerp(torch.tensor(8.0), torch.tensor(5.0), amount)
+    return ((planes + weight * beside.sum(-1)) / (1 + 4 * weight)).clamp(0, 1)
 
 
 def noise(kind: NoiseKind, strength: float, blur: int, pictures: Tensor | None) -> Tensor:
@@ -127,55 +132,51 @@ def _blurred(planes: Tensor, kernel: int) -> Tensor:
 def tiles(pictures: Tensor, mask: Tensor | None, sharpening: float) -> tuple[list[Tensor], list[Tensor]]:
     """Pictures [B,H,W,C] cut in tiles of 256 pixels, and for each its place as a mask [m,h,w] of the whole, within ``mask`` [m,h,w].
 
-    What is nearly square becomes four tiles of the middle square; all else a row of at most four along its longer side.
+    What is nearly square becomes four tiles of the middle square; all else a row of at most four along its longer side, which overlap
+    where they do not fit side by side. Of what is longer than four tiles it is the middle.
     """
     height, width = pictures.shape[1:3]
-    planes = pictures[..., :3].movedim(-1, 1)
-    over = torch.ones(1, 1, height, width) if mask is None else _sized(mask.float()[:, None].cpu(), height, width)
-    ratio = height / width
-    if 0.75 < ratio < 1.33:
-        least = min(height, width)
-        planes, over = _centre(planes, least, least), _centre(over, least, least)
-        size = 2 * TILE, 2 * TILE
-    else:
-        size = (TILE, int(TILE * width / height)) if height < width else (int(TILE * height / width), TILE)
-    planes, over = _resampled(planes, *size, "LANCZOS"), _sized(over, *size)
-    limits = min(size[0], MOST_TILES * TILE), min(size[1], MOST_TILES * TILE)
-    planes, over = _centre(planes, *limits), _centre(over, *limits)
+    sides = _sides(height, width)
+    planes = _resampled(_middle_part(pictures[..., :3].movedim(-1, 1), sides), *sides, "LANCZOS")
     if sharpening > 0:
         planes = sharpened(planes, sharpening)
-    places = [(y, x) for y in _starts(limits[0]) for x in _starts(limits[1])]
-    return (
-        [planes[..., y : y + TILE, x : x + TILE].movedim(1, -1) for y, x in places],
-        [_alone(over[:, 0], y, x) for y, x in places],
-    )
+    over = torch.ones(1, height, width) if mask is None else resized(mask.float().cpu(), height, width)
+    over = resized(_middle_part(over, sides), *sides)
+    cut: list[Tensor] = []
+    places: list[Tensor] = []
+    for top, left in product(*map(_starts, sides)):
+        rows, columns = slice(top, top + TILE), slice(left, left + TILE)
+        cut.append(planes[..., rows, columns].movedim(1, -1))
+        place = torch.zeros_like(over)
+        place[:, rows, columns] = over[:, rows, columns]
+        places.append(place)
+    return cut, places
+
+
+def _sides(height: int, width: int) -> tuple[int, int]:
+    """Height and width of what is cut in tiles, for a picture of this shape."""
+    ratio = max(height, width) / min(height, width)
+    if ratio < _NEARLY_SQUARE:
+        return 2 * TILE, 2 * TILE
+    length = round(TILE * min(ratio, MOST_TILES))
+    return (TILE, length) if width > height else (length, TILE)
+
+
+def _middle_part(planes: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The largest part [...,h,w] in the middle of planes [...,H,W] whose sides are to each other as those of ``shape``."""
+    sides = planes.shape[-2:]
+    scale = min(side / wanted for side, wanted in zip(sides, shape, strict=True))
+    kept = (max(1, round(scale * wanted)) for wanted in shape)
+    spans = [slice((side - part) // 2, (side - part) // 2 + part) for side, part in zip(sides, kept, strict=True)]
+    return planes[..., spans[0], spans[1]]
+
+
+def _starts(length: int) -> list[int]:
+    """Where tiles begin that cover ``length`` pixels: as few as can, the first and the last at the ends, evenly apart."""
+    count = math.ceil(length / TILE)
+    return [round(index * (length - TILE) / max(1, count - 1)) for index in range(count)]
 
 
 def batch(parts: list[Tensor]) -> Tensor:
     """Tiles or masks one behind the other."""
     return torch.cat(parts)
-
-
-def _starts(length: int) -> list[int]:
-    """Where tiles that cover ``length`` pixels begin, evenly apart."""
-    count = math.ceil(length / TILE)
-    overlap = (count * TILE - length) / max(count - 1, 1)
-    return [int(number * (TILE - overlap)) for number in range(count)]
-
-
-def _alone(mask: Tensor, y: int, x: int) -> Tensor:
-    """A mask [m,h,w] within one tile, 0 elsewhere."""
-    found = torch.zeros_like(mask)
-    found[:, y : y + TILE, x : x + TILE] = mask[:, y : y + TILE, x : x + TILE]
-    return found
-
-
-def _sized(mask: Tensor, height: int, width: int) -> Tensor:
-    if mask.shape[-2:] == (height, width):
-        return mask
-    return interpolate(mask, size=(height, width), mode="bicubic", antialias=True)
-
-
-def _centre(planes: Tensor, height: int, width: int) -> Tensor:
-    top, left = round((planes.shape[-2] - height) / 2), round((planes.shape[-1] - width) / 2)
-    return planes[..., top : top + height, left : left + width]

@@ -22,6 +22,7 @@ from nodes.diffusion.configs import (
     DiTConfig,
     PartConfig,
     PhotoMakerConfig,
+    PixelConfig,
     TinyVaeConfig,
     TowersConfig,
     UNetConfig,
@@ -65,6 +66,10 @@ def _construct(config: PartConfig) -> nn.Module:
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
         module = AutoencoderTiny(**tiny_arguments(config))
+    elif isinstance(config, PixelConfig):
+        from nodes.diffusion.pixel_space import PixelSpace
+
+        module = PixelSpace()
     elif isinstance(config, DiTConfig):
         from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError, ModelFileError
+from engine.fileref import PIXEL_SPACE
 from engine.models import ModelRef, Part
 from nodes.diffusion.checkpoints import TensorInfo, Tensors
 from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, TinyVaeConfig, TowersConfig, UNetConfig, VaeConfig
@@ -98,6 +99,8 @@ def _contents(ref: ModelRef) -> Contents:
 
 
 def _check_kinds(ref: ModelRef) -> None:
+    if ref.location == PIXEL_SPACE:
+        raise InputError(f"expected a VAE of a file, found {PIXEL_SPACE}, which has no weights that could be saved")
     if any(patch.kind == HYPERNETWORK for patch in ref.patches):
         raise InputError(
             f"expected a {PART_NAMES[ref.part]} that is weights alone, found one with a hypernetwork, which is layers of its own; "

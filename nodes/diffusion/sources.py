@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from engine.errors import MissingFile, ModelFileError
+from engine.fileref import PIXEL_SPACE
 from engine.models import Part
 from nodes.diffusion import networks
 from nodes.diffusion.checkpoints import WeightFile
-from nodes.diffusion.configs import AnyVae, FamilyName, PartConfig, Schedule, TinyVaeConfig, Tower
+from nodes.diffusion.configs import AnyVae, FamilyName, PartConfig, PixelConfig, Schedule, TinyVaeConfig, Tower
 from nodes.diffusion.control_configs import ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_find import TYPE_MARK
 from nodes.diffusion.control_weights import LowRank, check_low_rank
@@ -242,8 +243,19 @@ def _joined(shelves: Sequence[Shelf]) -> Description:
     return Description({"clip": PartSource(*together(kind, found))}, family=FAMILIES[kind])
 
 
+class PixelSource(Source):
+    """The VAE without a file and without weights."""
+
+    def __init__(self) -> None:
+        self.path = Path(PIXEL_SPACE)
+        self.description = Description({"vae": PartSource(PixelConfig(), {})})
+        self._shelves = {"vae": ()}
+
+
 def open_source(location: str) -> Source:
     """The source at ``location``, see ``ModelRef``; MissingFile when nothing is there."""
+    if location == PIXEL_SPACE:
+        return PixelSource()
     paths = [Path(line) for line in location.splitlines()]
     for path in paths:
         if not path.exists():

@@ -29,7 +29,8 @@ GRID: Final = 16
 
 _CHANNELS: Final = 192
 _LEAST_CHANNELS: Final = 2048
-"""Numbers that are in memory at once for a pixel of the result, and at least for one of the given picture; measured, rounded up."""
+"""Numbers that are taken to be in memory at once for a pixel of the result, and at least for one of the given picture: estimated by hand
+from the widths of usual networks, not measured. Tiles that do not fit after all are halved."""
 
 
 def working_bytes(shape: Sequence[int], scale: int, itemsize: int = 4) -> int:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError, ModelFileError, ResourceError, is_out_of_memory
-from engine.models import ModelRef
+from engine.fileref import PIXEL_SPACE
+from engine.models import Digest, ModelRef
 from nodes.diffusion import layered
 from nodes.diffusion.configs import AnyVae, FamilyName, TinyVaeConfig, VaeConfig
 from nodes.diffusion.devices import free_memory, release_unused
 from nodes.diffusion.family import FAMILIES
 from nodes.diffusion.sources import Source
-from nodes.diffusion.store import LoadedModel
+from nodes.diffusion.store import COMPUTE_DTYPE, LoadedModel
 from nodes.diffusion.tiles import OnTile, Tiling, tile_count, tiled
 
 Warn = Callable[[str], None]
@@ -134,6 +135,12 @@ def check_tiny(source: Source, name: str, family: str) -> None:
         )
 
 
+def pixel_space() -> ModelRef:
+    """The recipe of the VAE whose latents are the pictures themselves; in float32, so that they come back as they were."""
+    ref = ModelRef(source=Digest(PIXEL_SPACE), part="vae", location=PIXEL_SPACE)
+    return ref.with_settings(**{COMPUTE_DTYPE: "fp32"})
+
+
 def guessed_scale(source: Source) -> str | None:
     """What a tiny VAE's scale is taken for, where nothing tells."""
     config = source.part("vae").config
@@ -157,9 +164,9 @@ def _encoder(vae: LoadedModel) -> Callable[[Tensor], Tensor]:
         scaled = pixels.to(vae.device, torch.float32) * 2 - 1
         module: Any = vae.module
         found = module.encode(scaled.to(vae.dtype), return_dict=False)[0]
-        if not isinstance(vae.config, TinyVaeConfig):
+        if isinstance(vae.config, VaeConfig):
             return found.mode().float().cpu()  # type: ignore[no-any-return]
-        scale, shift = scaling(vae.ref, vae.config)
+        scale, shift = scaling(vae.ref, vae.config) if isinstance(vae.config, TinyVaeConfig) else (1.0, 0.0)
         return (found.float() / scale + shift).cpu()  # type: ignore[no-any-return]
 
     return run
@@ -213,7 +220,7 @@ def _each_tiled(
 
 def _by_layers(batch: Tensor, vae: LoadedModel, grow: int, warn: Warn) -> bool:
     """Whether the network can be run layer by layer."""
-    if isinstance(vae.config, TinyVaeConfig) or not layered.is_known(vae.module):
+    if not isinstance(vae.config, VaeConfig) or not layered.is_known(vae.module):
         return False
     pixels = batch.shape[-2] * batch.shape[-1] * grow**2
     need = layered.MAPS * _config(vae).widest * pixels * vae.dtype.itemsize

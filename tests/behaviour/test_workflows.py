@@ -42,14 +42,14 @@ def execute(core: Registry, local_files: LocalFiles, make_executor: Callable[[],
     return run
 
 
-def _pixels(path: Path) -> Picture:
+def pixels(path: Path) -> Picture:
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
-def _seen(path: Path) -> tuple[str | None, str | None, str | None]:
+def seen(path: Path) -> tuple[str | None, str | None, str | None]:
     """Colour, shape and ground of a picture, as the judge names them."""
-    finding = look(_pixels(path))
+    finding = look(pixels(path))
     return (
         None if finding.colour is None else COLOURS[finding.colour],
         None if finding.shape is None else SHAPES[finding.shape],
@@ -75,18 +75,18 @@ def test_a_workflow_makes_the_picture_it_describes(
     result, pictures = execute(name)
     assert result.status == "succeeded", result.failures
     assert len(pictures) == count
-    assert [_pixels(path).shape[:2] for path in pictures] == [size] * count
-    assert [_seen(path) for path in pictures] == [expected] * count
+    assert [pixels(path).shape[:2] for path in pictures] == [size] * count
+    assert [seen(path) for path in pictures] == [expected] * count
 
 
 def test_hires_fix_keeps_the_first_pass_and_refines_it(execute: Execute) -> None:
     """The second picture is twice as large and shows what the first one does, in the same place."""
     result, (first, second) = execute("hires_fix")
     assert result.status == "succeeded", result.failures
-    small, large = _pixels(first).astype(float), _pixels(second).astype(float)
+    small, large = pixels(first).astype(float), pixels(second).astype(float)
     assert large.shape == (256, 256, 3)
     large = large.reshape(128, 2, 128, 2, 3).mean((1, 3))
-    assert _seen(first) == ("red", "heart", "white")
+    assert seen(first) == ("red", "heart", "white")
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.8
 
 
@@ -94,12 +94,12 @@ def test_folder_batch_saves_every_picture_of_the_input_folder_at_half_its_size(e
     """Under its old name and its new size, as WebP; each shows what the original does."""
     result, made = execute("folder_batch")
     assert result.status == "succeeded", result.failures
-    originals = {path.stem: _pixels(path) for path in (ROOT / "input").iterdir() if path.suffix == ".png"}
-    small = {path.name: _pixels(path) for path in made if path.parent.name == "small"}
+    originals = {path.stem: pixels(path) for path in (ROOT / "input").iterdir() if path.suffix == ".png"}
+    small = {path.name: pixels(path) for path in made if path.parent.name == "small"}
     assert originals
-    for name, pixels in originals.items():
-        height, width = (side // 2 for side in pixels.shape[:2])
-        halved = pixels.reshape(height, 2, width, 2, 3).mean((1, 3))
+    for name, original in originals.items():
+        height, width = (side // 2 for side in original.shape[:2])
+        halved = original.reshape(height, 2, width, 2, 3).mean((1, 3))
         difference = small[f"{name}_{width}x{height}.webp"] - halved
         assert abs(difference).mean() < 4
 
@@ -111,8 +111,8 @@ def test_picture_tools_show_what_they_changed(execute: Execute, core: Registry) 
     shown = result.ui[NodeId("10")]
     assert (len(shown["a_images"]), len(shown["b_images"])) == (1, 1)
     assert path.name == "264x312_00001_.webp"
-    original = _pixels(ROOT / "input" / "square.png").astype(float)
-    grid = _pixels(path).astype(float)
+    original = pixels(ROOT / "input" / "square.png").astype(float)
+    grid = pixels(path).astype(float)
     cells = [grid[top : top + 128, left : left + 128] for top in (0, 160) for left in (0, 136)]
     assert abs(cells[0] - original).mean() < 2
     assert original.mean() - cells[1].mean() > 10
@@ -131,7 +131,7 @@ def test_a_picture_carries_its_workflow_and_makes_itself_again(
     again = make_executor().run_sync(Run(coerced(read_workflow(path, core).graph, core), use_cache=False))
     copy = tmp_path / "output" / again.ui[next(iter(again.ui))]["images"][0]["filename"]
     assert copy != path
-    assert np.array_equal(_pixels(path), _pixels(copy))
+    assert np.array_equal(pixels(path), pixels(copy))
 
 
 def test_a_new_prompt_reads_no_weights_again(
@@ -165,7 +165,7 @@ def test_a_changed_line_of_a_list_of_prompts_samples_one_picture(
         assert result.status == "succeeded", result.failures
         names = [item["filename"] for item in result.ui[NodeId("9")]["images"]]
         steps = sum(isinstance(event, NodeProgress) and event.node == "3" for event in heard)
-        return {name: _pixels(tmp_path / "output" / "prompts" / name) for name in names}, steps
+        return {name: pixels(tmp_path / "output" / "prompts" / name) for name in names}, steps
 
     grammar = "a {} on a {} background"
     first, steps = run("\n".join([grammar.format("red circle", "blue"), grammar.format("green heart", "white")]))

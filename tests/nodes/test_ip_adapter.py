@@ -183,7 +183,7 @@ def test_the_unified_loader_runs_again_when_a_file_comes(room: Studio) -> None:
     """What it says depends on the files that its preset means, and on no others."""
     graph = calls(light=unified("LIGHT - SD1.5 only (low strength)"))
     failed = room.failure(graph, "light")
-    assert "expected a file whose name ends in sd15_light_v11.safetensors in models/ipadapter" in failed
+    assert "expected a file whose name ends in ip-adapter_sd15_light_v11.safetensors in models/ipadapter" in failed
     room.write("ipadapter/ip-adapter_sd15_light.safetensors", adapter(seed=7))
     old = room.values(graph, "light")[1]
     room.write("ipadapter/ip-adapter_sd15_light_v11.safetensors", adapter(seed=8))

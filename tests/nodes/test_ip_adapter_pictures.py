@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes import ip_adapter_weights
+from nodes.diffusion.ip_files import Vision, pattern, vision_pattern
 from nodes.diffusion.ip_frames import Strategy, curve, frames, prompt_schedule
 from nodes.diffusion.ip_pictures import noise, sharpened, squared, tiles
 
@@ -51,6 +52,11 @@ def test_sharpening_strengthens_edges_and_leaves_what_is_even() -> None:
     assert torch.allclose(found[..., 1:-1, 1:5], planes[..., 1:-1, 1:5], atol=1e-6)
     assert found[0, 0, 4, 5] < 0.4
     assert found[0, 0, 4, 6] > 0.6
+    for amount, divisor in ((0.0, 8.0), (0.5, 6.5), (1.0, 5.0)):
+        # the cross and the square have 0.4 as their least and 0.6 as their most; three neighbours are 0.4, one is 0.6
+        weight = -((0.8 / 1.2) ** 0.5) / divisor
+        expected = (0.4 + weight * 1.8) / (1 + 4 * weight)
+        assert float(sharpened(planes, amount)[0, 0, 4, 5]) == pytest.approx(expected, abs=1e-6)
     mild = sharpened(planes, 0.0)
     assert 0.4 > mild[0, 0, 4, 5] > found[0, 0, 4, 5]
     assert torch.equal(sharpened(torch.zeros(1, 1, 4, 4), 1.0), torch.zeros(1, 1, 4, 4))
@@ -93,6 +99,64 @@ def test_tiles_cover_the_picture(height: int, width: int, count: int, grid: tupl
     covered = torch.cat(masks).sum(0)
     assert tuple(covered.shape) == grid
     assert float(covered.min()) > 0.99
+
+
+def test_tiles_are_parts_of_the_picture_in_their_places() -> None:
+    """Together they are the picture at its size in tiles; of a very long one the middle is seen, and masks keep within the one given."""
+    picture = torch.rand(1, 256, 640, 3, generator=torch.Generator().manual_seed(0))
+    whole = (picture * 255).to(torch.uint8).float() / 255
+    found, masks = tiles(picture, None, 0.0)
+    for tile, mask, left in zip(found, masks, (0, 192, 384), strict=True):
+        assert torch.equal(tile, whole[:, :, left : left + 256])
+        assert mask.nonzero().amin(0).tolist() == [0, 0, left]
+        assert mask.nonzero().amax(0).tolist() == [0, 255, left + 255]
+    half = torch.zeros(1, 256, 640)
+    half[:, :, :320] = 1.0
+    _, masks = tiles(picture, half, 0.0)
+    assert [float(mask.sum()) for mask in masks] == [256 * 256, 256 * 128, 0]
+    long = torch.zeros(1, 20, 200, 3)
+    long[:, :, 60:140] = 1.0
+    assert all(bool(tile.eq(1).all()) for tile in tiles(long, None, 0.0)[0])
+
+
+H = "CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_meant"),
+    [
+        ("ip-adapter_sd15.safetensors", True),
+        ("a/IP_Adapter-SD15.bin", True),
+        ("sd/ip adapter sd15.sft", True),
+        ("my_ip-adapter_sd15.bin", True),
+        ("skip-adapter_sd15.bin", False),
+        ("ip-adapter-plus_sd15.bin", False),
+        ("ip-adapter_sd15_light.bin", False),
+        ("ip-adapter_sd15.txt", False),
+    ],
+)
+def test_released_names_are_found(name: str, is_meant: bool) -> None:
+    """In any folder and however their words are joined; names that are longer before their end are other files."""
+    assert bool(pattern("ip-adapter_sd15").search(name)) == is_meant
+
+
+@pytest.mark.parametrize(
+    ("name", "vision"),
+    [
+        (f"{H}.safetensors", "ViT-H"),
+        (f"clip/{H}/open_clip_pytorch_model.bin", "ViT-H"),
+        ("h94/models/image_encoder/model.safetensors", "ViT-H"),
+        ("SD1.5/pytorch_model.bin", "ViT-H"),
+        ("clip_vit_bigg_14_laion2b_39b_b160k.safetensors", "ViT-bigG"),
+        ("sdxl_models/image_encoder/model.safetensors", "ViT-bigG"),
+        ("SDXL/model.safetensors", "ViT-bigG"),
+        ("model.safetensors", None),
+        (f"{H}-other.safetensors", None),
+    ],
+)
+def test_vision_models_are_found_by_name_or_folder(name: str, vision: Vision | None) -> None:
+    visions: list[Vision] = ["ViT-H", "ViT-bigG"]
+    assert [it for it in visions if vision_pattern(it).search(name)] == ([] if vision is None else [vision])
 
 
 # weights of frames

@@ -41,7 +41,7 @@ def test_a_name_is_listed_when_both_halves_are_there(studio: Studio) -> None:
     models, state = studio.folder / "models", studio.folder / "state"
     files = open_files(models=[models], input=models, output=models, temp=models, state=state)
     vaes = FileChoice("vae")
-    assert list(files.choices(vaes)) == ["other.safetensors", "taesd", "taesdxl"]
+    assert list(files.choices(vaes)) == ["other.safetensors", "taesd", "taesdxl", "pixel_space"]
     assert list(files.choices(FileChoice("checkpoints"))) == []
     with pytest.raises(MissingFile, match="taesd3"):
         files.ref(vaes, "taesd3")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.random_models import SMALL
 from benchmarks.random_sd15 import write_shapes
+from engine.errors import InputError
 from engine.models import Digest, ModelRef, Part
 from nodes.diffusion import networks
 from nodes.diffusion.devices import device_policy
@@ -281,6 +282,9 @@ def test_an_inpainting_model_sees_mask_and_kept_picture(files: dict[str, Path], 
             latent = {"samples": torch.zeros(1, 4, 8, 8)}
             sample_latent(denoiser(unet), settings, entry, entry, latent)
         handle.remove()
+        entry[0][1] = {**given, "concat_latent_image": torch.zeros(1, 3, 64, 64)}
+        with pytest.raises(InputError, match="expected a latent of 4 channels beside the sample, found one of 3"):
+            sample_latent(denoiser(unet), settings, entry, entry, latent)
     told_all, told_nothing = seen
     assert torch.equal(told_all[:, 4, :4], torch.ones(1, 4, 8))
     assert not told_all[:, 4, 4:].any()
