@@ -145,11 +145,11 @@ class Denoiser:
         [B,T,D].
 
         ``inputs`` are what else the network takes, each [B,...]; ``steered`` is the control of the call. ``call`` is what it finds of
-        earlier calls, and keeps; there is none in windows.
+        earlier calls, and keeps.
         """
         if self.windows is None:
-            return self._at_once(x, sigma, context, inputs or {}, None, steered, call)
-        return self.windows.denoised(x, sigma, context, inputs or {}, partial(self._at_once, steered=steered))
+            return self._at_once(x, sigma, context, inputs or {}, None, call, steered)
+        return self.windows.denoised(x, sigma, context, inputs or {}, partial(self._at_once, steered=steered), call)
 
     def _at_once(
         self,
@@ -158,8 +158,8 @@ class Denoiser:
         context: Tensor,
         inputs: Mapping[str, Tensor],
         view: View | None,
+        call: Call | None,
         steered: Steered | None,
-        call: Call | None = None,
     ) -> Tensor:
         level = per_sample(sigma, x)
         timestep = torch.from_numpy(self.schedule.timestep(sigma.double().numpy())).float()

@@ -36,6 +36,16 @@ class Call:
         """For all ``batch`` samples."""
         self.kept[name] = torch.tensor(numbers, dtype=torch.float64).expand(batch, -1)
 
+    def of_pieces(self, name: str) -> Call:
+        """One of the calls that this one is made in: for pieces of all samples, [pieces * B,...], with what ``keep_pieces`` kept."""
+        found = _below(self.found, f"{name}.")
+        return Call({key: tensor.transpose(0, 1).flatten(0, 1) for key, tensor in found.items()})
+
+    def keep_pieces(self, name: str, call: Call, pieces: int) -> None:
+        """What ``call`` has kept for so many pieces, as a row for each sample."""
+        kept = {key: tensor.unflatten(0, (pieces, -1)).transpose(0, 1) for key, tensor in call.kept.items()}
+        self.kept |= {f"{name}.{key}": tensor for key, tensor in kept.items()}
+
 
 @dataclass(slots=True)
 class Recalls:

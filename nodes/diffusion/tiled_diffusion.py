@@ -21,6 +21,7 @@ from engine.models import ModelRef
 from nodes.diffusion.alterations import seeded
 from nodes.diffusion.controlled import View
 from nodes.diffusion.listed import options, with_option
+from nodes.diffusion.recall import Call
 from nodes.diffusion.tiles import Box
 
 Method = Literal["MultiDiffusion", "Mixture of Diffusers", "SpotDiffusion"]
@@ -34,8 +35,9 @@ _LEAST_STEP: Final = 4
 """Cells by which one window is at least beside the next."""
 _PICTURE: Final = 4
 
-Run = Callable[[Tensor, Tensor, Tensor, Mapping[str, Tensor], View | None], Tensor]
-"""A denoiser of ``x`` [B,C,h,w] at sigma [B] under context [B,T,D] with further inputs [B,...]; the view says of what windows are."""
+Run = Callable[[Tensor, Tensor, Tensor, Mapping[str, Tensor], View | None, Call | None], Tensor]
+"""A denoiser of ``x`` [B,C,h,w] at sigma [B] under context [B,T,D] with further inputs [B,...]; the view says of what windows are, the
+call what is known of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,21 @@ class Windows:
         rows, columns = _starts(height, high, shared), _starts(width, wide, shared)
         return [Box(top, top + high, left, left + wide) for top in rows for left in columns]
 
-    def denoised(self, x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], run: Run) -> Tensor:
-        """What ``run`` says of ``x`` window by window, averaged."""
+    def denoised(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        context: Tensor,
+        inputs: Mapping[str, Tensor],
+        run: Run,
+        call: Call | None = None,
+    ) -> Tensor:
+        """What ``run`` says of ``x`` window by window, averaged. Windows that are moved about know nothing of earlier calls."""
         boxes = self.boxes(*x.shape[-2:])
         if len(boxes) == 1:
-            return run(x, sigma, context, inputs, None)
+            return run(x, sigma, context, inputs, None, call)
         if self.method != "SpotDiffusion":
-            return self._averaged(boxes, x, sigma, context, inputs, run, (0, 0))
+            return self._averaged(boxes, x, sigma, context, inputs, run, (0, 0), call)
         shift = self._shift(float(sigma[0]))
         moved = {name: _rolled(value, x, shift) for name, value in inputs.items()}
         made = self._averaged(boxes, x.roll(shift, (-2, -1)), sigma, context, moved, run, shift)
@@ -82,6 +92,7 @@ class Windows:
         inputs: Mapping[str, Tensor],
         run: Run,
         shift: tuple[int, int],
+        call: Call | None = None,
     ) -> Tensor:
         weight = self._weight(boxes[0]).to(x.device)
         total, weights = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
@@ -92,7 +103,10 @@ class Windows:
             crops = torch.cat([box.of(x) for box in group])
             height, width = x.shape[-2:]
             view = View(height, width, tuple(group), shift)
-            made = run(crops, sigma.repeat(count), context.repeat(count, 1, 1), seen, view)
+            own = None if call is None else call.of_pieces(f"windows {first}")
+            made = run(crops, sigma.repeat(count), context.repeat(count, 1, 1), seen, view, own)
+            if call is not None and own is not None:
+                call.keep_pieces(f"windows {first}", own, count)
             for box, part in zip(group, made.split(len(x)), strict=True):
                 box.of(total).add_(part * weight)
                 box.of(weights).add_(weight)

@@ -27,6 +27,7 @@ from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.sample import Settings
 from nodes.diffusion.samplers import State
 from nodes.diffusion.schedules import stable_diffusion
+from nodes.diffusion.tiled_diffusion import with_windows
 from nodes.diffusion.unet_blocks import output_blocks
 from tests.nodes.contexts import demo, demo_store
 
@@ -181,9 +182,10 @@ def sampled(
     resume: State | None = None,
     save: Callable[[State], None] | None = None,
     sampler: str = "euler",
+    batch: int = 1,
     **settings: Any,
 ) -> Tensor:
-    """A small latent of eight steps, the two sides of different lengths and so in calls of their own."""
+    """Small latents of eight steps, the two sides of different lengths and so in calls of their own."""
     with demo_store().lease(model) as loaded:
         config: Any = loaded.config
         draw = torch.Generator().manual_seed(0)
@@ -191,7 +193,7 @@ def sampled(
         sides = [[[torch.randn(1, length, config.context_dim, generator=draw), vector]] for length in (7, 31)]
         chosen = Settings(seed=1, steps=8, cfg=3.0, sampler=sampler, scheduler="simple", **settings)
         hooks = sample.Hooks(resume=resume, save=save)
-        latent = {"samples": torch.zeros(1, 4, 12, 8)}
+        latent = {"samples": torch.zeros(batch, 4, 12, 8)}
         found: Tensor = sample.sample_latent(unet.denoiser(loaded), chosen, sides[0], sides[1], latent, hooks=hooks)[
             "samples"
         ]
@@ -220,6 +222,21 @@ def test_a_cut_run_goes_on_with_what_was_known(name: str, sampler: str) -> None:
     for state in states[:-1:2]:
         assert torch.equal(sampled(model, resume=from_bytes(to_bytes(state)), sampler=sampler), whole)
     assert torch.equal(sampled(demo("unet"), sampler=sampler), plain)
+
+
+@pytest.mark.parametrize("name", ["DeepCache", "First Block Cache"])
+def test_each_window_of_a_batch_has_its_own(name: str) -> None:
+    """Of three windows, two at a time: steps are spared, a cut run goes on to the last bit; windows that move about have none."""
+    tiled, states = (
+        with_windows(demo("unet"), "MultiDiffusion", width=64, height=48, overlap=16, at_once=2),
+        list[State](),
+    )
+    model = cached(name, tiled)
+    whole = sampled(model, save=states.append, batch=2)
+    assert 1e-3 < (whole - sampled(tiled, batch=2)).abs().mean() < 2
+    assert torch.equal(sampled(model, resume=from_bytes(to_bytes(states[3])), batch=2), whole)
+    moving = with_windows(demo("unet"), "SpotDiffusion", width=64, height=48, overlap=16, at_once=2)
+    assert torch.equal(sampled(cached(name, moving), batch=2), sampled(moving, batch=2))
 
 
 def test_each_side_of_guidance_has_its_own(sd3: ModelRef) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.controlled import View
+from nodes.diffusion.recall import Call, Recalls
 from nodes.diffusion.sample import Settings, sample_latent
 from nodes.diffusion.store import LocalModelStore
 from nodes.diffusion.tiled_diffusion import Method, Windows, windows, with_windows
@@ -22,7 +23,9 @@ SIGMA = torch.tensor([2.0, 2.0])
 NO_CONTEXT = torch.zeros(2, 1, 1)
 
 
-def local(x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None) -> Tensor:
+def local(
+    x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None, call: Call | None
+) -> Tensor:
     """A denoiser that looks at one cell at a time, and at what lies over it."""
     over = inputs["over"].unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).mean((-1, -3))
     made: Tensor = x * 2 + over + context.mean() + sigma.view(-1, 1, 1, 1)
@@ -35,24 +38,62 @@ def test_windows_of_a_local_denoiser_are_the_whole(method: Method) -> None:
     x, over = torch.randn(2, 4, 21, 30), torch.randn(2, 1, 42, 60)
     seen: list[tuple[int, ...]] = []
 
-    def run(x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None) -> Tensor:
+    def run(
+        x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None, call: Call | None
+    ) -> Tensor:
         seen.append(tuple(x.shape))
         assert view is not None
         assert torch.equal(torch.cat(view.parts(over)), inputs["over"])
-        return local(x, sigma, context, inputs, view)
+        return local(x, sigma, context, inputs, view, None)
 
     made = Windows(method, 12, 9, 4, 3).denoised(x, SIGMA, NO_CONTEXT, {"over": over}, run)
-    assert torch.allclose(made, local(x, SIGMA, NO_CONTEXT, {"over": over}, None), atol=1e-5)
+    assert torch.allclose(made, local(x, SIGMA, NO_CONTEXT, {"over": over}, None, None), atol=1e-5)
     assert {shape[2:] for shape in seen} == {(9, 12)}
     assert {shape[0] for shape in seen} <= {2, 4, 6}
     assert max(shape[0] for shape in seen) == 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_windows_know_their_own_earlier_calls(method: Method) -> None:
+    """Each finds what it kept, for its own samples, whoever they are batched with; windows that move find nothing."""
+    x = torch.randn(2, 4, 21, 30)
+    found: list[Tensor | None] = []
+
+    def run(
+        x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None, call: Call | None
+    ) -> Tensor:
+        if call is not None:
+            found.append(call.found.get("seen"))
+            call.kept["seen"] = x
+        return x
+
+    def seen(samples: Tensor, names: list[str], memory: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        recalls = Recalls(memory)
+        call = recalls.call(names)
+        sigma, context = SIGMA[:1].repeat(len(samples)), NO_CONTEXT[:1].repeat(len(samples), 1, 1)
+        Windows(method, 12, 9, 4, 5).denoised(samples, sigma, context, {}, run, call)
+        recalls.keep(names, call)
+        return recalls.remembered({})
+
+    memory = seen(x, ["first", "second"], {})
+    assert all(tensor is None for tensor in found)
+    found.clear()
+    seen(x[1:], ["second"], memory)
+    boxes = Windows(method, 12, 9, 4, 5).boxes(21, 30)
+    if method == "SpotDiffusion":
+        assert not found
+    else:
+        own = [tensor for tensor in found if tensor is not None]
+        assert torch.equal(torch.cat(own), torch.cat([box.of(x[1:]) for box in boxes]))
 
 
 def test_overlapping_windows_are_averaged() -> None:
     """By hand: a denoiser that says the mean of what it sees, two windows of four cells that share two."""
     x = torch.tensor([0.0, 0.0, 2.0, 2.0, 8.0, 8.0]).reshape(1, 1, 1, 6).repeat(1, 1, 4, 1)
 
-    def mean(x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None) -> Tensor:
+    def mean(
+        x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None, call: Call | None
+    ) -> Tensor:
         return x.mean((-1, -2), keepdim=True).expand_as(x)
 
     def made(method: Method) -> Tensor:
@@ -73,7 +114,9 @@ def test_spots_move_from_step_to_step() -> None:
     found = Windows("SpotDiffusion", 8, 8, 4, 1)
     x = torch.randn(1, 4, 16, 16)
 
-    def mean(x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None) -> Tensor:
+    def mean(
+        x: Tensor, sigma: Tensor, context: Tensor, inputs: Mapping[str, Tensor], view: View | None, call: Call | None
+    ) -> Tensor:
         return x.mean((-1, -2), keepdim=True).expand_as(x)
 
     first, again, later = (
