@@ -220,7 +220,11 @@ class VisionRecipe:
 
 
 VISION = VisionRecipe()
-ADAPTER = _beside(400, 200, 2e-3, empty_share=0.5)
+VISION_MORE = VisionRecipe(seed=6, steps=700, rate=1e-3)
+"""Going on from it, with shapes where they like."""
+ADAPTER = _beside(
+    400, 200, 2e-3, more=(UnetPhase("more", 220, 1.5e-3, 2e-5, (Share("128", 16, 1.0),)),), empty_share=0.5
+)
 """Half of the captions are left out, so that the picture alone says what to draw."""
 
 STYLED = (Count("128", 512),)

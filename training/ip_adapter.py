@@ -1,0 +1,231 @@
+"""An IP-Adapter for the demo checkpoint, which takes a picture as a prompt: `python -m training.ip_adapter`.
+
+Ye et al., "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models" (2023): the picture's
+embedding becomes four tokens, and each attention to the words gets keys and values of its own for them. Needs the image
+encoder of training/vision.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import Attention
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPVisionModelWithProjection
+
+from training.base import CHECKPOINT, MODELS, arguments, parsed, scene_sets
+from training.config import ADAPTER, Share, UnetRecipe
+from training.evaluate import SEED, Model
+from training.export import Weights
+from training.grammar import Meaning
+from training.judge import Picture, describe, look
+from training.loop import Loss, load_averaged, train
+from training.sample import sample
+from training.sheet import contact_sheet
+from training.text import WIDTH, encode
+from training.unet import Captions, Latents, Unet, noise_loss
+from training.vae import FACTOR, to_pictures
+from training.vision import EMBEDS, embeds, read_vision
+from training.world import HELD_OUT, Scenes, arrange, draw_scenes, render, to_bytes
+
+TOKENS = 4
+DROPPED = 0.1
+"""How often a picture is left out in training, so that guidance has something to be measured from."""
+
+
+class Tokens(nn.Module):
+    """`image_proj`: (N, 64) embeddings to (N, 4, 64) tokens beside those of the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(EMBEDS, TOKENS * WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, found: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(self.proj(found).view(len(found), TOKENS, WIDTH))
+        return tokens
+
+
+class Decoupled(nn.Module):
+    """Attention to the words, and by keys and values of its own to the last four tokens, which are the picture's; the sum of both."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.to_k_ip = nn.Linear(attention.to_k.in_features, attention.to_k.out_features, bias=False)
+        self.to_v_ip = nn.Linear(attention.to_v.in_features, attention.to_v.out_features, bias=False)
+        self.to_k_ip.load_state_dict(attention.to_k.state_dict())
+        self.to_v_ip.load_state_dict(attention.to_v.state_dict())
+
+    def forward(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+        text, picture = encoder_hidden_states[:, :-TOKENS], encoder_hidden_states[:, -TOKENS:]
+        query = _apart(attn.to_q(hidden_states), attn.heads)
+        read = functional.scaled_dot_product_attention(
+            query, _apart(attn.to_k(text), attn.heads), _apart(attn.to_v(text), attn.heads)
+        )
+        shown = functional.scaled_dot_product_attention(
+            query, _apart(self.to_k_ip(picture), attn.heads), _apart(self.to_v_ip(picture), attn.heads)
+        )
+        out: Tensor = attn.to_out[0]((read + shown).transpose(1, 2).flatten(2))
+        return out
+
+
+def _apart(values: Tensor, heads: int) -> Tensor:
+    """(N, T, C) to (N, heads, T, C / heads)."""
+    count, length, width = values.shape
+    return values.view(count, length, heads, width // heads).transpose(1, 2)
+
+
+class Adapter(nn.Module):
+    """All that is trained, named as in the files of the paper's authors.
+
+    All attentions count, in the order that diffusers has them (down, up, middle), so those to the words have odd numbers.
+    """
+
+    def __init__(self, unet: Unet) -> None:
+        super().__init__()
+        self.image_proj = Tokens()
+        names = [name.removesuffix(".processor") for name in unet.attn_processors]
+        self.ip_adapter = nn.ModuleDict(
+            {
+                str(number): Decoupled(unet.get_submodule(name))
+                for number, name in enumerate(names)
+                if name.endswith("attn2")
+            }
+        )
+
+    def put_on(self, unet: Unet) -> None:
+        """From now on the denoiser expects the picture's tokens behind the text's."""
+        names = list(unet.attn_processors)
+        for number, module in self.ip_adapter.items():
+            unet.get_submodule(names[int(number)].removesuffix(".processor")).set_processor(module)
+
+
+def shown(adapter: Adapter, states: Tensor, found: Tensor) -> Tensor:
+    """(N, 81, 64): the states of captions with the tokens of pictures' embeddings behind them."""
+    return torch.cat([states, adapter.image_proj(found)], 1)
+
+
+def elsewhere(scenes: Scenes, generator: torch.Generator) -> Scenes:
+    """The same colours and shapes in other places and sizes: a picture as a prompt is to say what, not where."""
+    size = torch.randint(3, (len(scenes),), generator=generator)
+    return arrange(scenes.combo, torch.zeros_like(size), size, generator)
+
+
+def train_adapter(
+    base: Model, vision: CLIPVisionModelWithProjection, recipe: UnetRecipe, sets: dict[str, Latents], path: Path
+) -> None:
+    """Train the adapter beside the frozen denoiser and leave its state at `path`. The denoiser keeps it on."""
+    torch.manual_seed(recipe.seed)
+    adapter = Adapter(base.unet)
+    adapter.put_on(base.unet)
+
+    def begin(seed: int) -> Loss:
+        captions, generator = Captions(base.text, recipe, seed), torch.Generator().manual_seed(seed)
+
+        def loss(share: Share) -> Tensor:
+            latents = sets[share.latents]
+            chosen = torch.randint(len(latents), (share.batch,))
+            scenes = latents.scenes[chosen]
+            with torch.no_grad():
+                found = embeds(vision, render(elsewhere(scenes, generator), 64))
+            found = found * (torch.rand(share.batch, 1) >= DROPPED)
+            states = shown(adapter, captions.states(scenes.meanings), found)
+            return noise_loss(base.unet, latents.values[chosen].float(), states, recipe.cap)
+
+        return loss
+
+    train("adapter", adapter, recipe, begin, path)
+
+
+def save(weights: Weights, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half().contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
+
+
+def read_adapter(path: Path, unet: Unet) -> Adapter:
+    adapter = Adapter(unet)
+    adapter.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return adapter.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A picture as a prompt, what it shows, and what was drawn."""
+
+    prompt: Picture
+    meaning: Meaning
+    made: Picture
+
+
+@torch.no_grad()
+def tries(
+    base: Model,
+    vision: CLIPVisionModelWithProjection,
+    adapter: Adapter,
+    count: int,
+    *,
+    side: int = 128,
+    steps: int = 20,
+    guidance: float = 5.0,
+    batch: int = 25,
+) -> list[Try]:
+    """Show drawings of held-out combinations and say nothing. The adapter is on the denoiser already."""
+    scenes = draw_scenes(count, torch.Generator().manual_seed(80), HELD_OUT, placed=0.2, sized=0.2)
+    empty = encode(base.text, [""])
+    nothing, done = shown(adapter, empty, torch.zeros(1, EMBEDS))[0], []
+    for start in range(0, count, batch):
+        some = scenes[start : start + batch]
+        drawn = render(some, side)
+        states = shown(adapter, empty.expand(len(some), -1, -1), embeds(vision, drawn))
+        latents = sample(
+            base.unet,
+            states,
+            nothing,
+            width=side // FACTOR,
+            seed=SEED + start,
+            steps=steps,
+            guidance=guidance,
+            batch=batch,
+        )
+        made = to_bytes(to_pictures(base.vae, latents)).numpy()
+        meanings = [Meaning(*row) for row in some.combo.tolist()]
+        done += [Try(*it) for it in zip(to_bytes(drawn).numpy(), meanings, made, strict=True)]
+    return done
+
+
+def report(done: Sequence[Try], sheet: Path | None = None) -> None:
+    """Print how often colour, shape and ground came over; save a sheet, the prompts above."""
+    found = [look(one.made) for one in done]
+    pairs = list(zip(found, (one.meaning for one in done), strict=True))
+    both = [(it.colour, it.shape) == (meaning.colour, meaning.shape) for it, meaning in pairs]
+    ground = sum(it.ground == meaning.ground for it, meaning in pairs)
+    print(f"adapter: colour and shape {sum(both)}/{len(done)}, ground {ground}/{len(done)}", flush=True)
+    if sheet:
+        pictures = [np.concatenate([one.prompt, one.made]) for one in done[:50]]
+        wrong = [number for number, fits in enumerate(both[:50]) if not fits]
+        contact_sheet(pictures, [describe(it) for it in found[:50]], sheet, wrong=wrong)
+
+
+def main() -> None:
+    given = parsed(arguments(__doc__))
+    base, vision = Model.load(CHECKPOINT), read_vision(given.work / "demo_vision.safetensors")
+    state, file = given.work / "adapter.pt", given.work / "demo_ip_adapter.safetensors"
+    fresh = Adapter(base.unet)
+    train_adapter(base, vision, ADAPTER, scene_sets(base, given.work), state)
+    save(load_averaged(fresh, state).state_dict(), file)
+    if given.tries:
+        adapter = read_adapter(file, base.unet)
+        adapter.put_on(base.unet)
+        report(tries(base, vision, adapter, given.tries), file.with_suffix(".png"))
+    print(f"{file} belongs into {MODELS / 'ipadapter'}")
+
+
+if __name__ == "__main__":
+    main()
