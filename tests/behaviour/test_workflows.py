@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.gallery import index
 from engine.files import LocalFiles
 from engine.graph.graph import NodeId
 from engine.graph.read import read_workflow
@@ -66,6 +67,21 @@ def seen(path: Path) -> tuple[str | None, str | None, str | None]:
         ("img2img", ("yellow", "square", "green"), 1, (128, 128)),
         ("custom_sampling", ("green", "heart", "white"), 1, (128, 128)),
         ("styles", ("red", "circle", "blue"), 1, (128, 128)),
+        ("prompt_schedule", ("purple", "ring", "green"), 1, (128, 128)),
+        ("textual_inversion", ("orange", "star", "black"), 1, (128, 128)),
+        ("inpaint", ("green", "heart", "purple"), 1, (128, 128)),
+        ("inpaint_model", ("blue", "star", "red"), 1, (128, 128)),
+        ("differential_diffusion", ("blue", "ring", "white"), 1, (128, 128)),
+        ("controlnet_depth", ("yellow", "ring", "black"), 1, (128, 128)),
+        ("controlnets_together", ("red", "ring", "white"), 1, (128, 128)),
+        ("ip_adapter", ("yellow", "star", "purple"), 1, (128, 128)),
+        ("ip_adapter_controlnet", ("white", "star", "red"), 1, (128, 128)),
+        ("two_samplers", ("black", "star", "orange"), 1, (128, 128)),
+        ("model_options", ("green", "triangle", "white"), 1, (128, 128)),
+        ("step_cache", ("blue", "ring", "yellow"), 1, (128, 128)),
+        ("upscale", ("white", "heart", "red"), 1, (512, 512)),
+        ("tiled_upscale", ("white", "heart", "red"), 1, (384, 384)),
+        ("tiled_diffusion", ("white", "heart", "red"), 1, (384, 384)),
     ],
 )
 def test_a_workflow_makes_the_picture_it_describes(
@@ -179,3 +195,26 @@ def test_a_changed_line_of_a_list_of_prompts_samples_one_picture(
     )
     assert np.array_equal(same, first["01 a red circle on a blue background.png"])
     assert look(other).shape == SHAPES.index("star")
+
+
+def test_every_workflow_is_shown() -> None:
+    """In the table of the folder, from which the gallery is made."""
+    assert sorted(index()) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+
+
+def test_two_latents_stand_beside_each_other(execute: Execute) -> None:
+    """Each half shows what was sampled for it."""
+    _, (drawn,) = execute("latent_composite")
+    picture = pixels(drawn)
+    assert look(np.ascontiguousarray(picture[8:-8, :112])).colour == COLOURS.index("red")
+    assert look(np.ascontiguousarray(picture[8:-8, 112:])).colour == COLOURS.index("green")
+
+
+def test_hires_fix_by_a_model_is_sharper_than_what_it_began_with(execute: Execute) -> None:
+    """From 64 to 128 pixels, the same star in the same place."""
+    result, made = execute("hires_fix_model")
+    assert result.status == "succeeded", result.failures
+    first, second = sorted((pixels(path) for path in made), key=len)
+    assert (first.shape, second.shape) == ((64, 64, 3), (128, 128, 3))
+    halved = second.reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert np.corrcoef(first.ravel(), halved.ravel())[0, 1] > 0.8
