@@ -22,16 +22,16 @@ def folder_paths(host: Any) -> Any:
 
 
 def test_models_are_listed_and_found(folder_paths: Any, write: Write, tmp_path: Path) -> None:
-    there = write("models/loras/sub/a.safetensors")
-    write("models/loras/readme.txt")
-    assert folder_paths.get_filename_list("loras") == [os.path.join("sub", "a.safetensors")]
-    assert folder_paths.get_full_path("loras", "sub/a.safetensors") == str(there)
-    assert folder_paths.get_full_path("loras", "b.safetensors") is None
+    there = write("models/hypernetworks/sub/a.safetensors")
+    write("models/hypernetworks/readme.txt")
+    assert folder_paths.get_filename_list("hypernetworks") == [os.path.join("sub", "a.safetensors")]
+    assert folder_paths.get_full_path("hypernetworks", "sub/a.safetensors") == str(there)
+    assert folder_paths.get_full_path("hypernetworks", "b.safetensors") is None
     assert folder_paths.get_full_path("no such key", "b.safetensors") is None
     assert folder_paths.models_dir == str(tmp_path / "models")
     assert folder_paths.base_path == str(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"b\.safetensors"):
-        folder_paths.get_full_path_or_raise("loras", "b.safetensors")
+        folder_paths.get_full_path_or_raise("hypernetworks", "b.safetensors")
     with pytest.raises(KeyError):
         folder_paths.get_filename_list("no such key")
 
@@ -61,12 +61,12 @@ def test_a_folder_can_be_added_in_front_or_behind(folder_paths: Any, write: Writ
 
 def test_names_do_not_leave_their_folders(folder_paths: Any, write: Write, tmp_path: Path) -> None:
     write("secret.pt")
-    (tmp_path / "models" / "loras").mkdir(parents=True)
-    (tmp_path / "models" / "loras" / "link.pt").symlink_to(tmp_path / "secret.pt")
+    (tmp_path / "models" / "hypernetworks").mkdir(parents=True)
+    (tmp_path / "models" / "hypernetworks" / "link.pt").symlink_to(tmp_path / "secret.pt")
     for name in ("../../secret.pt", str(tmp_path / "secret.pt"), "link.pt"):
         with pytest.raises(PathOutsideRoots):
-            folder_paths.get_full_path("loras", name)
-    assert folder_paths.get_filename_list("loras") == []
+            folder_paths.get_full_path("hypernetworks", name)
+    assert folder_paths.get_filename_list("hypernetworks") == []
     with pytest.raises(PathOutsideRoots):
         folder_paths.get_annotated_filepath("../secret.pt [input]")
     assert not folder_paths.exists_annotated_filepath("../secret.pt")
