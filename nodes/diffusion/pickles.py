@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _NESTED: Final = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net", "depth_model")
 """Keys under which trainers keep the weights, in the order in which they are believed."""
 
+_HALVES: Final = ({"id_encoder"}, {"image_proj", "ip_adapter"})
+"""The mappings that a PhotoMaker, and an IP-Adapter, is made of at least."""
+
 
 def convert_pickle(source: Path, target: Path | None = None) -> Path:
     """Write the tensors of the pickle ``source`` as a safetensors file, by default beside it; returns where.
@@ -65,8 +68,7 @@ def _read(source: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         content = torch.load(source, map_location="cpu", weights_only=True, mmap=_is_zip(source))
     except Exception as error:  # torch raises a dozen types for a broken or a refused pickle
         raise ModelFileError(f"it is broken or holds more than tensors ({type(error).__name__})") from error
-    one_of_two = _photomaker(content) or _image_adapter(content)
-    named, metadata = _hypernetwork(content) or (one_of_two or _unwrapped(content), {})
+    named, metadata = _hypernetwork(content) or (_in_halves(content) or _unwrapped(content), {})
     tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ModelFileError("it holds no tensors")
@@ -95,22 +97,14 @@ def _hypernetwork(content: Any) -> tuple[dict[str, Any], dict[str, str]] | None:
     return named, {name: json.dumps(value) for name, value in settings.items()}
 
 
-def _photomaker(content: Any) -> dict[str, Any] | None:
-    """PhotoMaker's two mappings as one, each behind its name."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("id_encoder"), Mapping):
-        return None
-    mappings = {name: inner for name, inner in content.items() if isinstance(inner, Mapping)}
-    return {f"{outer}.{name}": value for outer, inner in mappings.items() for name, value in inner.items()}
-
-
-def _image_adapter(content: Any) -> dict[str, Any] | None:
-    """An IP-Adapter flattened, as ``nodes.diffusion.ip_adapter`` reads it: it comes as two mappings."""
+def _in_halves(content: Any) -> dict[str, Any] | None:
+    """A PhotoMaker or an IP-Adapter flattened: it comes as mappings beside each other, each goes behind its name."""
     if not isinstance(content, Mapping):
         return None
-    halves = {name: content.get(name) for name in ("image_proj", "ip_adapter")}
-    if not all(isinstance(half, Mapping) for half in halves.values()):
+    halves = {name: half for name, half in content.items() if isinstance(half, Mapping)}
+    if not any(halves.keys() >= needed for needed in _HALVES):
         return None
-    return {f"{name}.{key}": value for name, half in halves.items() if half for key, value in half.items()}
+    return {f"{outer}.{name}": value for outer, half in halves.items() for name, value in half.items()}
 
 
 def _is_plain(value: Any) -> bool:
