@@ -106,7 +106,7 @@ class Builder:
         """With ``files`` the files that nodes name have to be there."""
         self._registry = registry
         self._calls: dict[NodeId, Call] = {}
-        self._checker = Checker(self._calls, registry, files)
+        self._checker = Checker(self._calls, registry, files, strict=True)
         self._next = 1
 
     def __getattr__(self, type_: str) -> NodeType:

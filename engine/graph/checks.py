@@ -25,9 +25,18 @@ def feeds(wanted: str, offered: str) -> bool:
     return accepts(wanted, offered) or (offered == COMBO and accepts(wanted, STRING))
 
 
-def is_leftover(spec: NodeSpec, name: str) -> bool:
-    """Whether an input is the upload button that older exporters wrote beside the file's name."""
-    return name == "upload" and any(known.files and known.files.upload for known in spec.inputs)
+def is_leftover(spec: NodeSpec, call: Call, name: str) -> bool:
+    """Whether an input that the node does not declare may go without a word, as ComfyUI lets it: a literal of another
+    version of the node, or a button that an exporter wrote beside its widget.
+
+    A name that is like one of the node's own, which the call does not have, is a misspelt one and no leftover.
+    """
+    if spec.takes_extra or isinstance(call.inputs[name], Link | BadLink) or spec.input(name) is not None:
+        return False
+    # names of packs change from version to version, and what their functions are not given they have defaults for
+    return (
+        spec.pack is not None or nearest(name, (own.name for own in spec.inputs if own.name not in call.inputs)) is None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,8 @@ class Checker:
     calls: Mapping[NodeId, Call]
     registry: Registry
     files: Files | None = None
+    strict: bool = False
+    """Whether no leftovers are let pass: what is being written now is no other version's."""
     _nearest: Nearest = field(default_factory=Nearest)
     _file_errors: dict[tuple[FileChoice, str], str | None] = field(default_factory=dict)
 
@@ -83,7 +94,7 @@ class Checker:
         found = [problem for known in spec.inputs for problem in self._declared(node, spec, known)]
         declared = {known.name for known in spec.inputs}
         for name, value in call.inputs.items():
-            if name not in declared:
+            if name not in declared and (self.strict or not is_leftover(spec, call, name)):
                 found += self._undeclared(node, spec, name, value)
         if not found and spec.check is not None:
             found += self._custom(node, spec)
@@ -110,10 +121,7 @@ class Checker:
 
     def _undeclared(self, node: NodeId, spec: NodeSpec, name: str, value: Value | Link) -> Iterator[Problem]:
         if not spec.takes_extra:
-            if spec.pack and not isinstance(value, Link | BadLink):
-                return  # left over from another version of the pack; it is not passed on
-            if not (is_leftover(spec, name) and not isinstance(value, Link)):
-                yield self._unknown(node, spec, name)
+            yield self._unknown(node, spec, name)
         elif isinstance(value, BadLink):
             yield self._bad_linked(node, name, value)
         elif isinstance(value, Link):

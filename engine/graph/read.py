@@ -7,7 +7,7 @@ What a file is is told by its content, never by its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final, Literal
 from engine.errors import UnreadableWorkflow
 from engine.graph import avif, jpeg, png, safetensors_header, svg, webp
 from engine.graph.api_format import read_api, write_api
+from engine.graph.checks import is_leftover
 from engine.graph.editor_format import ModelHint, looks_like_editor, read_editor
 from engine.graph.graph import Graph, NodeId
 from engine.graph.seeds import SeedInput, seed_inputs
@@ -81,7 +82,16 @@ _EXPECTED: Final = (
 
 def _from_api(data: Mapping[str, Any], registry: Registry) -> Workflow:
     graph = read_api(data)
-    return Workflow(graph, "api", seeds=seed_inputs(graph, registry))
+    return Workflow(graph, "api", warnings=tuple(_leftovers(graph, registry)), seeds=seed_inputs(graph, registry))
+
+
+def _leftovers(graph: Graph, registry: Registry) -> Iterator[str]:
+    """A line for each input that goes without a word elsewhere: here a person reads what is said."""
+    for node, call in graph.items():
+        spec = registry.get(call.type)
+        for name in call.inputs if spec else ():
+            if spec and is_leftover(spec, call, name):
+                yield f"node {clip(node)} ({clip(call.type)}), input {clip(name)}: the node has no such input; it is left out"
 
 
 def _from_editor(data: dict[str, Any], registry: Registry) -> Workflow:

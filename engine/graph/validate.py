@@ -75,8 +75,8 @@ def coerced(graph: Graph, registry: Registry) -> Graph:
     """The graph with its literals as the types their inputs take: 20.0 for an INT becomes 20, so that equal work has
     equal keys.
 
-    What cannot be coerced stays (``validate`` reports it). Inputs that are left out stay out; leftovers of old
-    exporters go.
+    What cannot be coerced stays (``validate`` reports it). Inputs that are left out stay out; leftovers
+    of other versions go.
     """
     return Graph({node: _coerced_call(call, registry.get(call.type)) for node, call in graph.items()})
 
@@ -123,7 +123,9 @@ def _coerced_call(call: Call, spec: NodeSpec | None) -> Call:
     if spec is None:
         return call
     inputs = {
-        name: _coerced_value(spec, name, value) for name, value in call.inputs.items() if not is_leftover(spec, name)
+        name: _coerced_value(spec, name, value)
+        for name, value in call.inputs.items()
+        if not is_leftover(spec, call, name)
     }
     same = len(inputs) == len(call.inputs) and all(inputs[name] is value for name, value in call.inputs.items())
     return call if same else replace(call, inputs=inputs)

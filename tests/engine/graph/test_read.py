@@ -47,6 +47,16 @@ def test_both_formats_are_told_apart() -> None:
     assert editor.graph["1"].inputs["width"] == 9
 
 
+def test_what_is_left_out_of_an_api_file_is_told() -> None:
+    """An input of another version of the node is no error, but a person is told; a misspelt one is left to be reported."""
+    api = {
+        "1": {"inputs": {"width": 8, "height": 8, "batch_size": 1, "colour": 0, "gamma": 2}, "class_type": "EmptyImage"}
+    }
+    assert read_data(api, REGISTRY).warnings == (
+        "node 1 (EmptyImage), input gamma: the node has no such input; it is left out",
+    )
+
+
 def test_a_posted_job_is_a_workflow() -> None:
     """What clients post holds the workflow under a key."""
     assert read_data({"client_id": "x", "prompt": API}, REGISTRY).api == API

@@ -82,7 +82,7 @@ def test_a_good_workflow_has_no_problems() -> None:
         ("3", {"model": ["4", 3]}, "bad_link", "expected an output from 0 to 2, found output 3 of node 4"),
         ("3", {"model": ["44", 0]}, "bad_link", "found one to node 44, which is not there"),
         ("3", {"model": ["4"]}, "bad_linked_input", 'expected a link [node id, output number], found ["4"]'),
-        ("3", {"stepz": 3}, "unknown_input", "KSampler has no such input, it takes model, positive"),
+        ("3", {"stepz": ["5", 0]}, "unknown_input", "KSampler has no such input, it takes model, positive"),
         ("4", {"ckpt_name": "demo.safetensor"}, "missing_file", 'a file of the folder "checkpoints"'),
         ("4", {"ckpt_name": 7}, "invalid_input_type", 'expected a file of the folder "checkpoints", found 7'),
     ],
@@ -99,10 +99,11 @@ def test_one_mistake_is_one_problem(node: str, inputs: dict[str, Any], type_: st
 
 def test_the_nearest_name_is_given() -> None:
     """A misspelt type, input, choice and file each come with the name that was meant."""
-    graph = txt2img(n3={"stepz": 3, "scheduler": "karas"}, n4={"ckpt_name": "demo2.safetensors"})
+    graph = txt2img(n3={"steps": ..., "stepz": 3, "scheduler": "karas"}, n4={"ckpt_name": "demo2.safetensors"})
     graph = graph.with_call("9", Call("SaveImge", graph["9"].inputs))
     nearest = {problem.type: problem.nearest for problem in validate(graph, REGISTRY, FILES)}
     assert nearest == {
+        "required_input_missing": None,
         "unknown_input": "steps",
         "value_not_in_list": "karras",
         "missing_file": "demo.safetensors",
@@ -243,16 +244,28 @@ def test_undeclared_inputs_are_fine_where_a_node_takes_them() -> None:
     ]
 
 
-def test_the_button_of_old_exporters_is_ignored() -> None:
-    """``upload`` beside a file's name is a leftover; it neither counts as unknown nor stays."""
+def test_what_other_versions_took_is_left_out() -> None:
+    """A literal that the node does not take, and that is like nothing it lacks, neither counts as unknown nor stays."""
     graph = Graph(
         {
-            "1": Call("LoadImage", {"image": "cat.png", "upload": "image"}),
+            "1": Call("LoadImage", {"image": "cat.png", "upload": "image", "imag": "dog.png"}),
             "2": Call("PreviewImage", {"images": Link(NodeId("1"), 0)}),
         }
     )
     assert validate(graph, REGISTRY, FILES) == []
     assert dict(coerced(graph, REGISTRY)["1"].inputs) == {"image": "cat.png"}
+
+
+def test_a_misspelt_optional_input_is_no_leftover() -> None:
+    """It would run with the default instead of what was meant."""
+    graph = Graph(
+        {
+            "0": Call("Anything", {"value": 1}),
+            "1": Call("Mixed", {"kind": "a", "amount": Link(NodeId("0"), 0), "flagg": True, "unlike": 3}),
+        }
+    )
+    (problem,) = validate(graph, REGISTRY, FILES, targets=["1"])
+    assert (problem.type, problem.input, problem.nearest) == ("unknown_input", "flagg", "flag")
 
 
 def test_a_node_checks_itself_last() -> None:
