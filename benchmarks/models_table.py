@@ -56,7 +56,7 @@ class Row:
 ROWS: Final[Mapping[str, Row]] = {
     "sd15": Row("Stable Diffusion 1", ("sd15", "dreamlike-photoreal-2")),
     "sd15-inpainting": Row("Stable Diffusion 1, inpainting", ("sd15-inpainting",)),
-    "sd15-pix2pix": Row("Stable Diffusion 1, image editing (InstructPix2Pix)"),
+    "sd15-pix2pix": Row("Stable Diffusion 1, image editing (InstructPix2Pix)", ("instruct-pix2pix",)),
     "bk-sdm-base": Row("BK-SDM base", ("bk-sdm-base",)),
     "bk-sdm-small": Row("BK-SDM small", ("bk-sdm-small",)),
     "bk-sdm-tiny": Row("BK-SDM tiny", ("bk-sdm-tiny",)),
@@ -72,6 +72,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "sd3": Row("Stable Diffusion 3 medium, CLIP alone", ("sd3-medium",)),
     "sd3-t5": Row("Stable Diffusion 3 medium, with T5"),
     "sd35-medium": Row("Stable Diffusion 3.5 medium", ("sd35-medium",)),
+    "sd35-large": Row("Stable Diffusion 3.5 large", ("sd35-large", "sd35-large-fp8")),
 }
 
 FORMATS: Final = ("file", "folder")
@@ -183,7 +184,7 @@ def write_tokenizer(path: Path) -> None:
     words = ("<pad>", "</s>", "<unk>", "a", "red", "circle")
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
 
 
@@ -200,7 +201,7 @@ class Trial:
         models = self.root / "models"
         file, folder = models / "checkpoints" / "m.safetensors", models / "diffusers" / "m"
         for path in (file, folder, models / "loras" / "l.safetensors"):
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_shapes(file, SMALL[self.name].shapes(), "float16")
         source = Source(file)
         save_folder(folder, file, LocalModelStore(device_policy("cpu")))

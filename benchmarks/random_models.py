@@ -340,6 +340,9 @@ def _models(*, small: bool) -> dict[str, Model]:
             {**sd3_texts, _SD3_T5: t5},
             latent16,
         ),
+        "sd35-large": Model(
+            replace(dit, layers=3 if small else 38, is_normed=True), {**sd3_texts, _SD3_T5: t5}, latent16
+        ),
     }
 
 

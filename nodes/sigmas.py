@@ -109,6 +109,18 @@ def split_sigmas_denoise(sigmas: Sigmas, denoise: Denoise = 1.0) -> tuple[Tensor
     return diffusion.sequences.split_by_denoise(sigmas, denoise)
 
 
+@node("SplitSigmasByNoise", title="Split Sigmas by Noise (base and refiner)", category=CHANGES,
+      outputs=[Output("SIGMAS", "high_sigmas"), Output("SIGMAS", "low_sigmas")])  # fmt: skip
+def split_sigmas_by_noise(
+    model: Model, sigmas: Sigmas, high_noise_frac: Annotated[float, Range(0.0, 1.0, step=0.01)] = 0.8
+) -> tuple[Tensor, Tensor]:
+    """The sigmas for a base model and for its refiner: the base takes this share of the timesteps, from full noise on.
+
+    What diffusers calls high_noise_frac, denoising_end of the one and denoising_start of the other.
+    """
+    return diffusion.sequences.split_by_noise(diffusion.unet.levels(model), sigmas, high_noise_frac)
+
+
 @node("FlipSigmas", category=CHANGES, outputs=[Output("SIGMAS")])
 def flip_sigmas(sigmas: Sigmas) -> Tensor:
     """The sigmas from the end: sampling with them adds noise instead of taking it away."""

@@ -308,10 +308,10 @@ def models_info(
 
 @models_app.command("pull")
 def models_pull(
-    name: Annotated[
-        str | None,
+    names: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="A short name, OWNER/REPO/FILE, or OWNER/REPO for a diffusers folder; left out: list the short names.",
+            help="Short names, OWNER/REPO/FILE, or OWNER/REPO for a diffusers folder; left out: list the short names.",
             show_default=False,
         ),
     ] = None,
@@ -321,12 +321,12 @@ def models_pull(
     models: Models = _MODELS,
     extra_model_paths: ExtraModelPaths = None,
 ) -> None:
-    """Download a model from the Hugging Face hub and check its digest. Goes on where an earlier download stopped."""
+    """Download models from the Hugging Face hub and check their digests. Goes on where an earlier download stopped."""
     from engine.cli.models import pull_command
     from engine.places import Places
 
     with exit_codes():
-        pull_command(name, to, Places(models=tuple(models), extra_model_paths=extra_model_paths))
+        pull_command(names or (), to, Places(models=tuple(models), extra_model_paths=extra_model_paths))
 
 
 @models_app.command("convert")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -126,24 +126,27 @@ def _located(name: str, folders: ModelFolders) -> tuple[str, str, Path]:
     raise UsageError(f"expected a path or a name in the model folders, found {name!r}, which is neither; {near}")
 
 
-def pull_command(name: str | None, to: Path | None, places: Places) -> None:
-    """Download a model and print where it is; without a name, print what has a short one."""
-    from engine.catalogue import CATALOGUE_NOTE, read_catalogue
+def pull_command(names: Sequence[str], to: Path | None, places: Places) -> None:
+    """Download models and print where they are; without a name, print what has a short one."""
+    from engine.catalogue import CATALOGUE_NOTE, find_entry, read_catalogue
     from engine.hub import Puller
 
     catalogue = read_catalogue()
-    if name is None:
+    if not names:
         width = max(map(len, catalogue))
         for short, entry in catalogue.items():
             say(f"{short:<{width}}  {entry.title}{', gated' if entry.is_gated else ''}: {entry.source}", to=sys.stdout)
         say(CATALOGUE_NOTE)
         return
+    for name in names:
+        find_entry(name, catalogue)  # a wrong one is told before the first gigabyte
     with open_workspace(places) as workspace:
         registry = workspace.registry
         puller = Puller(workspace.files.models, registry.inspect_model, registry.convert_model)
-        path, info = puller.pull(name, catalogue, to)
-    say(f"{info.what}")
-    say(str(path), to=sys.stdout)
+        for name in names:
+            path, info = puller.pull(name, catalogue, to)
+            say(info.what)
+            say(str(path), to=sys.stdout)
 
 
 def sized(size: int) -> str:

@@ -31,6 +31,9 @@ ALIGN_YOUR_STEPS: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
 )
 """The ten-step sequences of Sabour et al. 2024, "Align Your Steps: Optimizing Sampling Schedules in Diffusion Models"."""
 
+TRAINED_STEPS: Final = 1000
+"""Timesteps that the models here were trained with."""
+
 SPACINGS: Final[Mapping[str, Callable[[Floats], Floats]]] = MappingProxyType(
     {
         "linear": lambda x: x,
@@ -121,6 +124,16 @@ def split_by_denoise(sigmas: Tensor, denoise: float) -> tuple[Tensor, Tensor]:
     """The last ``denoise`` of the steps come second."""
     steps = max(len(sigmas) - 1, 0)
     return split(sigmas, steps - round(steps * denoise))
+
+
+def split_by_noise(model: ModelSigmas, sigmas: Tensor, high_noise_frac: float) -> tuple[Tensor, Tensor]:
+    """The steps that begin in the first ``high_noise_frac``, 0 to 1, of the timesteps a model was trained with, and the
+    others: where an ensemble of expert denoisers (Balaji et al. 2022, "eDiff-I") hands over, and the meaning of ``denoising_end``
+    and ``denoising_start`` in diffusers. Both hold the sigma between them."""
+    handover = round(TRAINED_STEPS * (1 - high_noise_frac))
+    starts = np.maximum(sigmas[:-1].double().numpy(), 1e-9)  # a sequence of one's own may touch 0 on its way
+    # a timestep that is found by its sigma may lie a little beside the one meant
+    return split(sigmas, int((model.timestep(starts) >= handover - 1e-3).sum()))
 
 
 def flipped(sigmas: Tensor) -> Tensor:

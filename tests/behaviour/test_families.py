@@ -1,4 +1,4 @@
-"""Whole workflows over a small model of each family: from its file, and from a folder, to a picture."""
+"""Whole workflows over small models of several families: parts that belong together, and parts that do not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models root with a small checkpoint of random weights of each family."""
     root = tmp_path_factory.mktemp("models")
     (root / "checkpoints").mkdir()
-    for name in ("sd15-inpainting", "bk-sdm-tiny", "sd2", "sdxl", "refiner", "vega", "sd3-t5"):
+    for name in ("bk-sdm-tiny", "sd2", "sdxl", "refiner"):
         write_shapes(root / "checkpoints" / f"{name}.safetensors", SMALL[name].shapes(), "float16")
     return root
 
@@ -86,14 +86,6 @@ def picture(result: RunResult, tmp_path: Path) -> np.ndarray[Any, np.dtype[np.ui
     (item,) = result.ui[NodeId("save")]["images"]
     with Image.open(tmp_path / "output" / item["filename"]) as image:
         return np.asarray(image.convert("RGB"))
-
-
-@pytest.mark.parametrize("name", ["sd15-inpainting", "bk-sdm-tiny", "sd2", "vega", "sd3-t5"])
-def test_text_becomes_a_picture(run: RunGraph, tmp_path: Path, name: str) -> None:
-    """Of the size that was asked for, and not of one colour."""
-    found = picture(run(text_to_image(name)), tmp_path)
-    assert found.shape == (96, 64, 3)
-    assert found.std() > 1
 
 
 def test_the_refiner_ends_what_the_base_began(run: RunGraph, tmp_path: Path) -> None:

@@ -173,6 +173,19 @@ def test_a_short_name_is_downloaded_into_its_folder(models: Models, hub: Hub, tm
     assert hub.ranges() == [None]
 
 
+def test_several_are_downloaded_in_one_go(models: Models, hub: Hub, tmp_path: Path) -> None:
+    """Each is told by its path; with a name among them that is none, nothing is downloaded."""
+    for repo, width in (("latent-consistency/lcm-lora-sdv1-5", 768), ("latent-consistency/lcm-lora-sdxl", 2048)):
+        hub.repositories[repo] = {"pytorch_lora_weights.safetensors": save(lora(width))}
+    refused = models("pull", "lcm-lora-sd15", "lcm-lora-sdlx")
+    assert refused.exit_code == 2
+    assert "lcm-lora-sdxl" in refused.stderr
+    assert hub.ranges() == []
+    result = models("pull", "lcm-lora-sd15", "lcm-lora-sdxl")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [f"models/loras/lcm-lora-{name}.safetensors" for name in ("sdv1-5", "sdxl")]
+
+
 def test_a_small_file_is_checked_by_git_s_digest(models: Models, hub: Hub, tmp_path: Path) -> None:
     """As tokenizers are, which have no SHA-256 on the hub."""
     hub.repositories["google/flan-t5-xxl"] = {"tokenizer.json": b'{"model": {}}'}

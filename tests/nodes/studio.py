@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import nodes
-from engine.files import open_files
+from engine.files import LocalFiles, open_files
 from engine.graph.graph import Call, Graph, Link, NodeId
 from engine.registry import Registry
 from engine.run.cache import OutputCache
@@ -39,14 +39,21 @@ class Studio:
         return make_store(DeviceSettings(device="cpu"))
 
     @cached_property
-    def executor(self) -> Executor:
+    def registry(self) -> Registry:
         registry = Registry()
         nodes.register(registry)
         registry.provide_models(lambda settings: self.store)
-        files = open_files(models=[MODELS, self.folder / "models"], state=self.folder / "state",
-                           **{kind: self.folder / kind for kind in ("input", "output", "temp")})  # fmt: skip
+        return registry
+
+    @cached_property
+    def files(self) -> LocalFiles:
+        places = {kind: self.folder / kind for kind in ("input", "output", "temp")}
+        return open_files(models=[MODELS, self.folder / "models"], state=self.folder / "state", **places)
+
+    @cached_property
+    def executor(self) -> Executor:
         outputs = OutputFolder(self.folder / "output", self.folder / "temp")
-        return Executor(registry, files=files, cache=OutputCache(), outputs=outputs, numerics="test")
+        return Executor(self.registry, files=self.files, cache=OutputCache(), outputs=outputs, numerics="test")
 
     def write(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
         """A model file, ``name`` beginning with its kind's folder; gives the name a workflow knows it by."""

@@ -85,6 +85,9 @@ def test_sizes_of_released_models() -> None:
         tuple(range(13)),
         True,
     )
+    large = described("sd35-large").parts["unet"].config
+    assert isinstance(large, DiTConfig)
+    assert (large.layers, large.heads, large.positions, large.dual_layers, large.qk_norm) == (38, 38, 192, (), True)
     assert isinstance(towers, TowersConfig)
     assert towers["t5"] == T5Config(4096, 24, 64, 64, 32128, 10240)
 

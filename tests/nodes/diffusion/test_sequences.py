@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,22 @@ def test_splitting_keeps_the_level_in_both_parts() -> None:
     assert (high.tolist(), low.tolist()) == ([8.0, 4.0, 2.0], [2.0, 1.0, 0.0])
     high, low = sequences.split_by_denoise(GIVEN, 0.0)
     assert (high.tolist(), low.tolist()) == (GIVEN.tolist(), [0.0])
+
+
+def test_a_refiner_takes_over_at_a_share_of_the_timesteps() -> None:
+    """Of timesteps 999 - 25.615 i, 32 are at least 200; a schedule of other timesteps is cut at another step, at the same noise."""
+    model = stable_diffusion()
+    even = sequences.of_model(model, "normal", 40, 1.0)
+    high, low = sequences.split_by_noise(model, even, 0.8)
+    assert (len(high), len(low), float(high[-1])) == (33, 9, float(low[0]))
+    steep = sequences.of_model(model, "karras", 40, 1.0)
+    high, low = sequences.split_by_noise(model, steep, 0.8)
+    assert float(high[-2]) >= float(model.sigma(np.array(199.5))) > float(low[0])
+    assert len(high) == 26
+    assert [len(part) for part in sequences.split_by_noise(model, even, 1.0)] == [41, 1]
+    assert [len(part) for part in sequences.split_by_noise(model, even, 0.0)] == [1, 41]
+    flow = torch.tensor([1.0, 0.5, 0.2, 0.1, 0.0])
+    assert len(sequences.split_by_noise(FlowSchedule(), flow, 0.8)[0]) == 4
 
 
 def test_flipping_begins_above_zero() -> None:
