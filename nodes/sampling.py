@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.run.context import NodeContext
@@ -59,8 +59,7 @@ def leased(
         room += hooked * diffusion.unet.dtype(model, ctx.settings).itemsize
     with (
         ctx.models.lease(model, working_bytes=room) as loaded,
-        ExitStack() as nets,
-        diffusion.leases.leases(ctx.models) as lease,
+        diffusion.leases.leases(ctx.models, room) as beside,
     ):
         every = ctx.settings.checkpoint_seconds
         keeper = diffusion.resume.Keeper(ctx.checkpoint.load(), ctx.checkpoint.save, loaded.device, every=every)
@@ -71,7 +70,7 @@ def leased(
 
         ctx.check_cancelled()
         hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded, ctx.models, nets, room, lease), hooks
+        yield diffusion.unet.denoiser(loaded, beside), hooks
 
 
 def _sample(

@@ -7,7 +7,6 @@ an adapter to the way down itself (Mou et al. 2023, section 3.3); the residuals 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.errors import InputError
-from engine.models import ModelRef, ModelStore, Recipe
+from engine.models import ModelRef, Recipe
 from nodes.diffusion import control
 from nodes.diffusion.alterations import Hooks
 from nodes.diffusion.conditioning import for_batch
@@ -29,6 +28,7 @@ from nodes.diffusion.control_hints import Picture
 from nodes.diffusion.control_weights import base_patch
 from nodes.diffusion.controlled import BLOCKS, DOWN, MID, WITHIN, Control, ControlCall
 from nodes.diffusion.extras import POOLED, VECTOR
+from nodes.diffusion.leases import Leases
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
 from nodes.diffusion.vae import encode
 
@@ -232,12 +232,7 @@ class Nets:
 
     model: LoadedModel
     schedule: ModelSigmas
-    store: ModelStore
-    held: ExitStack
-    """Leases of the nets enter it; they are held until it is closed."""
-    working_bytes: int = 0
-    """Room, in bytes, that a call of the model needs beside all weights."""
-    _leased: dict[ModelRef, LoadedModel] = field(default_factory=dict)
+    beside: Leases
     _applied: list[Applied] = field(default_factory=list)
     _together: list[Controls] = field(default_factory=list)
 
@@ -298,7 +293,7 @@ class Nets:
         return Picture(parts["image"], config, encoded, facts.scale_factor, shift, parts["mask"])
 
     def _encoded(self, vae: ModelRef, pictures: Tensor) -> Tensor:
-        with self.store.lease(vae) as loaded:
+        with self.beside.store.lease(vae) as loaded:
             return encode(pictures, loaded)
 
     def _net(self, ref: ModelRef) -> LoadedModel:
@@ -307,11 +302,7 @@ class Nets:
         check_fits(config, self.model.config, self.model.facts.family, Path(ref.location).name)
         if isinstance(config, ControlConfig) and config.form == "low_rank":
             ref = ref.with_patches(base_patch(ref, self.model.ref))
-        bare = replace(ref, settings=())
-        if bare not in self._leased:
-            lease = self.store.lease(bare, working_bytes=self.working_bytes)
-            self._leased[bare] = self.held.enter_context(lease)
-        return self._leased[bare]
+        return self.beside(replace(ref, settings=()), self.beside.working_bytes)
 
 
 def _are_equal(one: Recipe, other: Recipe) -> bool:

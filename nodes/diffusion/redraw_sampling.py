@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,13 +72,9 @@ class Painter:
             share = index * _SHARES + info.step * _SHARES // info.total
             self.progress(share, total * _SHARES, lambda: preview(info.denoised))
 
-        with (
-            self.store.lease(self.model, working_bytes=room) as loaded,
-            ExitStack() as nets,
-            leases.leases(self.store) as lease,
-        ):
+        with self.store.lease(self.model, working_bytes=room) as loaded, leases.leases(self.store, room) as beside:
             preview = unet.previewer(loaded, self.store)
-            denoiser = unet.denoiser(loaded, self.store, nets, room, lease)
+            denoiser = unet.denoiser(loaded, beside)
             hooks, given = Hooks(on_step), {"samples": latent}
             settings = replace(self.settings, denoise=part.denoise)
             result: dict[str, Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +24,7 @@ from nodes.diffusion.extras import CONCAT, VECTOR, inputs_of
 from nodes.diffusion.gligen import grounded
 from nodes.diffusion.hooked import Hooked
 from nodes.diffusion.ip_attention import image_prompts, telling_samples
-from nodes.diffusion.leases import Lease, no_leases
+from nodes.diffusion.leases import Lease, Leases, no_leases
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
 from nodes.diffusion.options import alterations, draws, perturbations
@@ -48,22 +47,13 @@ _BYTES_PER_CELL: Final = 320 * 4 * 64
 """Activations alive at once for a latent cell, in bytes: 320 channels of float32, some sixty maps deep; both sides of guidance."""
 
 
-def denoiser(
-    unet: LoadedModel,
-    store: ModelStore | None = None,
-    held: ExitStack | None = None,
-    working_bytes: int = 0,
-    lease: Lease = no_leases,
-) -> Denoiser:
+def denoiser(unet: LoadedModel, beside: Leases | None = None) -> Denoiser:
     """The denoiser of a leased UNet or transformer; it is good for as long as the lease is.
 
-    ControlNets in its conditioning are leased from ``store`` until ``held`` is closed, with room for ``working_bytes`` beside them;
-    ``lease`` gives the other models that conditioning brings along.
+    ``beside`` gives the models that its conditioning brings along, ControlNets for one.
     """
     way = sampling(unet.ref, unet.facts)
-    nets: ControlOf = (
-        no_control if store is None or held is None else Nets(unet, way.schedule, store, held, working_bytes)
-    )
+    nets: ControlOf = no_control if beside is None else Nets(unet, way.schedule, beside)
     told = partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics)
     pictures = image_prompts(unet)
     return Denoiser(
@@ -84,7 +74,7 @@ def denoiser(
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),
         windows=windows(unet.ref, unet.facts.downscale),
-        changes_of=partial(_with_changes, unet, lease),
+        changes_of=partial(_with_changes, unet, beside or no_leases),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from nodes.diffusion.control_hints import Picture, with_channels
 from nodes.diffusion.control_nets import Controls
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.inspection import inspect_model
+from nodes.diffusion.leases import leases
 from nodes.diffusion.listed import with_option
 from nodes.diffusion.options import ALTERATIONS
 from nodes.diffusion.resume import from_bytes, to_bytes
@@ -241,8 +241,8 @@ def told(*controls: Recipe, seed: int = 1, **options: Any) -> list[Any]:
 def sampled(positive: list[Any], negative: list[Any], given: Mapping[str, Any] | None = None, **more: Any) -> Tensor:
     settings = Settings(seed=5, steps=2, cfg=3.0, sampler="euler", scheduler="simple")
     start = given or {"samples": torch.zeros(1, 4, 8, 8)}
-    with demo_store().lease(more.pop("model", demo("unet"))) as loaded, ExitStack() as held:
-        denoise = more.pop("change", lambda it: it)(denoiser(loaded, demo_store(), held))
+    with demo_store().lease(more.pop("model", demo("unet"))) as loaded, leases(demo_store()) as beside:
+        denoise = more.pop("change", lambda it: it)(denoiser(loaded, beside))
         found: Tensor = sample_latent(denoise, settings, positive, negative, start, **more)["samples"]
     return found
 
@@ -292,8 +292,8 @@ def test_equal_controls_share_calls_and_others_do_not(net: ModelRef) -> None:
 def test_a_control_holds_between_two_parts_of_a_run(net: ModelRef) -> None:
     """The same noise levels that other ranges have: 0.2 and 0.8 of SD1's."""
     window = control.recipe(net, seen(1), 1.0, 0.2, 0.8)
-    with demo_store().lease(demo("unet")) as loaded, ExitStack() as held:
-        found = denoiser(loaded, demo_store(), held).control_of({"control": [window]}, 8, 8)
+    with demo_store().lease(demo("unet")) as loaded, leases(demo_store()) as beside:
+        found = denoiser(loaded, beside).control_of({"control": [window]}, 8, 8)
     assert isinstance(found, Controls)
     (one,) = found.nets
     assert (one.sigma_start, one.sigma_end) == pytest.approx((5.0924, 0.5712), abs=1e-3)

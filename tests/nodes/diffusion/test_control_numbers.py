@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from nodes.diffusion import control
 from nodes.diffusion.budget import Budget
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.devices import device_policy
+from nodes.diffusion.leases import leases
 from nodes.diffusion.patches import patcher
 from nodes.diffusion.sample import Settings, sample_latent
 from nodes.diffusion.sources import open_source
@@ -104,8 +105,8 @@ def picture(seed: int = 0, size: int = 64, count: int = 1) -> Tensor:
 
 @contextmanager
 def sampling(store: LocalModelStore, model: ModelRef) -> Iterator[tuple[LoadedModel, Denoiser]]:
-    with store.lease(model) as loaded, ExitStack() as held:
-        yield loaded, denoiser(loaded, store, held)
+    with store.lease(model) as loaded, leases(store) as beside:
+        yield loaded, denoiser(loaded, beside)
 
 
 def entry(width: int, pooled: int, seed: int, *controls: Recipe, **options: Any) -> list[Any]:
