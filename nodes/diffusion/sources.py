@@ -163,6 +163,8 @@ class Source:
 
     can_stream = True
     """Whether the networks of its parts can run with weights that come to the device only when they are needed."""
+    keeps_tensors = True
+    """Whether these networks leave their tensors as they are when they run."""
 
     def part(self, part: Part) -> PartSource:
         return self.description.part(part, self.path.name)

@@ -17,46 +17,34 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 import torch
 from torch import nn
 
-from engine.errors import InputError, ResourceError, is_out_of_memory
+from engine.errors import InputError
 from engine.models import Digest, ModelRef, Part, Patch
 from engine.numerics import precision
 from engine.run.settings import DeviceSettings, parse_budget
-from nodes.diffusion import networks, offload
-from nodes.diffusion.annotators.source import AnnotatorSource, open_annotator
+from nodes.diffusion import networks
+from nodes.diffusion.annotators.source import AnnotatorSource
 from nodes.diffusion.budget import Budget, Resident
 from nodes.diffusion.configs import PartConfig
-from nodes.diffusion.devices import (
-    DevicePolicy,
-    device_policy,
-    free_memory,
-    release_unused,
-)
+from nodes.diffusion.devices import DevicePolicy, device_policy, free_memory, release_unused
 from nodes.diffusion.ip_prompts import KIND as IMAGE_PROMPT
+from nodes.diffusion.opened import AnySource, Opened, State, are_opened_alike, built, new_source, opened
 from nodes.diffusion.overlay import Overlaid
-from nodes.diffusion.sources import Facts, Source, open_source
-from nodes.diffusion.upscalers import ALLOWED_DTYPES, UpscalerSource
+from nodes.diffusion.sources import Facts
+from nodes.diffusion.upscalers import ALLOWED_DTYPES
 
 Patcher = Callable[[ModelRef, PartConfig, nn.Module, Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]]
 """Gives, for a recipe, its configuration, its network and its pristine weights, those tensors that the patches change, as new tensors
 in any dtype. It may make them when they are asked for, and may leave hooks on the network."""
 
-State = Literal["stripped", "resident", "streamed"]
-
 COMPUTE_DTYPE: Final = "compute_dtype"
 """The setting of a recipe that names the dtype its network computes in, by a name in ``DTYPES``."""
-
-_APART: Final = ("upscaler", "annotator")
-"""Parts whose files are opened in their own way."""
-
-AnySource = Source | UpscalerSource | AnnotatorSource
 
 DTYPES: Final = MappingProxyType({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16})
 
@@ -104,49 +92,11 @@ class Counters:
 
 
 @dataclass(slots=True)
-class _Opened:
-    """A network and where its weights come from."""
-
-    source: AnySource
-    module: nn.Module
-    weights: Mapping[str, torch.Tensor]
-    nbytes: int
-    block_bytes: int
-    state: State = "stripped"
-    derived: dict[str, Any] = field(default_factory=dict)
-    sent: Overlaid | None = None
-    """What a streamed module takes its weights from."""
-    owners: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Its modules by name, once they were asked for."""
-
-    @property
-    def device_bytes(self) -> int:
-        return {"stripped": 0, "resident": self.nbytes, "streamed": self.block_bytes}[self.state]
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it is a library's upscaler: one of many kinds, of some hundred megabytes at most, which are not streamed. Some write to
-        tensors of their own as they run."""
-        return isinstance(self.source, UpscalerSource)
-
-    def trace(self) -> networks.Trace:
-        """A streamed module changes its tensors with every call; only the rest of it can tell."""
-        return networks.trace(self.module, tensors=self.state == "resident" and not self.is_foreign)
-
-    def exchanged(self, tensors: Mapping[str, nn.Parameter]) -> AbstractContextManager[None]:
-        """See ``LoadedModel``."""
-        if self.sent is not None:
-            return self.sent.exchanged(tensors)
-        self.owners = self.owners or dict(self.module.named_modules())
-        return networks.exchanged(self.owners, tensors)
-
-
-@dataclass(slots=True)
 class _Model:
     """A model the store knows; ``opened`` is None until the first lease and after one that left it changed."""
 
     key: WeightsKey
-    opened: _Opened | None = None
+    opened: Opened | None = None
     last_used: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     owner: int | None = None
@@ -274,48 +224,40 @@ class LocalModelStore:
             if model.opened is not None and model.on_device
         ]
 
-    def _bring(self, model: _Model, ref: ModelRef, working_bytes: int) -> _Opened:
+    def _bring(self, model: _Model, ref: ModelRef, working_bytes: int) -> Opened:
         """Open, make room, load."""
         self._clock += 1
         model.last_used = self._clock
-        opened = model.opened = model.opened or self._open(model.key, ref)
+        found = model.opened = model.opened or self._open(model.key, ref)
         placement = self.budget.place(
             [resident for resident in self._residents() if resident.key != model.key],
-            weights=opened.nbytes,
+            weights=found.nbytes,
             working=working_bytes,
-            largest_block=opened.block_bytes,
+            largest_block=found.block_bytes,
         )
         self._evict(placement.evict)
-        mode: State = placement.mode if opened.source.can_stream else "resident"
-        if opened.state != mode:
-            self._load(opened, model.key.dtype, mode)
-        return opened
+        mode: State = placement.mode if found.source.can_stream else "resident"
+        if found.state != mode:
+            found.load(mode, self.policy.device)
+            self.counters.loads += 1
+        return found
 
-    def _open(self, key: WeightsKey, ref: ModelRef) -> _Opened:
-        source = self._source(ref)
-        weights: Mapping[str, torch.Tensor]
-        if isinstance(source, AnnotatorSource):
-            module, weights = source.build()
-        else:
-            module = source.network(ref.part)
-            weights = source.weights(ref.part, networks.wanted_shapes(module))
-            if key.patches:
-                weights = self._patched(replace(ref, patches=key.patches), source.config(ref.part), module, weights)
-        networks.strip(module, key.dtype)
+    def _open(self, key: WeightsKey, ref: ModelRef) -> Opened:
+        source = self._known_source(ref) or new_source(ref)
+        module, weights = built(source, ref.part)
+        if key.patches and not isinstance(source, AnnotatorSource):
+            weights = self._patched(replace(ref, patches=key.patches), source.config(ref.part), module, weights)
         self.counters.reads += 1
-        size = networks.weight_bytes(module, key.dtype)
-        return _Opened(source, module, weights, size, offload.largest_block(module, key.dtype))
+        return opened(source, module, weights, key.dtype)
 
-    def _source(self, ref: ModelRef) -> AnySource:
-        """The source that another part of the same file has opened, or a new one."""
+    def _known_source(self, ref: ModelRef) -> AnySource | None:
+        """The source that another part of the same file has opened, if it was left as it was."""
         for model in self._models.values():
             known = model.opened.source if model.opened is not None else None
-            alike = all((model.key.part == apart) == (ref.part == apart) for apart in _APART)
-            if known is not None and alike and model.key.source == ref.source and known not in self._soiled:
+            is_same = model.key.source == ref.source and are_opened_alike(model.key.part, ref.part)
+            if known is not None and is_same and known not in self._soiled:
                 return known
-        if ref.part == "annotator":
-            return open_annotator(ref)
-        return UpscalerSource(Path(ref.location)) if ref.part == "upscaler" else open_source(ref.location)
+        return None
 
     def _patched(
         self, ref: ModelRef, config: PartConfig, module: nn.Module, pristine: Mapping[str, torch.Tensor]
@@ -326,50 +268,14 @@ class LocalModelStore:
             raise InputError(f"expected a model without patches, found {kinds}; this store was made without a patcher")
         return Overlaid(self._patcher(ref, config, module, pristine), pristine)
 
-    def _load(self, opened: _Opened, dtype: torch.dtype, state: State) -> None:
-        if opened.state != "stripped":
-            self._strip(opened, dtype)
-        if state == "streamed":
-            opened.sent = Overlaid({}, _held(opened.weights, dtype))
-            offload.stream(opened.module, opened.sent, self.policy.device)
-        else:
-            self._upload(opened, dtype)
-        opened.state = state
-        self.counters.loads += 1
-
-    def _upload(self, opened: _Opened, dtype: torch.dtype) -> None:
-        """Put the weights on the device one after the other, so that never more than one is there in two dtypes."""
-        device, module, weights = self.policy.device, opened.module, opened.weights
-        try:
-            # outside of inference mode, so that a changed tensor can be told by its version
-            with torch.inference_mode(False), torch.no_grad():
-                moved = ((name, weights[name].to(device)) for name in weights)
-                networks.assign(module, ((name, it.to(networks.dtype_in(it, dtype))) for name, it in moved))
-                networks.assign(module, ((name, it.to(device)) for name, it in networks.computed_buffers(module)))
-        except Exception as error:
-            networks.strip(module, dtype)
-            if not is_out_of_memory(error):
-                raise
-            raise ResourceError(
-                f"expected room for {opened.nbytes} bytes of weights on {device}, found too little; "
-                "give a smaller --vram-budget, so that weights are streamed"
-            ) from error
-
     def _evict(self, keys: Iterable[WeightsKey]) -> None:
         for key in keys:
             model = self._models[key]
             if model.opened is not None:
-                self._strip(model.opened, key.dtype)
+                model.opened.strip()
                 release_unused(self.policy.device)
 
-    def _strip(self, opened: _Opened, dtype: torch.dtype) -> None:
-        if opened.state == "streamed":
-            offload.stop_streaming(opened.module)
-            opened.sent = None
-        networks.strip(opened.module, dtype)
-        opened.state = "stripped"
-
-    def _check_untouched(self, model: _Model, opened: _Opened, before: networks.Trace) -> None:
+    def _check_untouched(self, model: _Model, opened: Opened, before: networks.Trace) -> None:
         """Throw away what came back changed. The mapped weights may be written to as well, so the file is opened anew."""
         if opened.trace() != before:
             self._soiled.add(opened.source)
@@ -384,10 +290,3 @@ class LocalModelStore:
 def _weight_patches(ref: ModelRef) -> tuple[Patch, ...]:
     """The patches that make other weights. Pictures are read by those who sample the model, and never cause a load."""
     return tuple(patch for patch in ref.patches if patch.kind != IMAGE_PROMPT)
-
-
-def _held(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
-    """``weights`` for streaming, which asks for each of them in every step: what patches make is made once."""
-    if not isinstance(weights, Overlaid):
-        return weights
-    return Overlaid({name: weights.above[name].to(dtype).cpu() for name in weights.above}, weights.below)

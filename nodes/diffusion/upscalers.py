@@ -75,6 +75,8 @@ class UpscalerSource:
     facts: Facts = _FACTS
     can_stream = False
     """It runs in a library, which asks for its weights where they are."""
+    keeps_tensors = False
+    """Some of the many kinds write to tensors of their own as they run."""
 
     def part(self, part: Part) -> PartSource:
         if part != _UPSCALER:

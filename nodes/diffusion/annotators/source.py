@@ -48,6 +48,7 @@ class AnnotatorSource:
 
     can_stream = False
     """Those who run these networks ask them where they are, so they are there whole."""
+    keeps_tensors = True
 
     def __init__(self, network: str, path: Path) -> None:
         if not path.exists():
