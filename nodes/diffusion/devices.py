@@ -17,6 +17,7 @@ import torch
 from engine.errors import UsageError
 from engine.models import Part
 from engine.numerics import DEFAULT_PRECISION, Precision, device_kind
+from nodes.diffusion.parts import PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,8 @@ def device_policy(device: str | None = None, precision: Precision | None = None)
     _check_available(name)
     main = getattr(torch, precision or DEFAULT_PRECISION[kind])
     vae = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    others: tuple[Part, ...] = (
-        "unet", "clip", "clip_vision", "control", "upscaler", "gligen", "style_model", "photomaker",
-    )  # fmt: skip
-    # what annotators say is rounded to 256 levels and compared with thresholds; some work in numbers up to 255
-    own: dict[Part, torch.dtype] = {"vae": vae, "annotator": torch.float32}
-    return DevicePolicy(torch.device(name), {**dict.fromkeys(others, main), **own})
+    dtypes = {"main": main, "own": vae, "full": torch.float32}
+    return DevicePolicy(torch.device(name), {part: dtypes[kind.precision] for part, kind in PARTS.items()})
 
 
 def _check_available(name: str) -> None:

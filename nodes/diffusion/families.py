@@ -7,7 +7,7 @@ that is not known. The functions are pure; the file's name plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,47 +32,20 @@ from nodes.diffusion.convert import (
     Stored,
     old_folder_vae_modules,
     rename,
-    some,
     unet_modules,
     vae_modules,
 )
 from nodes.diffusion.family import FAMILIES, Family
-from nodes.diffusion.infer import CLASSES, Metadata, dit_config, shape_of, unet_config, vae_config
-from nodes.diffusion.layouts import dit_names
+from nodes.diffusion.foreign import CONTROL, foreign_family, lone_encoder, sample
+from nodes.diffusion.infer import CLASSES, Metadata, dit_config, unet_config, vae_config
+from nodes.diffusion.layouts import UNET_PREFIX, VAE_PREFIX, dit_names, prefix_of, unet_prefix
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.text_parts import find_texts
-from nodes.diffusion.tiny import half_of, tiny_config, tiny_names
+from nodes.diffusion.tiny import tiny_config, tiny_names
 from nodes.diffusion.vision_parts import find_vision
 
-UNET_PREFIX: Final = "model.diffusion_model."
-VAE_PREFIX: Final = "first_stage_model."
 _VAE_PREFIXES: Final = (VAE_PREFIX, "vae.", "")
 _DIT_MARK: Final = "joint_blocks.0.x_block.attn.qkv.weight"
-
-PART_NAMES: Final[Mapping[Part, str]] = {
-    "unet": "UNet",
-    "clip": "text encoder",
-    "vae": "VAE",
-    "clip_vision": "CLIP vision model",
-    "control": "ControlNet",
-    "upscaler": "upscaler",
-    "gligen": "GLIGEN model",
-    "style_model": "style model",
-    "photomaker": "PhotoMaker model",
-    "annotator": "annotator",
-}
-PART_FOLDERS: Final[Mapping[Part, str]] = {
-    "unet": "diffusion_models",
-    "clip": "text_encoders",
-    "vae": "vae",
-    "clip_vision": "clip_vision",
-    "control": "controlnet",
-    "upscaler": "upscale_models",
-    "gligen": "gligen",
-    "style_model": "style_models",
-    "photomaker": "photomaker",
-    "annotator": "annotators",
-}
-"""Where a part that is alone in its file belongs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +68,11 @@ class Description:
     def part(self, part: Part, name: str) -> PartSource:
         """The source of ``part``; ModelFileError when the file ``name`` does not hold it."""
         if part not in self.parts and "control" in self.parts:
-            raise ModelFileError(f"expected a {PART_NAMES[part]} in {name}, found {_CONTROL}")
+            raise ModelFileError(f"expected a {PARTS[part].noun} in {name}, found {CONTROL}")
         if part not in self.parts:
-            held = " and ".join(f"a {PART_NAMES[found]}" for found in self.parts)
+            held = " and ".join(f"a {PARTS[found].noun}" for found in self.parts)
             raise ModelFileError(
-                f"expected a {PART_NAMES[part]} in {name}, found only {held}; load it from another file"
+                f"expected a {PARTS[part].noun} in {name}, found only {held}; load it from another file"
             )
         return self.parts[part]
 
@@ -115,16 +88,16 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
         return Description({beside[0]: PartSource(*beside[1])})
     vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
-    if foreign is not None and (vision is None or foreign != _encoder(tensors)):
+    if foreign is not None and (vision is None or foreign != lone_encoder(tensors)):
         raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {foreign}")
     texts = find_texts(tensors, metadata)
     parts: dict[Part, PartSource] = {}
     family = FAMILIES[texts[0].kind] if texts is not None else None
-    if (prefix := _prefix_of(_DIT_MARK, (UNET_PREFIX, ""), tensors)) is not None:
+    if (prefix := prefix_of(_DIT_MARK, (UNET_PREFIX, ""), tensors)) is not None:
         family = FAMILIES["sd3"]
         config = dit_config(tensors, prefix)
         parts["unet"] = PartSource(config, dit_names(tensors, prefix, config))
-    elif (prefix := _unet_prefix(tensors)) is not None:
+    elif (prefix := unet_prefix(tensors)) is not None:
         if family is None or prefix + CLASSES in tensors:
             family = FAMILIES[_unet_family(tensors, prefix)]
         parts["unet"] = unet_source(tensors, prefix, metadata, family)
@@ -234,16 +207,8 @@ def _names(tensors: Tensors, prefix: str, modules: Modules) -> Names:
     return names
 
 
-def _unet_prefix(tensors: Tensors) -> str | None:
-    return _prefix_of("input_blocks.0.0.weight", (UNET_PREFIX, ""), tensors)
-
-
 def _vae_prefix(tensors: Tensors) -> str | None:
-    return _prefix_of("decoder.conv_in.weight", _VAE_PREFIXES, tensors)
-
-
-def _prefix_of(name: str, prefixes: Iterable[str], tensors: Tensors) -> str | None:
-    return next((prefix for prefix in prefixes if prefix + name in tensors), None)
+    return prefix_of("decoder.conv_in.weight", _VAE_PREFIXES, tensors)
 
 
 def check_widths(name: str, parts: Mapping[Part, PartSource]) -> None:
@@ -272,126 +237,3 @@ def _schedule(tensors: Tensors, metadata: Metadata, family: Family) -> Schedule:
         betas=family.betas,
         zero_terminal_snr="ztsnr" in tensors,
     )
-
-
-def foreign_family(tensors: Tensors) -> str | None:
-    """What the file is, when it is something known that is no model of the families at hand; else None.
-
-    The answer completes "found ...", and says where such a file belongs.
-    """
-    return next((found for test in _FOREIGN if (found := test(tensors)) is not None), None)
-
-
-def _any_part(tensors: Tensors, marks: Iterable[str]) -> bool:
-    return any(mark in name for name in tensors for mark in marks)
-
-
-def _lora(tensors: Tensors) -> str | None:
-    marks = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", "_lora.up.", ".lora_linear_layer.", ".hada_w1_",
-             ".lokr_w", ".oft_blocks", ".dora_scale")  # fmt: skip
-    if not _any_part(tensors, marks):
-        return None
-    return (
-        f"a LoRA ({len(tensors)} tensors such as {next(iter(tensors))}); put it in models/loras and use a LoRA loader"
-    )
-
-
-_CONTROL: Final = "a ControlNet; put it in models/controlnet and use a ControlNet loader"
-
-
-def _control(tensors: Tensors) -> str | None:
-    if _any_part(
-        tensors, ("input_hint_block.", "controlnet_cond_embedding.", "controlnet_down_blocks.", "zero_convs.")
-    ):
-        return _CONTROL
-    if _any_part(tensors, ("adapter.body.", "body.0.resnets.0.block1.", "body.0.block1.")):
-        return "a T2I adapter; put it in models/controlnet and use a ControlNet loader"
-    if "style_embedding" in tensors and "ln_pre.weight" in tensors:
-        return "a T2I style adapter, which is no ControlNet; put it in models/style_models"
-    if _any_part(tensors, ("ip_adapter.1.to_k_ip.", "to_k_ip.weight")):
-        return "an IP-Adapter; put it in models/ipadapter and use an IP-Adapter loader"
-    return None
-
-
-def _upscaler(tensors: Tensors) -> str | None:
-    esrgan = "conv_first.weight" in tensors or "model.0.weight" in tensors
-    if esrgan or _any_part(tensors, ("params_ema.", "params.conv_first", "upsample.0.weight", "RDB1.conv1.")):
-        return "an upscaler; put it in models/upscale_models and use an upscale model loader"
-    return None
-
-
-def _embedding(tensors: Tensors) -> str | None:
-    named = not tensors.keys().isdisjoint(("emb_params", "clip_l", "clip_g", "string_to_param"))
-    lone = len(tensors) == 1 and all(len(info.shape) <= 2 for info in tensors.values())
-    if not named and not lone:
-        return None
-    return (
-        f"a textual inversion embedding ({next(iter(tensors))}); put it in models/embeddings and write embedding:name"
-    )
-
-
-def _other_checkpoint(tensors: Tensors) -> str | None:
-    marks = (
-        ("double_blocks.", "a FLUX model"),
-        ("time_stack.", "a Stable Video Diffusion model"),
-        ("prior.text_model_projection", "a Stable Cascade model"),
-        ("clf.1.weight", "a Stable Cascade model"),
-    )
-    found = next((what for mark, what in marks if _any_part(tensors, (mark,))), None)
-    return None if found is None else f"{found}; known are {', '.join(family.title for family in FAMILIES.values())}"
-
-
-def _other_unet(tensors: Tensors) -> str | None:
-    prefix = _unet_prefix(tensors)
-    if prefix is None:
-        return None
-    channels = shape_of(tensors, prefix + "input_blocks.0.0.weight", 4)[1]
-    outputs = shape_of(tensors, prefix + "out.2.weight", 4)[0]
-    known = {extra: what for extra, what in CONCATENATED.items() if what != "upscaling" or prefix + CLASSES in tensors}
-    if channels - outputs in (0, *known):
-        return None
-    kinds = " or ".join(f"{outputs + extra} ({what})" for extra, what in known.items())
-    return f"a UNet that takes {channels} channels and gives {outputs}; expected {outputs} in, or {kinds}"
-
-
-CONCATENATED: Final[Mapping[int, str]] = {5: "inpainting", 4: "image editing", 3: "upscaling", 1: "depth"}
-"""What UNets with more inputs than outputs see beside the latent, by how many channels."""
-
-
-def _half(tensors: Tensors) -> str | None:
-    half = half_of(tensors)
-    if half is None:
-        return None
-    other = "decoder" if half == "encoder" else "encoder"
-    return (
-        f"the {half} of a tiny VAE alone; put it and its {other} into models/vae_approx, "
-        "as taesd_encoder and taesd_decoder say, and choose taesd"
-    )
-
-
-def _encoder(tensors: Tensors) -> str | None:
-    if _any_part(tensors, ("vision_model.encoder.", "visual.transformer.resblocks.")):
-        return "a CLIP vision model; put it in models/clip_vision"
-    if "down_blocks.0.resnets.0.conv1.weight" in tensors:
-        return "a diffusers UNet alone; load the whole diffusers folder it belongs to"
-    return None
-
-
-_FOREIGN: Final[tuple[Callable[[Tensors], str | None], ...]] = (
-    _lora,
-    _control,
-    _other_checkpoint,
-    _encoder,
-    _half,
-    _upscaler,
-    _embedding,
-    _other_unet,
-)
-
-
-def sample(tensors: Tensors) -> str:
-    """A file of no known family in a few words: how many tensors, what they are called."""
-    if not tensors:
-        return "no tensors at all"
-    groups = len({name.split(".", 1)[0] for name in tensors})
-    return f"{len(tensors)} tensors in {groups} groups, of no known family: {some(sorted(tensors))}"

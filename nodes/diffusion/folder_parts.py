@@ -16,15 +16,7 @@ from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import FamilyName, Schedule, T5Config, TextConfig, Tower, TowersConfig
 from nodes.diffusion.control_configs import ControlConfig
 from nodes.diffusion.convert import Names, Stored, old_folder_vae_modules, rename
-from nodes.diffusion.families import (
-    Description,
-    PartSource,
-    check_widths,
-    control_family,
-    control_source,
-    sample,
-    tiny_source,
-)
+from nodes.diffusion.families import Description, PartSource, check_widths, control_family, control_source, tiny_source
 from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folders import (
     Json,
@@ -38,6 +30,7 @@ from nodes.diffusion.folders import (
     read_vae,
     weight_files,
 )
+from nodes.diffusion.foreign import sample
 from nodes.diffusion.gguf_file import GgufFile
 from nodes.diffusion.text_parts import ALONE, BY_WIDTH
 

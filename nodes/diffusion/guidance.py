@@ -15,23 +15,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nodes.diffusion.alterations import Altered
-from nodes.diffusion.conditioning import (
-    Conditioning,
-    Entry,
-    Group,
-    at_sigma,
-    for_batch,
-    groups,
-    matched,
-    resolve,
-    stretched,
-)
+from nodes.diffusion.batching import Group, groups, stretched
+from nodes.diffusion.conditioning import Conditioning, Entry, at_sigma, for_batch, resolve
 from nodes.diffusion.controlled import Steered
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.recall import Call, Recalls, unique
+from nodes.diffusion.sides import matched
 from nodes.diffusion.steering import Seen, combined, finished, prepared
 
 Memory = Mapping[str, Tensor]

@@ -9,10 +9,11 @@ from itertools import accumulate
 
 from torch import Tensor
 
-from nodes.diffusion.conditioning import Entry, at_sigma, matched
+from nodes.diffusion.conditioning import Entry, at_sigma
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, averaged, guided
 from nodes.diffusion.recall import Recalls
+from nodes.diffusion.sides import matched
 from nodes.diffusion.steering import Seen, combined, perpendicular
 
 

@@ -34,17 +34,11 @@ from nodes.diffusion.configs import (
 )
 from nodes.diffusion.control_configs import AdapterConfig, ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_find import find_control
-from nodes.diffusion.families import (
-    CONCATENATED,
-    PART_FOLDERS,
-    PART_NAMES,
-    Description,
-    PartSource,
-    describe,
-    foreign_family,
-)
+from nodes.diffusion.families import Description, PartSource, describe
+from nodes.diffusion.foreign import CONCATENATED, foreign_family
 from nodes.diffusion.lora_family import family_of
 from nodes.diffusion.lora_keys import grouped
+from nodes.diffusion.parts import PARTS
 
 TOWER_NAMES: Final[Mapping[Tower, str]] = {"l": "CLIP L", "h": "CLIP H", "g": "CLIP G", "t5": "T5"}
 
@@ -159,7 +153,7 @@ def _described(path: Path, description: Description, counts: Mapping[str, int]) 
         family=title if has_network or is_control else None,
         parts=parts,
         prediction=_prediction(path, description) if has_network else None,
-        folder=PART_FOLDERS[alone] if alone else "checkpoints",
+        folder=PARTS[alone].folder if alone else "checkpoints",
     )
 
 
@@ -207,11 +201,11 @@ def _name(part: Part, config: PartConfig) -> str:
             return "ControlNet (diff)"
         case ControlConfig(union_types=types) if types:
             return "union ControlNet"
-    return PART_NAMES[part]
+    return PARTS[part].noun
 
 
 def _texts_name(config: TowersConfig) -> str:
-    noun = PART_NAMES["clip"] + ("s" if len(config.towers) > 1 else "")
+    noun = PARTS["clip"].noun + ("s" if len(config.towers) > 1 else "")
     return f"{noun} ({' and '.join(TOWER_NAMES[name] for name in config.names)})"
 
 

@@ -22,7 +22,8 @@ from engine.models import ModelRef
 from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import DiTConfig, UNetConfig, VisionConfig
 from nodes.diffusion.convert import some
-from nodes.diffusion.families import describe, foreign_family
+from nodes.diffusion.families import describe
+from nodes.diffusion.foreign import foreign_family
 from nodes.diffusion.ip_projections import MARKS, READERS, Kind, needed, original_names, project, resampler_layers
 from nodes.diffusion.lora_family import BY_WIDTH
 from nodes.diffusion.sources import open_source

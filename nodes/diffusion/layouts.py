@@ -28,6 +28,10 @@ from nodes.diffusion.configs import (
 from nodes.diffusion.convert import Modules, Names, Stored, rename, unet_modules, vae_modules
 from nodes.diffusion.tiny import original_place
 
+UNET_PREFIX: Final = "model.diffusion_model."
+VAE_PREFIX: Final = "first_stage_model."
+"""Of the names in a checkpoint."""
+
 _OPEN_CLIP_IMAGES: Final = "visual."
 """The image encoder's, beside the text encoder in a file of both."""
 _OPEN_CLIP: Final = {
@@ -258,3 +262,13 @@ def _dit_place(name: str, last: int) -> Stored:
         return Stored(f"{block}{old}.{leaf}", piece, 3)
     old = _DIT_BLOCK_BACK.get(module, module)
     return Stored(f"{block}{old}.{leaf}", swapped=int(number) == last and old == "context_block.adaLN_modulation.1")
+
+
+def unet_prefix(tensors: Tensors) -> str | None:
+    """Where a UNet in the original layout begins: below UNET_PREFIX, or at once; None where there is none."""
+    return prefix_of("input_blocks.0.0.weight", (UNET_PREFIX, ""), tensors)
+
+
+def prefix_of(name: str, prefixes: Iterable[str], tensors: Tensors) -> str | None:
+    """The first of ``prefixes`` below which there is a tensor ``name``."""
+    return next((prefix for prefix in prefixes if prefix + name in tensors), None)

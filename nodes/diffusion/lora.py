@@ -21,10 +21,12 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.embeddings import BUNDLE, bundled
-from nodes.diffusion.families import PART_FOLDERS, PART_NAMES, describe, foreign_family, sample
+from nodes.diffusion.families import describe
+from nodes.diffusion.foreign import foreign_family, sample
 from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of, marked_family
 from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
 from nodes.diffusion.lora_keys import Group, fused_spellings, grouped, is_text, spellings
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.sources import open_source
 
 _LISTED: Final = 8
@@ -162,8 +164,8 @@ def _what(name: str, file: WeightFile) -> str:
         parts = describe(name, tensors, file.header.metadata).parts
     except ModelFileError:
         return foreign_family(tensors) or sample(tensors)
-    held = " and ".join(f"a {PART_NAMES[part]}" for part in parts)
-    folder = PART_FOLDERS[next(iter(parts))] if len(parts) == 1 else "checkpoints"
+    held = " and ".join(f"a {PARTS[part].noun}" for part in parts)
+    folder = PARTS[next(iter(parts))].folder if len(parts) == 1 else "checkpoints"
     return f"{held}; put it in models/{folder} and load it from there"
 
 
@@ -188,7 +190,7 @@ def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:
         parts.add(ref.part)
     if not matched:
         raise InputError(
-            f"expected a LoRA for the {' and '.join(PART_NAMES[part] for part in sorted(parts))}, found {_described(lora)}: "
+            f"expected a LoRA for the {' and '.join(PARTS[part].noun for part in sorted(parts))}, found {_described(lora)}: "
             "none of its modules is in the model; choose a LoRA made for it",
             input="lora_name",
         )

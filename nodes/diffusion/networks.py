@@ -28,10 +28,6 @@ from nodes.diffusion.configs import (
     UNetConfig,
     VaeConfig,
     VisionConfig,
-    dit_arguments,
-    tiny_arguments,
-    unet_arguments,
-    vae_arguments,
 )
 from nodes.diffusion.control_configs import (
     AdapterConfig,
@@ -42,6 +38,7 @@ from nodes.diffusion.control_configs import (
     transformer_control_arguments,
 )
 from nodes.diffusion.convert import Shapes
+from nodes.diffusion.library_arguments import dit_arguments, tiny_arguments, unet_arguments, vae_arguments
 
 
 def build(config: PartConfig) -> nn.Module:

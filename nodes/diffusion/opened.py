@@ -16,6 +16,7 @@ from engine.models import ModelRef, Part
 from nodes.diffusion import networks, offload
 from nodes.diffusion.annotators.source import AnnotatorSource, open_annotator
 from nodes.diffusion.overlay import Overlaid
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.sources import Source, open_source
 from nodes.diffusion.upscalers import UpscalerSource
 
@@ -104,14 +105,18 @@ def _held(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[st
 
 def new_source(ref: ModelRef) -> AnySource:
     """The file or folder of a recipe, opened. Raises MissingFile and ModelFileError."""
-    if ref.part == "annotator":
-        return open_annotator(ref)
-    return UpscalerSource(Path(ref.location)) if ref.part == "upscaler" else open_source(ref.location)
+    match PARTS[ref.part].opened_as:
+        case "annotator":
+            return open_annotator(ref)
+        case "upscaler":
+            return UpscalerSource(Path(ref.location))
+        case "model":
+            return open_source(ref.location)
 
 
 def are_opened_alike(one: Part, other: Part) -> bool:
     """Whether both parts can be of one source."""
-    return all((one == apart) == (other == apart) for apart in ("upscaler", "annotator"))
+    return PARTS[one].opened_as == PARTS[other].opened_as
 
 
 def built(source: AnySource, part: Part) -> tuple[nn.Module, Mapping[str, torch.Tensor]]:

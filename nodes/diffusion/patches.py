@@ -33,11 +33,11 @@ from nodes.diffusion import hypernetworks, networks, weight_hooks
 from nodes.diffusion.configs import PartConfig
 from nodes.diffusion.control_weights import BASE, base_steps
 from nodes.diffusion.convert import Shapes, is_ignorable, same_layer, some
-from nodes.diffusion.families import PART_NAMES
 from nodes.diffusion.ip_prompts import KIND as IMAGE_PROMPT
 from nodes.diffusion.layouts import original_places
 from nodes.diffusion.lora import Change, LoraFile, open_lora
 from nodes.diffusion.overlay import Overlaid
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.sources import open_source
 
 HYPERNETWORK: Final = "hypernetwork"
@@ -191,7 +191,7 @@ def check_merge(one: ModelRef, other: ModelRef) -> list[str]:
     """
     shapes, others = (_bare(open_source(ref.location).shapes(ref.part)) for ref in (one, other))
     left = sorted(name for name, shape in shapes.items() if name not in others or not same_layer(others[name], shape))
-    what = f"{PART_NAMES[one.part]} of {Path(other.location).name}"
+    what = f"{PARTS[one.part].noun} of {Path(other.location).name}"
     if 2 * len(left) > len(shapes):
         raise InputError(
             f"expected two models of one kind, found {len(left)} of {len(shapes)} tensors without their like in the {what}; "

@@ -20,9 +20,10 @@ from engine.models import ModelRef, Part
 from nodes.diffusion.checkpoints import TensorInfo, Tensors
 from nodes.diffusion.configs import PartConfig, Schedule, TextConfig, TinyVaeConfig, TowersConfig, UNetConfig, VaeConfig
 from nodes.diffusion.convert import Names, Stored, as_stored
-from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, VAE_PREFIX, describe
-from nodes.diffusion.layouts import original_places, t5_name
+from nodes.diffusion.families import describe
+from nodes.diffusion.layouts import UNET_PREFIX, VAE_PREFIX, original_places, t5_name
 from nodes.diffusion.lora_keys import TOWERS
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.patches import HYPERNETWORK, Contents, contents
 from nodes.diffusion.sources import MEAN, STD, open_source
 from nodes.diffusion.tiny import SCALE, SHIFT
@@ -103,7 +104,7 @@ def _check_kinds(ref: ModelRef) -> None:
         raise InputError(f"expected a VAE of a file, found {PIXEL_SPACE}, which has no weights that could be saved")
     if any(patch.kind == HYPERNETWORK for patch in ref.patches):
         raise InputError(
-            f"expected a {PART_NAMES[ref.part]} that is weights alone, found one with a hypernetwork, which is layers of its own; "
+            f"expected a {PARTS[ref.part].noun} that is weights alone, found one with a hypernetwork, which is layers of its own; "
             "save the model before the hypernetwork is loaded"
         )
 
@@ -154,7 +155,7 @@ def _metadata(
     for metadata in ({}, said):
         if _reads_as(outline, metadata, configs, schedule):
             return metadata
-    kinds = " and ".join(PART_NAMES[part] for part in configs)
+    kinds = " and ".join(PARTS[part].noun for part in configs)
     raise InputError(f"expected a {kinds} that the original layout can hold, found one that is not read again as it is")
 
 

@@ -24,10 +24,13 @@ from nodes.diffusion.control_configs import ControlConfig, TransformerControlCon
 from nodes.diffusion.control_find import TYPE_MARK
 from nodes.diffusion.control_weights import LowRank, check_low_rank
 from nodes.diffusion.convert import Names, Shapes, bind
-from nodes.diffusion.families import PART_NAMES, UNET_PREFIX, Description, PartSource, describe, foreign_family, sample
+from nodes.diffusion.families import Description, PartSource, describe
 from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folder_parts import Shelf, components, describe_folder, shelves_of
+from nodes.diffusion.foreign import foreign_family, sample
 from nodes.diffusion.gguf_file import SUFFIX, GgufFile
+from nodes.diffusion.layouts import UNET_PREFIX
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.text_parts import Found as FoundTower
 from nodes.diffusion.text_parts import find_tower, together
 from nodes.diffusion.tiny import HALVES, SCALE, SHIFT, half_names, half_of, tiny_config
@@ -192,7 +195,7 @@ class Source:
         """The weights of ``part`` for a network that wants tensors of the shapes ``wanted``, complete and fitting."""
         source, shelves = self.part(part), self._shelves[part]
         found = self._stored_shapes(part)
-        what = f"{PART_NAMES[part]} of {self.path.name}"
+        what = f"{PARTS[part].noun} of {self.path.name}"
         if isinstance(source.config, ControlConfig) and source.config.form == "low_rank":
             check_low_rank(source.names, found, wanted, what)
             return LowRank(source.names, wanted, lambda stored: stored.of(shelves[0].file[stored.name]))

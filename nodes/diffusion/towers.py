@@ -7,16 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodes.diffusion.configs import (
-    T5Config,
-    TextConfig,
-    Tower,
-    TowersConfig,
-    VisionConfig,
-    t5_arguments,
-    text_arguments,
-    vision_arguments,
-)
+from nodes.diffusion.configs import T5Config, TextConfig, Tower, TowersConfig, VisionConfig
+from nodes.diffusion.library_arguments import t5_arguments, text_arguments, vision_arguments
 
 
 class Towers(nn.Module):

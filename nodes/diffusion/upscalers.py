@@ -22,7 +22,9 @@ from engine.models import ModelRef, Part, Setting
 from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, Schedule, UpscalerConfig
 from nodes.diffusion.convert import Shapes
-from nodes.diffusion.families import PART_NAMES, PartSource, foreign_family, sample
+from nodes.diffusion.families import PartSource
+from nodes.diffusion.foreign import foreign_family, sample
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.sources import Facts
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class UpscalerSource:
 
     def part(self, part: Part) -> PartSource:
         if part != _UPSCALER:
-            raise ModelFileError(f"expected a {PART_NAMES[part]} in {self.path.name}, found an upscaler")
+            raise ModelFileError(f"expected a {PARTS[part].noun} in {self.path.name}, found an upscaler")
         return PartSource(self._config, {})
 
     def config(self, part: Part) -> PartConfig:

@@ -12,7 +12,8 @@ from engine.errors import InputError
 from nodes import conditioning as conditioning_nodes
 from nodes import text as text_nodes
 from nodes.diffusion import entries
-from nodes.diffusion.conditioning import Area, Entry, resolve
+from nodes.diffusion.areas import Area
+from nodes.diffusion.conditioning import Entry, resolve
 from nodes.diffusion.schedules import stable_diffusion
 from tests.nodes.contexts import context, demo
 

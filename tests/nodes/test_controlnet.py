@@ -19,7 +19,9 @@ from benchmarks.random_sd15 import values, write_shapes
 from engine.graph.graph import Call
 from engine.models import Digest, ModelRef, Recipe
 from nodes.diffusion import control
-from nodes.diffusion.conditioning import Area, Entry, groups, with_controls
+from nodes.diffusion.areas import Area
+from nodes.diffusion.batching import groups
+from nodes.diffusion.conditioning import Entry
 from nodes.diffusion.control_configs import AdapterConfig, ControlConfig
 from nodes.diffusion.control_hints import Picture, with_channels
 from nodes.diffusion.control_nets import Controls
@@ -31,6 +33,7 @@ from nodes.diffusion.options import ALTERATIONS
 from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.sample import Hooks, Settings, sample_latent
 from nodes.diffusion.samplers import State
+from nodes.diffusion.sides import with_controls
 from nodes.diffusion.sources import open_source
 from nodes.diffusion.unet import denoiser
 from tests.nodes.contexts import demo, demo_store

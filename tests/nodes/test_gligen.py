@@ -13,8 +13,9 @@ from torch import Tensor
 from engine.graph.graph import Call
 from nodes.diffusion import gligen
 from nodes.diffusion.alterations import Moment, altered
-from nodes.diffusion.configs import UNetConfig, unet_arguments
+from nodes.diffusion.configs import UNetConfig
 from nodes.diffusion.convert import rename, unet_modules
+from nodes.diffusion.library_arguments import unet_arguments
 from nodes.diffusion.schedules import FlowSchedule
 from nodes.diffusion.sources import open_source
 from tests.nodes.studio import DEMO, Studio, checkpoint, link

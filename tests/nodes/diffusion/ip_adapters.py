@@ -9,7 +9,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from nodes.diffusion.configs import UNetConfig, unet_arguments
+from nodes.diffusion.configs import UNetConfig
+from nodes.diffusion.library_arguments import unet_arguments
 
 Half = dict[str, Tensor]
 

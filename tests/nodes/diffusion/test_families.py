@@ -13,7 +13,8 @@ from engine.errors import ModelFileError
 from nodes.diffusion.checkpoints import TensorInfo
 from nodes.diffusion.configs import TextConfig, TowersConfig, UNetConfig, VaeConfig
 from nodes.diffusion.convert import Stored
-from nodes.diffusion.families import UNET_PREFIX, describe
+from nodes.diffusion.families import describe
+from nodes.diffusion.layouts import UNET_PREFIX
 
 TINY = Sizes(channels=32, mult=(1, 2), blocks=1, attention=(True, False), vae_channels=32, vae_mult=(1, 2), vae_blocks=1,
              width=64, layers=2, vocabulary=100)  # fmt: skip

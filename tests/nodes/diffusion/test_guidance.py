@@ -10,23 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nodes.diffusion.conditioning import (
-    Area,
-    Entry,
-    at_sigma,
-    bounds,
-    faded,
-    for_batch,
-    groups,
-    match_areas,
-    matched,
-    resolve,
-    stretched,
-)
+from nodes.diffusion.areas import Area, bounds, faded
+from nodes.diffusion.batching import groups, stretched
+from nodes.diffusion.conditioning import Entry, at_sigma, for_batch, resolve
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import NOTHING, CfgGuider, Guidance, InpaintGuider, Memory, averaged, guided, latent_mask
 from nodes.diffusion.predictions import Epsilon, Flow
 from nodes.diffusion.schedules import BEYOND_NOISE, stable_diffusion
+from nodes.diffusion.sides import match_areas, matched
 
 LATENT = torch.zeros(1, 4, 16, 16)
 SIGMA = torch.tensor([2.0])
