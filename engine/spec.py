@@ -12,143 +12,24 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Any
 
-from engine.errors import DefinitionError
-from engine.types import ANY, BOOLEAN, COMBO, FLOAT, INT, STRING, WIDGETS, SocketType
-
-
-class _Missing:
-    """The type of ``MISSING``; a class of its own so that ``None`` can be a default."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING: Final = _Missing()
-
-
-@dataclass(frozen=True, slots=True)
-class Socket:
-    """The socket type of a parameter that is no plain widget."""
-
-    type: str
-    widget: bool = False
-    """Editors have a widget of their own for the type: whatever they send of it is taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Inclusive bounds of an INT or FLOAT; ``step`` and ``round`` are hints for editors and never enforced."""
-
-    min: float
-    max: float
-    step: float | None = None
-    round: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """An INT an editor may redraw after queueing (``control_after_generate``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Multiline:
-    """A STRING edited in a text box; with ``dynamic_prompts`` its ``{a|b}`` choices are drawn before the run."""
-
-    dynamic_prompts: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Lazy:
-    """The input is computed only when the node asks for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RawLink:
-    """The function gets the link itself, ``Link(node, output)``, instead of what comes over it. The source still runs first."""
-
-
-@dataclass(frozen=True, slots=True)
-class SocketOnly:
-    """A widget type that only comes over a link (``forceInput``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Optional:
-    """A widget input that may be left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What an editor may show: a tooltip, a display style such as ``"color"``."""
-
-    tooltip: str | None = None
-    display: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """A choice among names that are computed: where the node is declared, or each time somebody looks. ``Literal`` says the others."""
-
-    names: tuple[str, ...] | Callable[[], Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class FileChoice:
-    """A choice among files. ``folder`` is a model folder (``"checkpoints"``) or ``"input"``.
-
-    The node's function receives an ``engine.fileref.FileRef`` (name, path, content digest), never the bare name, and the input counts
-    in the node's key by the file's content.
-    """
-
-    folder: str
-    suffixes: tuple[str, ...] = ()
-    upload: bool = False
-    tree: bool = False
-    """The choice is among the folders below an input folder. The ``FileRef`` is then a folder's, and its digest covers names and
-    contents of the files in it, at any depth, that ``engine.fileref.tree_files`` gives for these suffixes."""
-    entries: bool = False
-    """The choice is among the styles in the files of the folder. The ``FileRef`` is then of the file, with the style's own digest."""
-    route: str | None = None
-    """Where editors fetch the names from, the newest first, in place of a list in the node's definition."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """One input of a node."""
-
-    name: str
-    type: SocketType
-    required: bool
-    default: object = MISSING
-    range: Range | None = None
-    choices: tuple[str, ...] | Callable[[], Sequence[str]] | None = None
-    files: FileChoice | None = None
-    seed: bool = False
-    multiline: bool = False
-    dynamic_prompts: bool = False
-    lazy: bool = False
-    raw_link: bool = False
-    socket_only: bool = False
-    tooltip: str | None = None
-    display: str | None = None
-    own_type: bool = False
-    """The type is one that a pack made up, or that editors have a widget for: a literal is taken as it is."""
-
-    @property
-    def options(self) -> tuple[str, ...] | None:
-        """What can be chosen now; None where the input is no choice, or one among files."""
-        return tuple(self.choices()) if callable(self.choices) else self.choices
-
-    @property
-    def is_widget(self) -> bool:
-        """Whether the value can be typed in; a pure socket's cannot."""
-        return self.type in WIDGETS and not self.socket_only
+from engine.inputs import MISSING as MISSING
+from engine.inputs import Choices as Choices
+from engine.inputs import FileChoice as FileChoice
+from engine.inputs import Hint as Hint
+from engine.inputs import InputSpec as InputSpec
+from engine.inputs import Lazy as Lazy
+from engine.inputs import Multiline as Multiline
+from engine.inputs import Optional as Optional
+from engine.inputs import Range as Range
+from engine.inputs import RawLink as RawLink
+from engine.inputs import Seed as Seed
+from engine.inputs import Socket as Socket
+from engine.inputs import SocketOnly as SocketOnly
+from engine.signature import read_signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +170,7 @@ def node(
     """Declare a node. Raise ``version`` whenever what the function computes changes: cached results of the old one then miss."""
 
     def declare(fn: Callable[..., Any]) -> NodeSpec:
-        signature = _read_signature(type_, fn)
+        signature = read_signature(type_, fn)
         return NodeSpec(
             type=type_,
             fn=fn,
@@ -318,122 +199,3 @@ def node(
         )
 
     return declare
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    inputs: tuple[InputSpec, ...]
-    takes_context: bool
-    takes_extra: bool
-
-
-def _read_signature(type_: str, fn: Callable[..., Any]) -> _Signature:
-    parameters = list(inspect.signature(fn).parameters.values())
-    hints = typing.get_type_hints(fn, include_extras=True)
-    takes_context = bool(parameters) and parameters[0].name == "ctx"
-    declared = parameters[1:] if takes_context else parameters
-    takes_extra = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in declared)
-    inputs = []
-    for parameter in declared:
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            continue
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
-            raise DefinitionError(
-                f"{type_}: parameter {parameter.name} must be a plain named one: inputs are passed by name"
-            )
-        if parameter.name not in hints:
-            raise DefinitionError(
-                f"{type_}: parameter {parameter.name} has no annotation; its socket type is read from it"
-            )
-        inputs.append(_read_input(type_, parameter, hints[parameter.name]))
-    return _Signature(tuple(inputs), takes_context, takes_extra)
-
-
-def _read_input(node_type: str, parameter: inspect.Parameter, hint: Any) -> InputSpec:
-    base, markers, nullable = _unwrap(hint)
-    default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
-    marks = {type(marker): marker for marker in markers}
-    type_, choices = _socket(node_type, parameter.name, base, marks)
-    bounds = marks.get(Range)
-    hint_mark = marks.get(Hint, Hint())
-    multiline = marks.get(Multiline)
-    spec = InputSpec(
-        name=parameter.name,
-        type=type_,
-        required=Optional not in marks and not (nullable and default is None),
-        default=MISSING if default is None and nullable else default,
-        range=bounds,
-        choices=choices,
-        files=marks.get(FileChoice),
-        seed=Seed in marks,
-        multiline=multiline is not None,
-        dynamic_prompts=multiline is not None and multiline.dynamic_prompts,
-        lazy=Lazy in marks,
-        raw_link=RawLink in marks,
-        socket_only=SocketOnly in marks,
-        tooltip=hint_mark.tooltip,
-        display=hint_mark.display,
-        own_type=Socket in marks and marks[Socket].widget,
-    )
-    _check_input(node_type, spec)
-    return spec
-
-
-def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
-    """The plain type under ``Annotated`` and ``X | None``, the markers met on the way, whether None is allowed."""
-    markers: tuple[Any, ...] = ()
-    nullable = False
-    while True:
-        origin = get_origin(hint)
-        if origin is Annotated:
-            hint, *found = get_args(hint)
-            markers += tuple(found)
-        elif origin in (typing.Union, types.UnionType) and type(None) in get_args(hint):
-            nullable = True
-            rest = [arg for arg in get_args(hint) if arg is not type(None)]
-            if len(rest) != 1:
-                return hint, markers, nullable
-            hint = rest[0]
-        else:
-            return hint, markers, nullable
-
-
-_WIDGET_TYPES: Final[dict[Any, SocketType]] = {int: INT, float: FLOAT, str: STRING, bool: BOOLEAN}
-
-
-def _socket(
-    node_type: str, name: str, base: Any, marks: Mapping[type, Any]
-) -> tuple[SocketType, tuple[str, ...] | Callable[[], Sequence[str]] | None]:
-    if Socket in marks:
-        return SocketType(marks[Socket].type), None
-    if FileChoice in marks:
-        return COMBO, None
-    if Choices in marks:
-        return COMBO, marks[Choices].names
-    if get_origin(base) is Literal:
-        return COMBO, tuple(get_args(base))
-    if base in _WIDGET_TYPES:
-        return _WIDGET_TYPES[base], None
-    if base is Any:
-        return ANY, None
-    raise DefinitionError(
-        f"{node_type}: parameter {name} is annotated {base!r}; use int, float, str, bool, Literal[...] or Annotated[..., Socket(NAME)]"
-    )
-
-
-def _check_input(node_type: str, spec: InputSpec) -> None:
-    where = f"{node_type}: input {spec.name}"
-    if spec.range and spec.type not in (INT, FLOAT):
-        raise DefinitionError(f"{where} has a range but is of type {spec.type}; ranges are for INT and FLOAT")
-    if spec.lazy and spec.raw_link:
-        raise DefinitionError(
-            f"{where} is both lazy and a raw link; whoever gets the link itself cannot ask for its value"
-        )
-    if spec.seed and spec.type != INT:
-        raise DefinitionError(f"{where} is marked Seed but is of type {spec.type}; a seed is an INT")
-    if spec.default is MISSING:
-        return
-    if isinstance(spec.choices, tuple) and spec.default not in spec.choices:
-        raise DefinitionError(f"{where} defaults to {spec.default!r}, which is not among {', '.join(spec.choices)}")
-    if spec.range and isinstance(spec.default, int | float) and not spec.range.min <= spec.default <= spec.range.max:
-        raise DefinitionError(f"{where} defaults to {spec.default}, outside {spec.range.min}..{spec.range.max}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engine.compat.host import current, host
 from engine.compat.missing import NotProvidedError, message
-from engine.models import ModelRef
+from engine.models import ModelRef, Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,7 @@ class ModelValue:
     """A recipe in a pack's hands. Two are equal when their recipes are."""
 
     ref: ModelRef
+    _socket: ClassVar[str] = "model"
 
     def clone(self) -> Self:
         """Itself: nothing can change it."""
@@ -31,27 +32,35 @@ class ModelValue:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(message(f"{name} of a {_SOCKETS[self.ref.part]}"), name=name)
+        raise AttributeError(message(f"{name} of a {self._socket}"), name=name)
 
 
 @dataclass(frozen=True)
 class UnetValue(ModelValue):
     """A MODEL: passed on, or given to ``nodes.common_ksampler``."""
 
+    _socket = "MODEL"
+
 
 @dataclass(frozen=True)
 class VisionValue(ModelValue):
     """A CLIP_VISION: passed on."""
+
+    _socket = "CLIP_VISION"
 
 
 @dataclass(frozen=True)
 class ControlValue(ModelValue):
     """A CONTROL_NET: passed on."""
 
+    _socket = "CONTROL_NET"
+
 
 @dataclass(frozen=True)
 class UpscalerValue(ModelValue):
     """An UPSCALE_MODEL: passed on, or given to ``ImageUpscaleWithModel``."""
+
+    _socket = "UPSCALE_MODEL"
 
     @property
     def scale(self) -> int:
@@ -62,6 +71,8 @@ class UpscalerValue(ModelValue):
 @dataclass(frozen=True)
 class VaeValue(ModelValue):
     """A VAE: pictures float [B,H,W,C] in 0..1, latents [B,C,h,w] in unscaled VAE space."""
+
+    _socket = "VAE"
 
     def decode(self, samples_in: Any, *_: Any, **__: Any) -> Any:
         """The pictures of latents."""
@@ -89,6 +100,8 @@ class Tokens:
 @dataclass(frozen=True)
 class ClipValue(ModelValue):
     """A CLIP: prompts into conditionings."""
+
+    _socket = "CLIP"
 
     def tokenize(self, text: str, return_word_ids: bool = False, **_: Any) -> Tokens:
         """For ``encode_from_tokens``."""
@@ -136,15 +149,7 @@ def _run(type_: str, **inputs: Any) -> Any:
     return spec.fn(context, **inputs)
 
 
-_SOCKETS = {
-    "unet": "MODEL",
-    "clip": "CLIP",
-    "vae": "VAE",
-    "clip_vision": "CLIP_VISION",
-    "control": "CONTROL_NET",
-    "upscaler": "UPSCALE_MODEL",
-}
-_KINDS = {
+_KINDS: Mapping[Part, type[ModelValue]] = {
     "unet": UnetValue,
     "clip": ClipValue,
     "vae": VaeValue,

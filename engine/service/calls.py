@@ -45,7 +45,7 @@ def _whole(params: Mapping[str, Any], name: str, default: int) -> int:
 
 
 async def _submit(desk: Desk, work: Work, params: dict[str, Any]) -> Any:
-    from engine.service.native import NewJob
+    from engine.service.native_bodies import NewJob
 
     key = _optional_text(params, "idempotency_key")
     params.pop("idempotency_key", None)
