@@ -22,7 +22,7 @@ def _sample(
     latent: LatentDict,
     seed: int | None = None,
 ) -> tuple[LatentDict, LatentDict]:
-    with leased(ctx, guider.parts["model"], latent, guider.parts["sides"]) as (denoiser, hooks):
+    with leased(ctx, guider.parts["model"], latent, guider.parts["sides"]) as (denoiser, callbacks):
         sampled = diffusion.custom.sample(
             denoiser,
             sampler,
@@ -32,7 +32,7 @@ def _sample(
             latent,
             step_seed=seed,
             noise_device=diffusion.unet.noise_device(ctx.settings),
-            hooks=hooks,
+            callbacks=callbacks,
         )
     return {**latent, "samples": sampled[0]["samples"]}, {**latent, "samples": sampled[1]["samples"]}
 

@@ -14,7 +14,7 @@ from nodes.sockets import Conditioning, Latent, LatentDict, Model
 
 if TYPE_CHECKING:
     from nodes.diffusion.denoiser import Denoiser
-    from nodes.diffusion.sample import Hooks, Settings
+    from nodes.diffusion.sample import Callbacks, Settings
 
 SeedInt = Annotated[int, Range(0, 2**64 - 1), Seed()]
 Steps = Annotated[int, Range(1, 10_000)]
@@ -50,7 +50,7 @@ def _advanced_estimate(**given: Any) -> Estimate:
 @contextmanager
 def leased(
     ctx: NodeContext, model: Model, latent: LatentDict, sides: Mapping[str, Conditioning]
-) -> Iterator[tuple[Denoiser, Hooks]]:
+) -> Iterator[tuple[Denoiser, Callbacks]]:
     """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
     states to go on from. ``sides`` are its conditioning by the names of inputs, whose hooks have to fit the model."""
     room = diffusion.unet.working_bytes(latent["samples"].shape)
@@ -69,8 +69,8 @@ def leased(
             ctx.progress(info.step, info.total, lambda: preview(info.denoised))
 
         ctx.check_cancelled()
-        hooks = diffusion.sample.Hooks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded, beside), hooks
+        callbacks = diffusion.sample.Callbacks(on_step, keeper.found, keeper.keep, keeper.park)
+        yield diffusion.unet.denoiser(loaded, beside), callbacks
 
 
 def _sample(
@@ -81,8 +81,8 @@ def _sample(
     negative: Conditioning,
     latent: LatentDict,
 ) -> LatentDict:
-    with leased(ctx, model, latent, {"positive": positive, "negative": negative}) as (denoiser, hooks):
-        sampled = diffusion.sample.sample_latent(denoiser, settings, positive, negative, latent, hooks=hooks)
+    with leased(ctx, model, latent, {"positive": positive, "negative": negative}) as (denoiser, callbacks):
+        sampled = diffusion.sample.sample_latent(denoiser, settings, positive, negative, latent, callbacks=callbacks)
         return {**latent, "samples": sampled["samples"]}
 
 

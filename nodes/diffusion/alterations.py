@@ -1,4 +1,4 @@
-"""Changes of a network for a single call: hooks are put on its modules before the call and taken off after it.
+"""Changes of a network for a single call: what is put on its modules before the call is taken off after it.
 
 What an ``Alteration`` does depends on the call's noise level and size, which a ``Moment`` says. A leased module is left as it was.
 """
@@ -60,8 +60,8 @@ def is_within(sigma: float, schedule: ModelSigmas, start_percent: float, end_per
 
 
 @dataclass(slots=True)
-class Hooks:
-    """The hooks on ``network`` during one call. Those before a module run in the order they were put on."""
+class Wiring:
+    """What is put on the modules of ``network`` for one call. Those before a module run in the order they were put on."""
 
     network: Any
     _undo: list[Callable[[], None]] = field(default_factory=list)
@@ -123,8 +123,8 @@ class Hooks:
 class Alteration(Protocol):
     """A change of a network."""
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        """Put on ``hooks.network`` what its call at ``moment`` needs."""
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        """Put on ``wiring.network`` what its call at ``moment`` needs."""
         ...
 
 
@@ -137,11 +137,11 @@ def altered(network: nn.Module, alteration: Alteration) -> Altered:
 
     @contextmanager
     def during(moment: Moment) -> Iterator[None]:
-        hooks = Hooks(network)
+        wiring = Wiring(network)
         try:
-            alteration.install(hooks, moment)
+            alteration.install(wiring, moment)
             yield
         finally:
-            hooks.remove()
+            wiring.remove()
 
     return during

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
 
 from engine.errors import InputError
-from nodes.diffusion.alterations import Altered, Arguments, Hooks, Moment, altered, is_within
+from nodes.diffusion.alterations import Altered, Arguments, Moment, Wiring, altered, is_within
 from nodes.diffusion.perturbations import Look, Notes
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.unet_blocks import self_attentions
@@ -36,9 +36,9 @@ class _OwnValues:
 class OwnValues:
     """The self attention in the middle of a UNet with the identity for its map (Ahn et al. 2024, section 4.2)."""
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        for attention in self_attentions(hooks.network.mid_block):
-            hooks.replace_processor(attention, _OwnValues())
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        for attention in self_attentions(wiring.network.mid_block):
+            wiring.replace_processor(attention, _OwnValues())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,8 +63,8 @@ class Attended:
 
     notes: Notes
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        attention = self_attentions(hooks.network.mid_block)[0]
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        attention = self_attentions(wiring.network.mid_block)[0]
 
         def note(tokens: Tensor) -> Tensor:
             query, key = (attention.head_to_batch_dim(layer(tokens)) for layer in (attention.to_q, attention.to_k))
@@ -73,7 +73,7 @@ class Attended:
             self.notes.append(heads.float().mean(1).sum(1))
             return tokens
 
-        hooks.before(attention, note)
+        wiring.before(attention, note)
 
 
 def blurred(latent: Tensor, sigma: float) -> Tensor:
@@ -135,11 +135,11 @@ class SkippedLayers:
 
     layers: tuple[int, ...]
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
+    def install(self, wiring: Wiring, moment: Moment) -> None:
         def skipping(*args: Any, **kwargs: Any) -> Arguments:
             return args, {**kwargs, "skip_layers": list(self.layers)}
 
-        hooks.rewire(hooks.network, skipping)
+        wiring.rewire(wiring.network, skipping)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

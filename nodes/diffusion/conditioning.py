@@ -16,7 +16,7 @@ from nodes.diffusion.alterations import Altered
 from nodes.diffusion.areas import Area, area_of, mask_of, weight_of
 from nodes.diffusion.controlled import Control
 from nodes.diffusion.schedules import BEYOND_NOISE, ModelSigmas
-from nodes.diffusion.weight_hooks import HOOKS, TEXT_END, TEXT_START, Hooks, hooks_of
+from nodes.diffusion.weight_hooks import HOOKS, TEXT_END, TEXT_START, WeightHooks, hooks_of
 
 Conditioning = Sequence[Sequence[Any]]
 """Entries ``[embedding, options]``."""
@@ -42,7 +42,7 @@ class Entry:
     sigma_end: float = 0.0
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     default: bool = False
-    hooks: Hooks = ()
+    hooks: WeightHooks = ()
     """What changes the model's weights while it is predicted."""
     control: Control | None = None
     control_context: Tensor | None = None

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from engine.errors import InputError
 from engine.models import ModelRef, Recipe
 from nodes.diffusion import control
-from nodes.diffusion.alterations import Hooks
+from nodes.diffusion.alterations import Wiring
 from nodes.diffusion.conditioning import for_batch
 from nodes.diffusion.control_configs import AdapterConfig, AnyControl, ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_fit import check_fits
@@ -155,13 +155,13 @@ class Applied:
             seen: Tensor = module.controlnet_cond_embedding(hint)
             return sample + (seen if number is None else seen + self._of_kind(seen, int(number)))
 
-        hooks = Hooks(module)
+        wiring = Wiring(module)
         try:
             # within the net's own call, where a net that is streamed has its tensors
-            hooks.after(module.conv_in, with_picture)
+            wiring.after(module.conv_in, with_picture)
             return module(x, timestep, context, [], kinds, [], **given)
         finally:
-            hooks.remove()
+            wiring.remove()
 
     def _of_kind(self, seen: Tensor, number: int) -> Tensor:
         """What is added to every cell of a picture [B,C,h,w] for being of a kind.

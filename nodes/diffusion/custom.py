@@ -15,7 +15,7 @@ from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.guidance import Guider, entries_for
 from nodes.diffusion.guiders import DualCfgGuider, PerpNegGuider
 from nodes.diffusion.noise import NoiseDevice, initial_noise
-from nodes.diffusion.sample import NO_HOOKS, Hooks, Walk, cfg_guider, walk
+from nodes.diffusion.sample import NO_CALLBACKS, Callbacks, Walk, cfg_guider, walk
 from nodes.diffusion.samplers import make_sampler
 
 
@@ -61,7 +61,7 @@ def sample(
     *,
     step_seed: int | None = None,
     noise_device: NoiseDevice = "model",
-    hooks: Hooks = NO_HOOKS,
+    callbacks: Callbacks = NO_CALLBACKS,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A LATENT value sampled along ``sigmas`` [n + 1], and the last prediction of the clean latent.
 
@@ -81,7 +81,7 @@ def sample(
         way,
         lambda clean: make_guider(guider, denoiser.along(way.sigmas), clean, latent.get("noise_mask"), way.seed),
         latent,
-        hooks,
+        callbacks,
     )
 
 

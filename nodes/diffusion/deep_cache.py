@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from engine.errors import InputError
-from nodes.diffusion.alterations import Arguments, Hooks, Moment
+from nodes.diffusion.alterations import Arguments, Moment, Wiring
 from nodes.diffusion.recall import Call
 from nodes.diffusion.spared import Instead, Spared, corner
 from nodes.diffusion.unet_blocks import Slot, after_input, input_slots, output_blocks, output_slots
@@ -35,7 +35,7 @@ class DeepCache:
     start: int
     end: int
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
+    def install(self, wiring: Wiring, moment: Moment) -> None:
         call = moment.call
         time = float(moment.schedule.timestep(np.array([moment.sigma]))[0])
         if call is None or not _STEPS - self.end <= time <= _STEPS - self.start:
@@ -43,12 +43,12 @@ class DeepCache:
         count = self._count(call, time, moment)
         features = call.found.get(_FEATURES)
         call.keep_numbers(_NUMBERS, moment.batch, count, time, moment.height, moment.width)
-        inner = len(output_blocks(hooks.network)) - self.depth - 1
+        inner = len(output_blocks(wiring.network)) - self.depth - 1
         if count % self.interval and features is not None:
             call.kept[_FEATURES] = features
-            self._spare(hooks, inner, features)
+            self._spare(wiring, inner, features)
         else:
-            hooks.after(self._source(hooks.network, inner), lambda found: self._noted(call, found), first=True)
+            wiring.after(self._source(wiring.network, inner), lambda found: self._noted(call, found), first=True)
 
     def _count(self, call: Call, time: float, moment: Moment) -> int:
         """How many calls came before since the first whole one."""
@@ -68,16 +68,16 @@ class DeepCache:
         call.kept[_FEATURES] = features
         return features
 
-    def _spare(self, hooks: Hooks, inner: int, features: Tensor) -> None:
+    def _spare(self, wiring: Wiring, inner: int, features: Tensor) -> None:
         """Put ``features`` where the inner output blocks end, and nothing in the place of all that comes before."""
-        unet = hooks.network
+        unet = wiring.network
         slots = [*_flat(input_slots(unet)[self.depth + 1 :]), *_flat(output_slots(unet)[:inner])]
         if unet.mid_block is not None:
             slots.insert(0, Slot(unet, "mid_block"))
         last = Slot(unet, "mid_block") if inner == 0 else output_slots(unet)[inner - 1][-1]
         for slot in slots:
-            hooks.swap(slot.owner, slot.name, Spared(slot.module, _as_ever(features) if slot == last else corner))
-        hooks.rewire(unet, self._without_inner_control)
+            wiring.swap(slot.owner, slot.name, Spared(slot.module, _as_ever(features) if slot == last else corner))
+        wiring.rewire(unet, self._without_inner_control)
 
     def _without_inner_control(self, *args: Any, **kwargs: Any) -> Arguments:
         """Blocks that are spared take nothing from a control network either."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Size, Tensor
 
-from nodes.diffusion.alterations import Arguments, Hooks, Moment
+from nodes.diffusion.alterations import Arguments, Moment, Wiring
 from nodes.diffusion.controlled import DOWN, MID, WITHIN
 from nodes.diffusion.resize import resize
 from nodes.diffusion.unet_blocks import adapted_blocks, after_input, input_blocks, output_blocks
@@ -33,15 +33,15 @@ class DeepShrink:
     down: str
     up: str
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        blocks = input_blocks(hooks.network)
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        blocks = input_blocks(wiring.network)
         if self.block >= len(blocks) or not moment.within(self.start, self.end):
             return
-        following = [block.first for block in blocks[1:]] + [after_input(hooks.network)]
+        following = [block.first for block in blocks[1:]] + [after_input(wiring.network)]
         if self.after_skip:
-            hooks.before(following[self.block], self._smaller)
+            wiring.before(following[self.block], self._smaller)
         else:
-            hooks.after(blocks[self.block].last, self._smaller)
+            wiring.after(blocks[self.block].last, self._smaller)
         sizes: list[Size] = []
         """Of what is handed over and not yet taken in."""
 
@@ -50,9 +50,9 @@ class DeepShrink:
             return features
 
         for block in blocks:
-            hooks.after(block.last, noted)
-        self._fit_to(sizes, hooks)
-        hooks.rewire(hooks.network, partial(self._steered, hooks.network))
+            wiring.after(block.last, noted)
+        self._fit_to(sizes, wiring)
+        wiring.rewire(wiring.network, partial(self._steered, wiring.network))
 
     def _steered(self, unet: Any, x: Tensor, *args: Any, **inputs: Any) -> Arguments:
         """What steers the UNet from inside is made as small as what it is added to."""
@@ -87,7 +87,7 @@ class DeepShrink:
         height, width = map(self._side, features.shape[-2:])
         return resize(features, width, height, self.down)
 
-    def _fit_to(self, sizes: list[Size], hooks: Hooks) -> None:
+    def _fit_to(self, sizes: list[Size], wiring: Wiring) -> None:
         """What comes from below gets the size of what it meets."""
 
         def fitted(features: Tensor) -> Tensor:
@@ -106,13 +106,13 @@ class DeepShrink:
             # the upsampler itself can go to any size
             return (features, sizes[-1]), {}
 
-        hooks.before(hooks.network.up_blocks[0], fitted)
-        for block in output_blocks(hooks.network):
+        wiring.before(wiring.network.up_blocks[0], fitted)
+        for block in output_blocks(wiring.network):
             if block.upsampler is None:
-                hooks.after(block.last, fitted_to_next)
+                wiring.after(block.last, fitted_to_next)
             else:
-                hooks.after(block.last, taken)
-                hooks.rewire(block.upsampler, doubled)
+                wiring.after(block.last, taken)
+                wiring.rewire(block.upsampler, doubled)
 
 
 def _sized(residual: Tensor, size: tuple[int, int]) -> Tensor:

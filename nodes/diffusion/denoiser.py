@@ -22,7 +22,7 @@ from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.steering import Option
 from nodes.diffusion.tiled_diffusion import Windows
-from nodes.diffusion.weight_hooks import Hooks
+from nodes.diffusion.weight_hooks import WeightHooks
 
 if TYPE_CHECKING:
     from engine.models import Patch
@@ -188,7 +188,7 @@ class Denoiser:
         """For a run down ``sigmas`` [n + 1]."""
         return replace(self, levels=tuple(sigmas[:-1].tolist()))
 
-    def by_weights(self, hooks: Sequence[Hooks], sigma: Tensor) -> list[tuple[Denoiser, list[int]]]:
+    def by_weights(self, hooks: Sequence[WeightHooks], sigma: Tensor) -> list[tuple[Denoiser, list[int]]]:
         """Entries with these hooks apart by the weights that they are predicted with at ``sigma`` [B]: what predicts them, and which."""
         if self.hooked is None or not any(hooks):
             return [(self, list(range(len(hooks))))]

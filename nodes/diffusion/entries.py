@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.conditioning import Conditioning, for_batch
-from nodes.diffusion.weight_hooks import HOOKS, Hooks, hooks_of, joined, recipe
+from nodes.diffusion.weight_hooks import HOOKS, WeightHooks, hooks_of, joined, recipe
 
 Warn = Callable[[str], None]
 
@@ -28,7 +28,7 @@ def with_more(conditioning: Conditioning, name: str, item: Any) -> list[Any]:
     return [[embedding, {**known, name: [*known.get(name, ()), item]}] for embedding, known in conditioning]
 
 
-def with_hooks(conditioning: Conditioning, hooks: Hooks) -> list[Any]:
+def with_hooks(conditioning: Conditioning, hooks: WeightHooks) -> list[Any]:
     """Every entry with ``hooks`` behind those it has."""
     if not hooks:
         return list(conditioning)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from engine.errors import InputError
-from nodes.diffusion.alterations import Hooks, Moment
+from nodes.diffusion.alterations import Moment, Wiring
 from nodes.diffusion.recall import Call
 from nodes.diffusion.spared import InPlace, Spared, corner
 from nodes.diffusion.unet_blocks import Slot, input_blocks, input_slots
@@ -72,14 +72,14 @@ class FirstBlockCache:
     end: float
     most: int
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
+    def install(self, wiring: Wiring, moment: Moment) -> None:
         if moment.call is None:
             return
         course = _Course(moment.call, moment.batch, self.threshold, self.most, moment.within(self.start, self.end))
-        if hasattr(hooks.network, "transformer_blocks"):
-            _install_transformer(hooks, course)
+        if hasattr(wiring.network, "transformer_blocks"):
+            _install_transformer(wiring, course)
         else:
-            _install_unet(hooks, course)
+            _install_unet(wiring, course)
 
 
 class _FirstLayer(InPlace):
@@ -111,16 +111,16 @@ class _Layer(InPlace):
         return text, states
 
 
-def _install_transformer(hooks: Hooks, course: _Course) -> None:
-    blocks = hooks.network.transformer_blocks
-    hooks.swap(blocks, "0", _FirstLayer(blocks[0], course))
+def _install_transformer(wiring: Wiring, course: _Course) -> None:
+    blocks = wiring.network.transformer_blocks
+    wiring.swap(blocks, "0", _FirstLayer(blocks[0], course))
     for number in range(1, len(blocks)):
-        hooks.swap(blocks, str(number), _Layer(blocks[number], course, is_last=number == len(blocks) - 1))
+        wiring.swap(blocks, str(number), _Layer(blocks[number], course, is_last=number == len(blocks) - 1))
 
 
-def _install_unet(hooks: Hooks, course: _Course) -> None:
+def _install_unet(wiring: Wiring, course: _Course) -> None:
     """A UNet's first block is the first residual one, with its attention; the last one puts out what is as large."""
-    unet = hooks.network
+    unet = wiring.network
     stem, first = input_blocks(unet)[:2]
     before: list[Tensor] = []
 
@@ -132,18 +132,18 @@ def _install_unet(hooks: Hooks, course: _Course) -> None:
         course.decide(before[0], x)
         return x
 
-    hooks.after(stem.last, noted)
-    hooks.after(first.last, decided)
+    wiring.after(stem.last, noted)
+    wiring.after(first.last, decided)
     level = unet.down_blocks[0]
     for block in input_slots(unet)[2 : 1 + len(level.resnets) + len(level.downsamplers or ())]:
         for slot in block:
-            hooks.swap(slot.owner, slot.name, Spared(slot.module, corner, lambda: course.spares))
+            wiring.swap(slot.owner, slot.name, Spared(slot.module, corner, lambda: course.spares))
     levels = [Slot(unet.down_blocks, str(number)) for number in range(1, len(unet.down_blocks))]
     for slot in levels:
-        hooks.swap(slot.owner, slot.name, Spared(slot.module, _handing_over(slot.module), lambda: course.spares))
+        wiring.swap(slot.owner, slot.name, Spared(slot.module, _handing_over(slot.module), lambda: course.spares))
     if unet.mid_block is not None:
-        hooks.swap(unet, "mid_block", Spared(unet.mid_block, corner, lambda: course.spares))
-    _spare_way_up(hooks, course)
+        wiring.swap(unet, "mid_block", Spared(unet.mid_block, corner, lambda: course.spares))
+    _spare_way_up(wiring, course)
 
 
 def _handing_over(level: Any) -> Any:
@@ -152,10 +152,10 @@ def _handing_over(level: Any) -> Any:
     return lambda x: (corner(x), (corner(x),) * count)
 
 
-def _spare_way_up(hooks: Hooks, course: _Course) -> None:
-    ups = hooks.network.up_blocks
+def _spare_way_up(wiring: Wiring, course: _Course) -> None:
+    ups = wiring.network.up_blocks
     for number in range(len(ups) - 1):
-        hooks.swap(ups, str(number), Spared(ups[number], corner, lambda: course.spares))
+        wiring.swap(ups, str(number), Spared(ups[number], corner, lambda: course.spares))
 
     def ended(x: Tensor) -> Tensor:
         if not course.spares:
@@ -163,8 +163,8 @@ def _spare_way_up(hooks: Hooks, course: _Course) -> None:
         return x
 
     last = ups[-1]
-    hooks.after(last, ended)
-    hooks.swap(ups, str(len(ups) - 1), Spared(last, lambda x: course.guessed(), lambda: course.spares))
+    wiring.after(last, ended)
+    wiring.swap(ups, str(len(ups) - 1), Spared(last, lambda x: course.guessed(), lambda: course.spares))
 
 
 def first_block_cache(network: Any, threshold: float, start: float, end: float, most: int) -> FirstBlockCache:

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from nodes.diffusion.alterations import Hooks, Moment
+from nodes.diffusion.alterations import Moment, Wiring
 from nodes.diffusion.unet_blocks import output_blocks
 
 _RADIUS: Final = 1
@@ -58,18 +58,18 @@ class FreeU:
     s2: float
     adaptive: bool
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        channels = hooks.network.config.block_out_channels[0]
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        channels = wiring.network.config.block_out_channels[0]
         scales = {4 * channels: (self.b1, self.s1), 2 * channels: (self.b2, self.s2)}
-        for block in output_blocks(hooks.network):
+        for block in output_blocks(wiring.network):
             if block.below in scales:
-                self._change(hooks, block.resnet, block.below, *scales[block.below])
+                self._change(wiring, block.resnet, block.below, *scales[block.below])
 
-    def _change(self, hooks: Hooks, resnet: torch.nn.Module, below: int, backbone: float, skip: float) -> None:
+    def _change(self, wiring: Wiring, resnet: torch.nn.Module, below: int, backbone: float, skip: float) -> None:
         def changed(joined: Tensor) -> Tensor:
             ours, handed = joined[:, :below], joined[:, below:]
             if backbone != 1:
                 ours = first_half_scaled(ours, backbone, adaptive=self.adaptive)
             return torch.cat([ours, low_frequencies_scaled(handed, skip)], 1)
 
-        hooks.before(resnet, changed)
+        wiring.before(resnet, changed)

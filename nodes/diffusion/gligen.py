@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from engine.errors import InputError
 from engine.models import ModelRef
-from nodes.diffusion.alterations import Altered, Arguments, Hooks, Moment, altered
+from nodes.diffusion.alterations import Altered, Arguments, Moment, Wiring, altered
 from nodes.diffusion.beside_configs import GligenConfig
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.leases import Lease
@@ -153,17 +153,17 @@ class Grounding:
     gligen: Any
     boxes: Sequence[Box]
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        blocks = transformer_blocks(hooks.network)
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        blocks = transformer_blocks(wiring.network)
         tokens = self._tokens(moment)
 
         def told(*args: Any, **kwargs: Any) -> Arguments:
             return args, {**kwargs, "cross_attention_kwargs": {"gligen": {"objs": tokens}}}
 
-        hooks.attach(hooks.network, "position_net", lambda objs: objs)
-        hooks.rewire(hooks.network, told)
+        wiring.attach(wiring.network, "position_net", lambda objs: objs)
+        wiring.rewire(wiring.network, told)
         for block, fuser in zip(blocks, self.gligen.fusers, strict=True):
-            hooks.attach(block, "fuser", _with_heads(fuser, block.attn1.heads))
+            wiring.attach(block, "fuser", _with_heads(fuser, block.attn1.heads))
 
     def _tokens(self, moment: Moment) -> Tensor:
         like = self.gligen.position_net.null_position_feature

@@ -26,7 +26,7 @@ from nodes.diffusion.lora_keys import is_text
 from nodes.diffusion.patches import Patched, Target, check_merge, steps_of
 from nodes.diffusion.schedules import ModelSigmas
 from nodes.diffusion.sources import open_source
-from nodes.diffusion.weight_hooks import HOOKS, Hooks, Keyframe, WeightHook, hooks_of, multipliers
+from nodes.diffusion.weight_hooks import HOOKS, Keyframe, WeightHook, WeightHooks, hooks_of, multipliers
 
 if TYPE_CHECKING:
     from nodes.diffusion.store import LoadedModel
@@ -67,7 +67,7 @@ class Hooked:
         self._sets: OrderedDict[tuple[Patch, ...], dict[str, nn.Parameter]] = OrderedDict()
         self._courses: dict[tuple[Any, ...], list[float]] = {}
 
-    def patches(self, hooks: Hooks, sigma: float, levels: tuple[float, ...]) -> tuple[Patch, ...]:
+    def patches(self, hooks: WeightHooks, sigma: float, levels: tuple[float, ...]) -> tuple[Patch, ...]:
         """What ``hooks`` do at ``sigma``; ``levels`` are the noise levels at which the steps of the run begin, falling."""
         found = (hook.patch(self._unet.ref, self._multiplier(hook.keyframes, sigma, levels)) for hook in hooks)
         return tuple(patch for patch in found if patch is not None)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodes.diffusion.alterations import Arguments, Hooks, Moment
+from nodes.diffusion.alterations import Arguments, Moment, Wiring
 from nodes.diffusion.unet_blocks import self_attentions
 
 
@@ -59,9 +59,9 @@ class HyperTile:
     max_depth: int
     scale_depth: bool
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        for attention in self_attentions(hooks.network):
-            self._tile(hooks, attention, moment)
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        for attention in self_attentions(wiring.network):
+            self._tile(wiring, attention, moment)
 
     def tiling(self, tokens: int, moment: Moment) -> Tiling | None:
         """How as many tokens are cut, or None where they are no level that is to be.
@@ -85,7 +85,7 @@ class HyperTile:
     def _drawn(counts: list[int], chance: torch.Generator) -> int:
         return counts[0] if len(counts) == 1 else counts[int(torch.randint(len(counts) - 1, (1,), generator=chance))]
 
-    def _tile(self, hooks: Hooks, attention: Any, moment: Moment) -> None:
+    def _tile(self, wiring: Wiring, attention: Any, moment: Moment) -> None:
         tiled: list[Tiling] = []
 
         def enter(tokens: Tensor, **kwargs: Any) -> Arguments:
@@ -100,5 +100,5 @@ class HyperTile:
         def leave(tokens: Tensor) -> Tensor:
             return joined(tokens, *tiled.pop()) if tiled else tokens
 
-        hooks.rewire(attention, enter)
-        hooks.after(attention, leave, first=True)
+        wiring.rewire(attention, enter)
+        wiring.after(attention, leave, first=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, linear, scaled_dot_product_attention
 
-from nodes.diffusion.alterations import Altered, Arguments, Hooks, Moment, altered
+from nodes.diffusion.alterations import Altered, Arguments, Moment, Wiring, altered
 from nodes.diffusion.attention_guidance import rows_of
 from nodes.diffusion.conditioning import InputsOf, Surroundings
 from nodes.diffusion.ip_adapter import AdapterFile, open_adapter
@@ -161,7 +161,7 @@ class ImagePrompts:
 
     sights: Sequence[Sight]
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
+    def install(self, wiring: Wiring, moment: Moment) -> None:
         active = [sight for sight in self.sights if moment.within(sight.prompt.start, sight.prompt.end)]
         asked: list[Asked] = []
 
@@ -169,11 +169,11 @@ class ImagePrompts:
             asked[:] = [Asked.of(x, kwargs.pop(_SAMPLES), kwargs.pop(_CELLS))]
             return (x, *args), kwargs
 
-        hooks.rewire(hooks.network, take)
-        for at in cross_attentions(hooks.network) if active else ():
+        wiring.rewire(wiring.network, take)
+        for at in cross_attentions(wiring.network) if active else ():
             seen = [sight for sight in active if sight.is_seen(at.transformer)]
             if seen:
-                hooks.replace_processor(at.module, _Looking(at, seen, lambda: asked[0]))
+                wiring.replace_processor(at.module, _Looking(at, seen, lambda: asked[0]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

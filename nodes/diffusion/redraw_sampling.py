@@ -12,7 +12,7 @@ from engine.models import ModelRef, ModelStore, Recipe
 from nodes.diffusion import custom, leases, redraw, unet, vae
 from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.redraw import Part, Plan
-from nodes.diffusion.sample import Hooks, Settings, StepInfo, sample_latent
+from nodes.diffusion.sample import Callbacks, Settings, StepInfo, sample_latent
 
 Progress = Callable[[int, int, Callable[[], bytes] | None], None]
 _SHARES = 1000
@@ -75,16 +75,18 @@ class Painter:
         with self.store.lease(self.model, working_bytes=room) as loaded, leases.leases(self.store, room) as beside:
             preview = unet.previewer(loaded, self.store)
             denoiser = unet.denoiser(loaded, beside)
-            hooks, given = Hooks(on_step), {"samples": latent}
+            callbacks, given = Callbacks(on_step), {"samples": latent}
             settings = replace(self.settings, denoise=part.denoise)
             result: dict[str, Any]
             if self.way is None:
-                result = sample_latent(denoiser, settings, sides["positive"], sides["negative"], given, hooks=hooks)
+                result = sample_latent(
+                    denoiser, settings, sides["positive"], sides["negative"], given, callbacks=callbacks
+                )
             else:
                 guider = custom.guider("cfg", self.model, sides, scale=settings.cfg)
                 noise, device = custom.noise(settings.seed), settings.noise_device
                 sampler, sigmas = self.way
                 result = custom.sample(
-                    denoiser, sampler, sigmas, noise, guider, given, noise_device=device, hooks=hooks
+                    denoiser, sampler, sigmas, noise, guider, given, noise_device=device, callbacks=callbacks
                 )[0]
         return result["samples"]  # type: ignore[no-any-return]

@@ -151,7 +151,7 @@ def _planned_by_diffusers(denoiser: Denoiser, settings: Settings, rules: dict[st
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
+class Callbacks:
     """What a run tells and is told: see ``sample``. ``resume`` is a state that ``save`` or ``park`` was given in a run of
     the same arguments; the run goes on from there."""
 
@@ -161,7 +161,7 @@ class Hooks:
     park: Save | None = None
 
 
-NO_HOOKS: Final = Hooks()
+NO_CALLBACKS: Final = Callbacks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def sample_latent(
     negative: Conditioning,
     latent: Mapping[str, Any],
     *,
-    hooks: Hooks = NO_HOOKS,
+    callbacks: Callbacks = NO_CALLBACKS,
 ) -> dict[str, Any]:
     """A LATENT value sampled: its ``samples`` [B,C,h,w] in VAE space, float32 on the CPU, the rest as it was.
 
@@ -201,7 +201,7 @@ def sample_latent(
         return cfg_guider(on_way, positive, negative, settings.cfg, clean, mask, settings.seed)
 
     way = Walk(settings.sampler, sampler, sigmas, settings.seed, settings.add_noise, settings.noise_device)
-    return walk(denoiser, way, guider, latent, hooks)[0]
+    return walk(denoiser, way, guider, latent, callbacks)[0]
 
 
 def cfg_guider(
@@ -227,7 +227,7 @@ def further_side(options: Sequence[Option]) -> Conditioning:
 
 
 def walk(
-    denoiser: Denoiser, way: Walk, guider_for: GuiderFor, latent: Mapping[str, Any], hooks: Hooks
+    denoiser: Denoiser, way: Walk, guider_for: GuiderFor, latent: Mapping[str, Any], callbacks: Callbacks
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A LATENT value sampled, and the last prediction of the clean latent in its place; both the latent itself if there
     is nothing to do. Raises InputError as ``sample_latent`` does."""
@@ -249,14 +249,14 @@ def walk(
 
     def on_step(info: StepInfo) -> None:
         predicted[:] = [info.denoised]
-        if hooks.on_step is not None:
-            hooks.on_step(info)
+        if callbacks.on_step is not None:
+            callbacks.on_step(info)
 
-    state = hooks.resume or _begun(denoiser, way, noise.to(denoiser.device), clean)
+    state = callbacks.resume or _begun(denoiser, way, noise.to(denoiser.device), clean)
     if denoiser.chance is not None:
         guider = DrawingGuider(guider, denoiser.chance)
-        state = hooks.resume or replace(state, memory={**state.memory, CHANCE: chance.get_state()})
-    ended = sample(guider, way.sampler, state, on_step=on_step, save=hooks.save, park=hooks.park)
+        state = callbacks.resume or replace(state, memory={**state.memory, CHANCE: chance.get_state()})
+    ended = sample(guider, way.sampler, state, on_step=on_step, save=callbacks.save, park=callbacks.park)
     result = denoiser.prediction.finished(ended.x, way.sigmas[-1])
 
     def shown(x: Tensor) -> dict[str, Any]:

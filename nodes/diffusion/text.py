@@ -20,7 +20,7 @@ from nodes.diffusion import prompts
 from nodes.diffusion.configs import PartConfig, T5Config, TextConfig, Tower, TowersConfig
 from nodes.diffusion.embeddings import EmbeddingFinder, FindEmbedding, Warn
 from nodes.diffusion.family import FAMILIES, Family, TowerRule
-from nodes.diffusion.hooks import kept_output
+from nodes.diffusion.observing import kept_output
 from nodes.diffusion.prompts import Weighted
 from nodes.diffusion.store import LoadedModel
 from nodes.diffusion.tokenizer import END_TOKEN, START_TOKEN, t5_tokenizer, tokenize

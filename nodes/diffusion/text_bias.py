@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.errors import InputError
-from nodes.diffusion.alterations import Altered, Arguments, Hooks, Moment, altered
+from nodes.diffusion.alterations import Altered, Arguments, Moment, Wiring, altered
 from nodes.diffusion.configs import UNetConfig
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ class TextBias:
 
     strength: Tensor
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
+    def install(self, wiring: Wiring, moment: Moment) -> None:
         def weighed(states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs: Any) -> Arguments:
             text = states if encoder_hidden_states is None else encoder_hidden_states
             bias = self.strength.log().repeat(text.shape[1] // len(self.strength)).to(text)
             whole = bias.expand(len(text), 1, -1)
             return (states,), {**kwargs, "encoder_hidden_states": encoder_hidden_states, "attention_mask": whole}
 
-        for module in hooks.network.modules():
+        for module in wiring.network.modules():
             if type(module).__name__ == "BasicTransformerBlock":
-                hooks.rewire(module.attn2, weighed)
+                wiring.rewire(module.attn2, weighed)
 
 
 def biased(unet: LoadedModel, options: Mapping[str, Any], tokens: int) -> tuple[Altered, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nodes.diffusion.alterations import Arguments, Hooks, Moment
+from nodes.diffusion.alterations import Arguments, Moment, Wiring
 from nodes.diffusion.unet_blocks import self_attentions
 
 _STRIDE: Final = 2
@@ -79,13 +79,13 @@ class TokenMerging:
 
     ratio: float
 
-    def install(self, hooks: Hooks, moment: Moment) -> None:
+    def install(self, wiring: Wiring, moment: Moment) -> None:
         if int(moment.height * moment.width * self.ratio) == 0:
             return
-        for attention in self_attentions(hooks.network):
-            self._merge(hooks, attention, moment)
+        for attention in self_attentions(wiring.network):
+            self._merge(wiring, attention, moment)
 
-    def _merge(self, hooks: Hooks, attention: Any, moment: Moment) -> None:
+    def _merge(self, wiring: Wiring, attention: Any, moment: Moment) -> None:
         matched: list[Matching] = []
 
         def enter(tokens: Tensor, **kwargs: Any) -> Arguments:
@@ -98,5 +98,5 @@ class TokenMerging:
         def leave(tokens: Tensor) -> Tensor:
             return matched.pop().unmerge(tokens) if matched else tokens
 
-        hooks.rewire(attention, enter)
-        hooks.after(attention, leave, first=True)
+        wiring.rewire(attention, enter)
+        wiring.after(attention, leave, first=True)

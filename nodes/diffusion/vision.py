@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from engine.errors import InputError
 from nodes.diffusion.configs import VisionConfig
-from nodes.diffusion.hooks import kept_output
+from nodes.diffusion.observing import kept_output
 
 if TYPE_CHECKING:
     from nodes.diffusion.store import LoadedModel

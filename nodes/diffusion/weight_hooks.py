@@ -79,7 +79,8 @@ class WeightHook:
         return ModelRef(self.file.digest, ref.part, str(self.file.path.resolve()))
 
 
-Hooks = tuple[WeightHook, ...]
+WeightHooks = tuple[WeightHook, ...]
+"""In the order in which they were added."""
 
 
 def recipe(hooks: Iterable[WeightHook]) -> Recipe:
@@ -87,7 +88,7 @@ def recipe(hooks: Iterable[WeightHook]) -> Recipe:
     return Recipe(HOOKS, {"hooks": [_plain(hook) for hook in hooks]})
 
 
-def hooks_of(value: Recipe | None) -> Hooks:
+def hooks_of(value: Recipe | None) -> WeightHooks:
     """The hooks of a recipe; none of nothing."""
     return () if value is None else tuple(map(_from_plain, value.parts["hooks"]))
 
@@ -109,7 +110,7 @@ def _from_plain(plain: Mapping[str, Any]) -> WeightHook:
     return WeightHook(**{**plain, "keyframes": frames})
 
 
-def joined(*groups: Iterable[WeightHook]) -> Hooks:
+def joined(*groups: Iterable[WeightHook]) -> WeightHooks:
     """All hooks of ``groups`` in their order, each once: the first one counts, with its keyframes."""
     found: dict[WeightHook, WeightHook] = {}
     for group in groups:
@@ -118,13 +119,13 @@ def joined(*groups: Iterable[WeightHook]) -> Hooks:
     return tuple(found.values())
 
 
-def appended(hooks: Hooks, hook: WeightHook) -> Hooks:
+def appended(hooks: WeightHooks, hook: WeightHook) -> WeightHooks:
     """``hook`` behind ``hooks``, also where one like it is among them."""
     alike = sum(replace(known.bare, number=0) == hook.bare for known in hooks)
     return (*hooks, replace(hook, number=alike))
 
 
-def with_keyframes(hooks: Iterable[WeightHook], frames: Iterable[Keyframe]) -> Hooks:
+def with_keyframes(hooks: Iterable[WeightHook], frames: Iterable[Keyframe]) -> WeightHooks:
     """``hooks`` with these keyframes in place of their own."""
     return tuple(replace(hook, keyframes=tuple(frames)) for hook in hooks)
 
@@ -257,7 +258,7 @@ def _patched(clip: ModelRef, hooks: Sequence[WeightHook], strengths: Sequence[fl
     return clip.with_patches(*(patch for patch in found if patch is not None))
 
 
-def _parts(hooks: Hooks) -> list[tuple[float, float, list[float]]]:
+def _parts(hooks: WeightHooks) -> list[tuple[float, float, list[float]]]:
     """The parts of a sampling in which no strength changes: start, end (0..1), and the strength of each hook."""
     bounds = sorted({0.0, 1.0, *(frame.start for hook in hooks for frame in hook.keyframes)})
     found: list[tuple[float, float, list[float]]] = []

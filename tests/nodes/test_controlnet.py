@@ -31,7 +31,7 @@ from nodes.diffusion.leases import leases
 from nodes.diffusion.listed import with_option
 from nodes.diffusion.options import ALTERATIONS
 from nodes.diffusion.resume import from_bytes, to_bytes
-from nodes.diffusion.sample import Hooks, Settings, sample_latent
+from nodes.diffusion.sample import Callbacks, Settings, sample_latent
 from nodes.diffusion.samplers import State
 from nodes.diffusion.sides import with_controls
 from nodes.diffusion.sources import open_source
@@ -306,9 +306,9 @@ def test_a_control_holds_between_two_parts_of_a_run(net: ModelRef) -> None:
 def test_a_cut_sampling_goes_on_with_its_control(net: ModelRef) -> None:
     one = control.recipe(net, seen(1), 1.0)
     states: list[State] = []
-    whole = sampled(told(one), told(one, seed=2), hooks=Hooks(save=states.append))
+    whole = sampled(told(one), told(one, seed=2), callbacks=Callbacks(save=states.append))
     resumed = from_bytes(to_bytes(states[0]))
-    assert torch.equal(sampled(told(one), told(one, seed=2), hooks=Hooks(resume=resumed)), whole)
+    assert torch.equal(sampled(told(one), told(one, seed=2), callbacks=Callbacks(resume=resumed)), whole)
 
 
 def test_an_area_sees_the_whole_picture_at_its_size(net: ModelRef) -> None:

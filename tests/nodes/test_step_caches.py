@@ -19,7 +19,7 @@ from engine.errors import InputError
 from engine.models import Digest, ModelRef
 from nodes import attention_guidance, step_caches, unet_options
 from nodes.diffusion import sample, unet
-from nodes.diffusion.alterations import Hooks, Moment
+from nodes.diffusion.alterations import Moment, Wiring
 from nodes.diffusion.deep_cache import DeepCache, deep_cache
 from nodes.diffusion.first_block_cache import FirstBlockCache
 from nodes.diffusion.recall import Call, Recalls, unique
@@ -31,7 +31,7 @@ from nodes.diffusion.tiled_diffusion import with_windows
 from nodes.diffusion.unet_blocks import output_blocks
 from tests.nodes.contexts import demo, demo_store
 
-Change = Callable[[Hooks], object]
+Change = Callable[[Wiring], object]
 
 
 @cache
@@ -42,18 +42,18 @@ def inputs(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def output(network: Any, seed: int, *changes: Change, counting: list[str] | None = None) -> Tensor:
     """What the demo's UNet says under ``changes``; ``counting`` gets the names of the residual blocks that were computed."""
-    hooks = Hooks(network)
+    wiring = Wiring(network)
     try:
         for change in changes:
-            change(hooks)
+            change(wiring)
         for name, module in network.named_modules() if counting is not None else ():
             if type(module).__name__ == "ResnetBlock2D":
-                hooks.after(module, lambda x, name=name: (counting.append(name), x)[1])  # type: ignore[union-attr,misc]
+                wiring.after(module, lambda x, name=name: (counting.append(name), x)[1])  # type: ignore[union-attr,misc]
         with torch.no_grad():
             found: Tensor = network(*inputs(seed), return_dict=False)[0]
             return found
     finally:
-        hooks.remove()
+        wiring.remove()
 
 
 def moment(call: Call, sigma: float = 5.0) -> Moment:
@@ -146,12 +146,12 @@ def test_a_transformer_keeps_what_that_of_diffusers_does() -> None:
             "pooled_projections": pooled,
             "timestep": torch.tensor([900.0 - step] * 2),
         }
-        call, hooks = Call(call.kept), Hooks(ours)
+        call, wiring = Call(call.kept), Wiring(ours)
         with torch.no_grad():
             expected = theirs(**named, return_dict=False)[0]
-            FirstBlockCache(0.2, 0.0, 1.0, -1).install(hooks, moment(call))
+            FirstBlockCache(0.2, 0.0, 1.0, -1).install(wiring, moment(call))
             found = ours(**named, return_dict=False)[0]
-            hooks.remove()
+            wiring.remove()
         assert torch.allclose(found, expected, atol=1e-5), step
         spared.append(call.kept["first_block.hits"][0].item() > 0)
     assert spared == [False, True, True, False, True]
@@ -192,11 +192,11 @@ def sampled(
         vector = {"pooled_output": torch.randn(1, 8, generator=draw)}
         sides = [[[torch.randn(1, length, config.context_dim, generator=draw), vector]] for length in (7, 31)]
         chosen = Settings(seed=1, steps=8, cfg=3.0, sampler=sampler, scheduler="simple", **settings)
-        hooks = sample.Hooks(resume=resume, save=save)
+        callbacks = sample.Callbacks(resume=resume, save=save)
         latent = {"samples": torch.zeros(batch, 4, 12, 8)}
-        found: Tensor = sample.sample_latent(unet.denoiser(loaded), chosen, sides[0], sides[1], latent, hooks=hooks)[
-            "samples"
-        ]
+        found: Tensor = sample.sample_latent(
+            unet.denoiser(loaded), chosen, sides[0], sides[1], latent, callbacks=callbacks
+        )["samples"]
         assert not any("Spared" in type(child).__name__ for child in loaded.module.modules())
     return found
 

@@ -42,7 +42,12 @@ def samplings() -> Iterator[Run]:
         def run(sampler: str, *, resume: State | None = None, save: sample.Save | None = None) -> Tensor:
             settings = sample.Settings(seed=3, steps=4, cfg=5.0, sampler=sampler, scheduler="karras")
             result = sample.sample_latent(
-                unet.denoiser(model), settings, positive, negative, empty, hooks=sample.Hooks(resume=resume, save=save)
+                unet.denoiser(model),
+                settings,
+                positive,
+                negative,
+                empty,
+                callbacks=sample.Callbacks(resume=resume, save=save),
             )
             latent: Tensor = result["samples"]
             return latent

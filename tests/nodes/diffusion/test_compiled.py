@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.errors import InputError
 from engine.models import ModelRef
 from nodes.diffusion import networks
-from nodes.diffusion.alterations import Hooks, Moment, altered
+from nodes.diffusion.alterations import Moment, Wiring, altered
 from nodes.diffusion.compiled import compiled, compiled_module
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.predictions import Epsilon
@@ -55,8 +55,8 @@ def test_what_the_backend_says_is_said() -> None:
 
 
 class _Doubled:
-    def install(self, hooks: Hooks, moment: Moment) -> None:
-        hooks.after(hooks.network, lambda features: features * 2)
+    def install(self, wiring: Wiring, moment: Moment) -> None:
+        wiring.after(wiring.network, lambda features: features * 2)
 
 
 def test_a_call_that_is_changed_is_not_one_of_the_compiled_network() -> None:

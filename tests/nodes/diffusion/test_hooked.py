@@ -25,7 +25,7 @@ from nodes.diffusion.patches import patcher
 from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.samplers import State
 from nodes.diffusion.store import LoadedModel, LocalModelStore
-from nodes.diffusion.weight_hooks import HOOKS, Hooks, Keyframe, WeightHook, multipliers, recipe
+from nodes.diffusion.weight_hooks import HOOKS, Keyframe, WeightHook, WeightHooks, multipliers, recipe
 from tests.nodes.contexts import demo
 from tests.nodes.test_lora import random_lora
 
@@ -127,7 +127,7 @@ def test_a_set_holds_the_weights_of_a_lease(hook: WeightHook, dtype: Any, static
 
 
 @contextmanager
-def under(model: LoadedModel, hooks: Hooks) -> Iterator[None]:
+def under(model: LoadedModel, hooks: WeightHooks) -> Iterator[None]:
     denoiser = unet.denoiser(model)
     assert denoiser.hooked is not None
     patches = denoiser.hooked.patches(hooks, 2.0, ())
@@ -246,7 +246,9 @@ def test_a_sampling_that_was_cut_goes_on_the_same(hook: WeightHook) -> None:
     def run(**cut: Any) -> Tensor:
         with store().lease(MODEL) as model:
             sides = told(1, timed), told(2)
-            found = sample.sample_latent(unet.denoiser(model), settings, *sides, empty, hooks=sample.Hooks(**cut))
+            found = sample.sample_latent(
+                unet.denoiser(model), settings, *sides, empty, callbacks=sample.Callbacks(**cut)
+            )
         latent: Tensor = found["samples"]
         return latent
 

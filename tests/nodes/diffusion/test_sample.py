@@ -16,7 +16,7 @@ from nodes.diffusion.denoiser import Denoiser, LatentFormat
 from nodes.diffusion.guidance import NOTHING, Guidance, Memory
 from nodes.diffusion.noise import initial_noise, step_noise
 from nodes.diffusion.predictions import Epsilon, Flow
-from nodes.diffusion.sample import Hooks, Settings, StepInfo, begin, cfg_guider, sample, sample_latent
+from nodes.diffusion.sample import Callbacks, Settings, StepInfo, begin, cfg_guider, sample, sample_latent
 from nodes.diffusion.samplers import State, VarianceExploding, from_tensors, make_sampler, to_tensors
 from nodes.diffusion.schedules import FlowSchedule, scheduled, stable_diffusion
 
@@ -37,7 +37,7 @@ MODEL = Denoiser(network, stable_diffusion(), Epsilon())
 
 
 def sampled(settings: Settings = SETTINGS, latent: dict[str, Any] | None = None, **extra: Any) -> dict[str, Any]:
-    return sample_latent(MODEL, settings, POSITIVE, NEGATIVE, latent or EMPTY, hooks=Hooks(**extra))
+    return sample_latent(MODEL, settings, POSITIVE, NEGATIVE, latent or EMPTY, callbacks=Callbacks(**extra))
 
 
 def test_steps_are_reported_in_order() -> None:
@@ -218,7 +218,7 @@ def test_what_networks_draw_comes_behind_the_noise_and_goes_on_in_a_run_that_was
     settings = replace(SETTINGS, sampler="heun")
     whole: list[int] = []
     states: list[State] = []
-    found = sample_latent(drawing(whole), settings, POSITIVE, NEGATIVE, EMPTY, hooks=Hooks(save=states.append))
+    found = sample_latent(drawing(whole), settings, POSITIVE, NEGATIVE, EMPTY, callbacks=Callbacks(save=states.append))
     chance = torch.Generator("cpu").manual_seed(42)
     torch.randn(2, 4, 8, 8, generator=chance)
     assert whole == [int(torch.randint(1000, (1,), generator=chance)) for _ in whole]
@@ -226,6 +226,6 @@ def test_what_networks_draw_comes_behind_the_noise_and_goes_on_in_a_run_that_was
     for calls in (1, 4):
         rest: list[int] = []
         state = from_tensors(*to_tensors(states[calls - 1]))
-        resumed = sample_latent(drawing(rest), settings, POSITIVE, NEGATIVE, EMPTY, hooks=Hooks(resume=state))
+        resumed = sample_latent(drawing(rest), settings, POSITIVE, NEGATIVE, EMPTY, callbacks=Callbacks(resume=state))
         assert rest == whole[calls:]
         assert torch.equal(resumed["samples"], found["samples"])

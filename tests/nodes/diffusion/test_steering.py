@@ -234,9 +234,9 @@ def test_guidance_with_a_memory_goes_on_with_the_same_bits() -> None:
     states: list[State] = []
 
     def run(**extra: Any) -> Tensor:
-        found: Tensor = sample.sample_latent(model, SETTINGS, POSITIVE, NEGATIVE, EMPTY, hooks=sample.Hooks(**extra))[
-            "samples"
-        ]
+        found: Tensor = sample.sample_latent(
+            model, SETTINGS, POSITIVE, NEGATIVE, EMPTY, callbacks=sample.Callbacks(**extra)
+        )["samples"]
         return found
 
     whole = run(save=states.append)
