@@ -10,10 +10,10 @@ from engine.models import ModelRef
 from engine.spec import Output, Range, node
 from nodes import diffusion
 from nodes.sockets import Model
+from nodes.widgets import Percent
 
 ADVANCED = "advanced/guidance"
 
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 SkipScale = Annotated[float, Range(0.0, 10.0, step=0.1)]
 
 

@@ -8,12 +8,12 @@ from engine.run.context import NodeContext
 from engine.spec import Output, Range, node
 from nodes import diffusion
 from nodes.sockets import Conditioning, Mask
+from nodes.widgets import Percent
 
 Strength = Annotated[float, Range(0.0, 10.0, step=0.01)]
 AreaSide = Annotated[int, Range(64, 16384, step=8)]
 Position = Annotated[int, Range(0, 16384, step=8)]
 Fraction = Annotated[float, Range(0.0, 1.0, step=0.01)]
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 
 _CONDITIONING = [Output("CONDITIONING")]
 

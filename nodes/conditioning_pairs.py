@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 from engine.models import Recipe
 from engine.spec import Output, node
 from nodes import diffusion
-from nodes.conditioning import Percent, Strength
+from nodes.conditioning import Strength
 from nodes.sockets import Conditioning, Hooks, Mask, Tensor, TimestepsRange
+from nodes.widgets import Percent
 
 SINGLE: Final = "advanced/hooks/cond single"
 PAIR: Final = "advanced/hooks/cond pair"

@@ -11,10 +11,10 @@ from engine.spec import Choices, Estimate, FileChoice, Output, Range, node
 from nodes import diffusion
 from nodes.loaders import file_size, opened, part_of
 from nodes.sockets import Conditioning, ControlNet, Image, Mask, Model, Vae
+from nodes.widgets import Percent
 
 CATEGORY = "conditioning/controlnet"
 Strength = Annotated[float, Range(0.0, 10.0, step=0.01)]
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 NetFile = Annotated[FileRef, FileChoice("controlnet")]
 Sides = tuple[list[Any], list[Any]]
 

@@ -6,8 +6,9 @@ from engine.models import Recipe
 from engine.run.context import NodeContext
 from engine.spec import Output, node
 from nodes import diffusion
-from nodes.sampling import Cfg, SeedInt, leased
+from nodes.sampling import leased
 from nodes.sockets import Conditioning, Guider, Latent, LatentDict, Model, Noise, Sampler, Sigmas, Tensor
+from nodes.widgets import Cfg, SeedInt
 
 CATEGORY = "sampling/custom_sampling"
 OUTPUTS = (Output("LATENT", "output"), Output("LATENT", "denoised_output"))

@@ -16,14 +16,13 @@ from engine.spec import FileChoice, Output, Range, Socket, node
 from nodes import diffusion
 from nodes.loaders import opened
 from nodes.sockets import Clip, HookKeyframes, Hooks
+from nodes.widgets import LoraName, Percent
 
 if TYPE_CHECKING:
     from nodes.diffusion.weight_hooks import Keyframe, WeightHook
 
 Strength = Annotated[float, Range(-20.0, 20.0, step=0.01)]
 Multiplier = Annotated[float, Range(0.0, 10.0, step=0.001)]
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
-LoraName = Annotated[FileRef, FileChoice("loras")]
 CheckpointName = Annotated[FileRef, FileChoice("checkpoints")]
 
 CREATE: Final = "advanced/hooks/create"

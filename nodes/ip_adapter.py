@@ -10,27 +10,18 @@ from engine.errors import InputError
 from engine.fileref import FileRef
 from engine.models import ModelRef, Recipe
 from engine.run.context import NodeContext
-from engine.spec import Estimate, FileChoice, Multiline, Output, Range, Socket, node
+from engine.spec import Estimate, FileChoice, Multiline, Output, Socket, node
 from nodes import diffusion
+from nodes.ip_adapter_inputs import AtOnce, Joining, Scaling, StrongWeight, Weight, WeightType
 from nodes.loaders import file_size, part_of
 from nodes.sockets import ClipVision, Image, IpAdapter, Mask, Model, Tensor
+from nodes.widgets import Percent
 
 if TYPE_CHECKING:
     from nodes.diffusion.ip_apply import Seen, Viewer
     from nodes.diffusion.ip_weights import Weighing
 
 CATEGORY = "ipadapter"
-
-Weight = Annotated[float, Range(-1, 3, step=0.05)]
-StrongWeight = Annotated[float, Range(-1, 5, step=0.05)]
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
-AtOnce = Annotated[int, Range(0, 4096)]
-Scaling = Literal["V only", "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty"]
-Joining = Literal["concat", "add", "subtract", "average", "norm average"]
-WeightType = Literal[
-    "linear", "ease in", "ease out", "ease in-out", "reverse in-out", "weak input", "weak output", "weak middle", "strong middle",
-    "style transfer", "composition", "strong style transfer", "style and composition", "style transfer precise", "composition precise",
-]  # fmt: skip
 
 
 def viewer_of(ctx: NodeContext, ipadapter: Recipe, clip_vision: ModelRef | None) -> Viewer:

@@ -11,8 +11,10 @@ from engine.run.context import NodeContext
 from engine.run.results import OutputFile, Outputs
 from engine.spec import FileChoice, Output, Range, node
 from nodes import diffusion
-from nodes.ip_adapter import Percent, Scaling, Weight, WeightType, prompted, viewer_of, weighing
+from nodes.ip_adapter import prompted, viewer_of, weighing
+from nodes.ip_adapter_inputs import Scaling, Weight, WeightType
 from nodes.sockets import ClipVision, Embeds, Image, IpAdapter, Mask, Model, Tensor
+from nodes.widgets import Percent
 
 CATEGORY = "ipadapter/embeds"
 

@@ -9,8 +9,10 @@ from engine.run.context import NodeContext
 from engine.run.results import Blocked
 from engine.spec import Output, Range, Socket, node
 from nodes import diffusion
-from nodes.ip_adapter import AtOnce, Joining, Percent, Scaling, Weight, WeightType, weighing, with_picture
+from nodes.ip_adapter import weighing, with_picture
+from nodes.ip_adapter_inputs import AtOnce, Joining, Scaling, Weight, WeightType
 from nodes.sockets import ClipVision, Conditioning, Image, IpAdapter, Mask, Model, Tensor
+from nodes.widgets import Percent
 
 Params = Annotated[dict[str, list[Any]], Socket("IPADAPTER_PARAMS")]
 Sharpening = Annotated[float, Range(0.0, 1.0, step=0.05)]

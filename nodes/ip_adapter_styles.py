@@ -8,8 +8,10 @@ from engine.models import ModelRef
 from engine.run.context import NodeContext
 from engine.spec import Output, Range, node
 from nodes import diffusion
-from nodes.ip_adapter import CATEGORY, Joining, Percent, Scaling, StrongWeight, weighing, with_picture
+from nodes.ip_adapter import CATEGORY, weighing, with_picture
+from nodes.ip_adapter_inputs import Joining, Scaling, StrongWeight
 from nodes.sockets import ClipVision, Image, IpAdapter, Mask, Model
+from nodes.widgets import Percent
 
 _MODEL = [Output("MODEL")]
 

@@ -9,11 +9,11 @@ from engine.fileref import FileRef
 from engine.models import ModelRef, Patch
 from engine.run.context import NodeContext
 from engine.run.results import OutputFile, Outputs
-from engine.spec import FileChoice, Output, Range, node
+from engine.spec import Output, Range, node
 from nodes import diffusion
 from nodes.sockets import Clip, Model
+from nodes.widgets import LoraName
 
-LoraName = Annotated[FileRef, FileChoice("loras")]
 Strength = Annotated[float, Range(-100.0, 100.0, step=0.01)]
 
 

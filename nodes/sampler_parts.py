@@ -10,14 +10,13 @@ from engine.spec import Choices, Output, Range, Seed, node
 from nodes import diffusion
 from nodes.diffusion.names import SAMPLER_NAMES
 from nodes.sockets import Conditioning, Latent, Model, Noise, Sigmas
+from nodes.widgets import Cfg, Percent
 
 SAMPLERS = "sampling/custom_sampling/samplers"
 GUIDERS = "sampling/custom_sampling/guiders"
 NOISES = "sampling/custom_sampling/noise"
 
 Amount = Annotated[float, Range(0.0, 100.0, step=0.01, round=False)]
-Cfg = Annotated[float, Range(0.0, 100.0, step=0.1, round=0.01)]
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 NoiseDevice = Literal["gpu", "cpu"]
 
 

@@ -7,18 +7,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from engine.run.context import NodeContext
-from engine.spec import Choices, Estimate, Output, Range, Seed, node
+from engine.spec import Choices, Estimate, Output, Range, node
 from nodes import diffusion
 from nodes.diffusion.names import DIFFUSERS_NAMES, SAMPLER_NAMES, SCHEDULER_NAMES
 from nodes.sockets import Conditioning, Latent, LatentDict, Model
+from nodes.widgets import Cfg, SeedInt, Steps
 
 if TYPE_CHECKING:
     from nodes.diffusion.denoiser import Denoiser
     from nodes.diffusion.sample import Callbacks, Settings
 
-SeedInt = Annotated[int, Range(0, 2**64 - 1), Seed()]
-Steps = Annotated[int, Range(1, 10_000)]
-Cfg = Annotated[float, Range(0.0, 100.0, step=0.1, round=0.01)]
 SamplerName = Annotated[str, Choices(SAMPLER_NAMES + DIFFUSERS_NAMES)]
 SchedulerName = Annotated[str, Choices(SCHEDULER_NAMES)]
 Step = Annotated[int, Range(0, 10_000)]

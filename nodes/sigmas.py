@@ -8,11 +8,11 @@ from engine.spec import Choices, Output, Range, node
 from nodes import diffusion
 from nodes.diffusion.names import SCHEDULER_NAMES
 from nodes.sockets import Model, Sigmas, Tensor
+from nodes.widgets import Steps
 
 SCHEDULERS = "sampling/custom_sampling/schedulers"
 CHANGES = "sampling/custom_sampling/sigmas"
 
-Steps = Annotated[int, Range(1, 10_000)]
 Denoise = Annotated[float, Range(0.0, 1.0, step=0.01)]
 Level = Annotated[float, Range(0.0, 5000.0, step=0.01, round=False)]
 High = Annotated[float, Range(0.0, 20_000.0, step=0.01, round=False)]

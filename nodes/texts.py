@@ -8,13 +8,13 @@ from itertools import accumulate
 from typing import Annotated, Any, Final
 
 from engine.errors import InputError
-from engine.spec import Multiline, Output, Range, Seed, Socket, node
+from engine.spec import Multiline, Output, Socket, node
 from nodes import draws
 from nodes.formatting import format_text, format_value
 from nodes.lists import only
+from nodes.widgets import SeedInt
 
 Value = Any | None
-SeedInt = Annotated[int, Range(0, 2**64 - 1), Seed()]
 
 _WEIGHTED: Final = re.compile(r"(?P<text>.*)::\s*(?P<weight>-?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30}))\s*", re.DOTALL)
 _ESCAPES: Final = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}

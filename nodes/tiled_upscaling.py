@@ -8,8 +8,9 @@ from engine.models import ModelRef
 from engine.run.context import NodeContext
 from engine.spec import Optional, Output, Range, node
 from nodes import diffusion
-from nodes.sampling import SamplerName, SchedulerName, SeedInt
+from nodes.sampling import SamplerName, SchedulerName
 from nodes.sockets import Conditioning, Image, Model, Sampler, Sigmas, Tensor, UpscaleModel, Vae
+from nodes.widgets import SeedInt
 
 if TYPE_CHECKING:
     from nodes.diffusion.redraw import Plan

@@ -8,11 +8,11 @@ from engine.models import ModelRef
 from engine.spec import Output, Range, node
 from nodes import diffusion
 from nodes.sockets import Model
+from nodes.widgets import Percent
 
 CATEGORY = "model_patches/unet"
 
 Scale = Annotated[float, Range(0.0, 10.0, step=0.01)]
-Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 ResizeMethod = Literal["bicubic", "nearest-exact", "bilinear", "area", "bislerp"]
 
 
