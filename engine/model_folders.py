@@ -166,11 +166,6 @@ class ModelFolders:
                 found[name] = (self.find(TINY_FOLDER, halves[0]), self.find(TINY_FOLDER, halves[1]))
         return found
 
-    def index_of(self, key: str, name: str) -> int:
-        """Which of the folders of ``key`` holds ``name``, counted from 0; raises as ``find`` does."""
-        path = self.find(key, name)
-        return next(i for i, folder in enumerate(self.paths(key)) if path == folder / checked_name(name))
-
     def _candidates(self, key: str, folder: Path, name: PurePosixPath) -> Iterator[Path]:
         """Where ``name`` may be in ``folder``; an embedding also without its suffix, and in any folder below."""
         if key != "embeddings":

@@ -65,12 +65,6 @@ def validate(
     return in_order + general.get(None, [])
 
 
-def sound_outputs(graph: Graph, registry: Registry, problems: Iterable[Problem]) -> tuple[NodeId, ...]:
-    """The output nodes that need nothing with a problem: ComfyUI accepts a workflow that has one, and runs these."""
-    wrong = {problem.node for problem in problems}
-    return tuple(node for node in output_nodes(graph, registry) if wrong.isdisjoint(graph.ancestors([node])))
-
-
 def coerced(graph: Graph, registry: Registry) -> Graph:
     """The graph with its literals as the types their inputs take: 20.0 for an INT becomes 20, so that equal work has
     equal keys.

@@ -105,13 +105,6 @@ class RemoteExecutor:
         """What was loaded by an earlier process, before this one's worker is ready."""
         return Loaded.from_cached(cached, self._hooks)
 
-    def ask_gently(self, what: str, type_: str, arguments: Mapping[str, Any], timeout: float) -> Any:
-        """Ask a node class something, and wait for up to ``timeout`` seconds; the worker is not started, nor a run of it disturbed.
-
-        Raises ``NoAnswer`` where there is none in time, ``MezzotintError`` for what goes wrong there.
-        """
-        return self.gently.ask(what, type_, arguments, timeout)
-
     def on_prompt(self, posted: Mapping[str, Any], timeout: float = _HANDLING) -> dict[str, Any]:
         """A posted workflow after the packs' prompt handlers, if there are any. One that fails or takes too long leaves it as it was."""
         loaded = self._keeper.last_loaded

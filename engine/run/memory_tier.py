@@ -82,10 +82,6 @@ class MemoryTier:
             if self._used > self.limit:
                 self._shrink()
 
-    def drop(self, key: Key) -> None:
-        with self._lock:
-            self._remove(key)
-
     def clear(self) -> None:
         with self._lock:
             self._residents.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nodes.diffusion.configs import DiTConfig, T5Config, TextConfig, TinyVaeConfig, UNetConfig, VaeConfig, VisionConfig
+from nodes.diffusion.control_configs import TYPE_SINUSOIDS, AdapterConfig, ControlConfig, TransformerControlConfig
 
 
 def unet_arguments(config: UNetConfig) -> dict[str, Any]:
@@ -40,8 +41,8 @@ def unet_arguments(config: UNetConfig) -> dict[str, Any]:
     }
 
 
-def dit_arguments(config: DiTConfig) -> dict[str, Any]:
-    """Arguments of diffusers' ``SD3Transformer2DModel`` for ``config``."""
+def dit_arguments(config: DiTConfig | TransformerControlConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``SD3Transformer2DModel`` for ``config``, which its ControlNets have too."""
     return {
         "sample_size": 128,
         "patch_size": config.patch,
@@ -131,4 +132,61 @@ def t5_arguments(config: T5Config) -> dict[str, Any]:
         "feed_forward_proj": "gated-gelu",
         "is_encoder_decoder": False,
         "use_cache": False,
+    }
+
+
+def control_arguments(config: ControlConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``ControlNetModel``, or of its ``ControlNetUnionModel``, for ``config``."""
+    # a middle with attention takes its depth from the last level, which ignores its own where it has no attention
+    depths = (*config.depths[:-1], config.depths[-1] or config.mid_depth or 1)
+    vector = {} if config.vector_dim is None else {
+        "class_embed_type": "projection", "projection_class_embeddings_input_dim": config.vector_dim
+    }  # fmt: skip
+    union = {} if not config.union_types else {
+        "num_control_type": config.union_types,
+        "num_trans_channel": config.union_width,
+        "num_trans_layer": config.union_layers,
+        "num_proj_channel": config.model_channels,
+        "addition_time_embed_dim": TYPE_SINUSOIDS,
+    }  # fmt: skip
+    middle = {} if union else {"mid_block_type": "UNetMidBlock2DCrossAttn" if config.mid_depth else "UNetMidBlock2D"}
+    return {
+        "in_channels": config.in_channels,
+        "conditioning_channels": config.hint_channels,
+        "down_block_types": tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in config.depths),
+        "block_out_channels": config.widths,
+        "layers_per_block": config.blocks,
+        "norm_num_groups": config.norm_groups,
+        "cross_attention_dim": config.context_dim or config.model_channels,
+        "transformer_layers_per_block": depths,
+        "attention_head_dim": config.heads,  # diffusers means the number of heads by this name
+        "use_linear_projection": config.linear_projection,
+        "conditioning_embedding_out_channels": config.hint_widths,
+        **middle,
+        **vector,
+        **union,
+    }
+
+
+def transformer_control_arguments(config: TransformerControlConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``SD3ControlNetModel`` for ``config``."""
+    has_positions = config.positions is not None
+    return {
+        **dit_arguments(config),
+        "pos_embed_type": "sincos" if has_positions else None,
+        "use_pos_embed": has_positions,
+        "extra_conditioning_channels": config.mask_channels,
+    }
+
+
+def adapter_arguments(config: AdapterConfig) -> dict[str, Any]:
+    """Arguments of diffusers' ``T2IAdapter`` for ``config``."""
+    # the light one names its last width, which occurs twice, once
+    channels = config.channels[:-1] if config.kind == "light_adapter" else config.channels
+    return {
+        "in_channels": config.in_channels,
+        "channels": list(channels),
+        "num_res_blocks": config.res_blocks,
+        "downscale_factor": config.downscale,
+        "adapter_type": config.kind,
     }

@@ -29,16 +29,17 @@ from nodes.diffusion.configs import (
     VaeConfig,
     VisionConfig,
 )
-from nodes.diffusion.control_configs import (
-    AdapterConfig,
-    AnyControl,
-    TransformerControlConfig,
+from nodes.diffusion.control_configs import AdapterConfig, AnyControl, TransformerControlConfig
+from nodes.diffusion.convert import Shapes
+from nodes.diffusion.library_arguments import (
     adapter_arguments,
     control_arguments,
+    dit_arguments,
+    tiny_arguments,
     transformer_control_arguments,
+    unet_arguments,
+    vae_arguments,
 )
-from nodes.diffusion.convert import Shapes
-from nodes.diffusion.library_arguments import dit_arguments, tiny_arguments, unet_arguments, vae_arguments
 
 
 def build(config: PartConfig) -> nn.Module:

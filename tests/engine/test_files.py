@@ -50,7 +50,7 @@ def test_earlier_root_wins(models: Path, tmp_path: Path) -> None:
     other = put(tmp_path / "other" / "checkpoints" / "demo.safetensors", "y")
     assert ModelFolders.under([tmp_path / "other", models]).find("checkpoints", "demo.safetensors") == other
     both = ModelFolders.under([models, tmp_path / "other"])
-    assert both.index_of("checkpoints", "demo.safetensors") == 0
+    assert both.find("checkpoints", "demo.safetensors") == models / "checkpoints" / "demo.safetensors"
     assert both.list("checkpoints").count("demo.safetensors") == 1
 
 

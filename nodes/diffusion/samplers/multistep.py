@@ -14,7 +14,7 @@ from torch import Tensor
 from nodes.diffusion.noise import StepNoise
 from nodes.diffusion.samplers.laws import Law
 from nodes.diffusion.samplers.single_step import slope
-from nodes.diffusion.samplers.state import Solver, State
+from nodes.diffusion.samplers.state import LawSolver, Solver, State
 
 Floats = NDArray[np.float64]
 
@@ -199,17 +199,13 @@ def _noised(state: State, x: Tensor, h: Tensor, eta: float, s_noise: float) -> t
 
 
 @dataclass(frozen=True, slots=True)
-class Dpmpp2mSde(Solver):
+class Dpmpp2mSde(LawSolver):
     """SDE-DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", eq. 19). The change of the prediction is weighed as in their
     alg. 2 (``midpoint``) or as the exponential integrator does (``heun``)."""
 
-    law: Law
     solver: Literal["midpoint", "heun"] = "midpoint"
     eta: float = 1.0
     s_noise: float = 1.0
-
-    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
-        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:
@@ -227,16 +223,12 @@ class Dpmpp2mSde(Solver):
 
 
 @dataclass(frozen=True, slots=True)
-class Dpmpp3mSde(Solver):
+class Dpmpp3mSde(LawSolver):
     """SDE-DPM-Solver++ with three points: the exponential integrator of Lu et al. 2022, "DPM-Solver++", appendix B, for
     the reverse SDE, with divided differences of the last three predictions."""
 
-    law: Law
     eta: float = 1.0
     s_noise: float = 1.0
-
-    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
-        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from nodes.diffusion.noise import StepNoise
-from nodes.diffusion.samplers.laws import Law
 from nodes.diffusion.samplers.single_step import slope
-from nodes.diffusion.samplers.state import Solver, State
+from nodes.diffusion.samplers.state import LawSolver, Solver, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +35,16 @@ class HeunPlusPlus(Solver):
 
 
 @dataclass(frozen=True, slots=True)
-class Seeds(Solver):
+class Seeds(LawSolver):
     """SEEDS-2 and SEEDS-3 (Gonzalez et al. 2023, "SEEDS: Exponential SDE Solvers for Fast High-Quality Sampling from
     Diffusion Models", alg. 3 and 4, data prediction): exponential Runge-Kutta for the reverse SDE.
 
     ``parts`` are where the stages lie in lambda: (1/2) or (1/3, 2/3). The noise of a stage is carried on to the next, so
     that it is the same path that all of them see; it is kept in ``State.history``."""
 
-    law: Law
     parts: tuple[float, ...] = (0.5,)
     eta: float = 1.0
     s_noise: float = 1.0
-
-    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
-        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:
@@ -95,22 +90,18 @@ def _noise_scale(lam: Tensor, kind: str, eta: float) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class ErSde(Solver):
+class ErSde(LawSolver):
     """Extended reverse-time SDE solver of order 1 to 3 (Cui et al. 2023, "Elucidating the Solution Space of Extended
     Reverse-Time SDE for Diffusion Models", alg. 2 and eq. 24 to 26), with ``lam = sigma / alpha``.
 
     The integrals of order 2 and 3 are sums over ``points`` points, as in the paper's code. ``kind``: "ER-SDE",
     "Reverse-time SDE" (of ``eta``) or "ODE"."""
 
-    law: Law
     kind: str = "ER-SDE"
     max_stage: int = 3
     eta: float = 1.0
     s_noise: float = 1.0
     points: int = 200
-
-    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
-        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
     @property
     def _drift(self) -> bool:
@@ -151,7 +142,7 @@ class ErSde(Solver):
 
 
 @dataclass(frozen=True, slots=True)
-class SaSolver(Solver):
+class SaSolver(LawSolver):
     """Stochastic Adams solver (Xue et al. 2023, "SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion
     Models", alg. 1, data prediction), tau constant over a step: ``eta`` where sigma lies in ``interval`` (high, low), else 0.
 
@@ -159,7 +150,6 @@ class SaSolver(Solver):
     adds the noise that the predictor drew, both differ only in their weights. With ``simple`` the weights of order 2 are
     those of the paper's appendix D."""
 
-    law: Law
     interval: tuple[float, float]
     predictor: int = 3
     corrector: int = 4
@@ -167,9 +157,6 @@ class SaSolver(Solver):
     simple: bool = False
     eta: float = 1.0
     s_noise: float = 1.0
-
-    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
-        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
     def advance(self, state: State, denoised: Tensor) -> State:
         known = (denoised, *state.history)[: max(self.predictor, self.corrector)]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nodes.diffusion.noise import Numbers, StepNoise, step_noise_from_plain
+from nodes.diffusion.samplers.laws import Law
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +118,17 @@ class Solver:
     def query(self, state: State) -> tuple[Tensor, Tensor]:
         asked, sigma = (state.x, state.sigma) if state.pending is None else (state.pending.x, state.pending.sigma)
         return asked, sigma.expand(len(asked))
+
+
+@dataclass(frozen=True, slots=True)
+class LawSolver(Solver):
+    """A solver that steps in the ``lam`` of a noise law, and starts where that is finite."""
+
+    law: Law
+
+    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
+        # Explicit base: a slotted dataclass is a new class, which zero-argument super() would miss.
+        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
 
 def to_tensors(state: State) -> tuple[dict[str, Tensor], Numbers]:

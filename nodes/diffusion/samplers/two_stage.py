@@ -11,7 +11,7 @@ from torch import Tensor
 from nodes.diffusion.noise import StepNoise
 from nodes.diffusion.samplers.laws import Law, StraightPath, VarianceExploding
 from nodes.diffusion.samplers.single_step import renoised, slope
-from nodes.diffusion.samplers.state import Solver, State
+from nodes.diffusion.samplers.state import LawSolver, Solver, State
 
 
 def _euler(state: State, denoised: Tensor) -> State:
@@ -104,21 +104,16 @@ def _towards(denoised: Tensor, x: Tensor, kept: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class DpmppSde(Solver):
+class DpmppSde(LawSolver):
     """SDE-DPM-Solver++ of second order in one step (Lu et al. 2022, "DPM-Solver++", section 5 and appendix C); the stage
     lies at ``r`` of the step in lambda.
 
     Both the part and the whole step are ancestral; the noise is the increment of one Brownian path, so that the part's
     noise is in the whole step's."""
 
-    law: Law
     eta: float = 1.0
     s_noise: float = 1.0
     r: float = 0.5
-
-    def start(self, x: Tensor, sigmas: Tensor, noise: StepNoise) -> State:
-        # Explicit base: a slotted dataclass is a new class, which zero-argument super() would miss.
-        return Solver.start(self, x, self.law.solvable(sigmas), noise)
 
     def advance(self, state: State, denoised: Tensor) -> State:
         if state.ends_clean:

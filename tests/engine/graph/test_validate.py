@@ -12,7 +12,7 @@ from engine.graph.api_format import read_api
 from engine.graph.cycles import cycles
 from engine.graph.graph import BadLink, Call, Graph, Link, NodeId
 from engine.graph.problems import Problem
-from engine.graph.validate import coerced, output_nodes, sound_outputs, validate
+from engine.graph.validate import coerced, output_nodes, validate
 from tests.engine.graph.vocabulary import NODES, PROPERTY, ListedFiles, registry
 
 REGISTRY = registry()
@@ -315,14 +315,6 @@ def test_titles_stand_in_messages() -> None:
         "input": "steps",
         "message": problem.message,
     }
-
-
-def test_outputs_apart_from_the_problems_are_sound() -> None:
-    """An output that needs nothing wrong could be run although another one could not."""
-    graph = txt2img(n3={"steps": 0})
-    graph = graph.with_call("20", Call("EmptyImage", txt2img_size()))
-    graph = graph.with_call("21", Call("PreviewImage", {"images": Link(NodeId("20"), 0)}))
-    assert sound_outputs(graph, REGISTRY, validate(graph, REGISTRY, FILES)) == ("21",)
 
 
 def test_output_nodes_are_found() -> None:

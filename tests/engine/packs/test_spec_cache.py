@@ -195,7 +195,7 @@ def test_a_process_that_has_no_worker_yet_knows_the_types(worker: RemoteExecutor
         assert early.refresh(["Asked_Files"]) == {"Asked_Files": infos["Asked_Files"]}
         assert other.web is None
         with pytest.raises(NoAnswer, match="is not there"):
-            other.ask_gently("describe", "Asked_Files", {}, 1.0)
+            other.gently.ask("describe", "Asked_Files", {}, 1.0)
 
 
 def test_choices_change_with_the_files(worker: RemoteExecutor, folder: Path) -> None:
@@ -235,7 +235,7 @@ async def test_a_run_goes_on_while_a_class_does_not_answer(
     assert files_of(infos["Asked_Slow"]) == ["one"]
     assert files_of(infos["Asked_Files"]) == ["at_work", "hold", "one", "slow"]
     with pytest.raises(NoAnswer, match=r"Asked_Slow did not answer describe within 0\.1 s"):
-        await asyncio.to_thread(worker.ask_gently, "describe", "Asked_Slow", {}, 0.1)
+        await asyncio.to_thread(worker.gently.ask, "describe", "Asked_Slow", {}, 0.1)
     monkeypatch.setattr("engine.jobs.gentle._HUNG", 0.1)
     monkeypatch.setattr("engine.jobs.remote._ANSWER", 0.2)
     with pytest.raises(NoAnswer, match=r"Asked_Slow did not answer describe within 0\.2 s"):
@@ -243,7 +243,7 @@ async def test_a_run_goes_on_while_a_class_does_not_answer(
     (folder / "slow").unlink()
     (folder / "hold").unlink()
     assert (await running).status == "succeeded"
-    late = await asyncio.to_thread(worker.ask_gently, "describe", "Asked_Slow", {}, 30.0)
+    late = await asyncio.to_thread(worker.gently.ask, "describe", "Asked_Slow", {}, 30.0)
     assert "one" in files_of(late)
     assert worker.pid == pid
 
@@ -256,17 +256,17 @@ def test_one_that_never_answers_costs_an_idle_worker(
     pid = worker.pid
     (folder / "slow").touch()
     with pytest.raises(NoAnswer):
-        worker.ask_gently("describe", "Asked_Slow", {}, 0.1)
+        worker.gently.ask("describe", "Asked_Slow", {}, 0.1)
     assert worker.pid == pid
     time.sleep(0.4)
     with pytest.raises(NoAnswer):
-        worker.ask_gently("describe", "Asked_Slow", {}, 0.1)
+        worker.gently.ask("describe", "Asked_Slow", {}, 0.1)
     (folder / "slow").unlink()
     until = time.monotonic() + 30
     while worker.web is None and worker.pid == pid and time.monotonic() < until:
         time.sleep(0.05)
     assert worker.pid != pid
-    assert files_of(worker.ask_gently("describe", "Asked_Slow", {}, 30.0)) == ["one"]
+    assert files_of(worker.gently.ask("describe", "Asked_Slow", {}, 30.0)) == ["one"]
 
 
 def test_a_worker_that_dies_answers_nothing(worker: RemoteExecutor, folder: Path) -> None:
