@@ -82,7 +82,7 @@ def empty_image(
     return diffusion.pictures.solid(width, height, batch_size, color)
 
 
-@node("ImageScale", title="Upscale Image", category="image/upscaling", outputs=[Output("IMAGE")])
+@node("ImageScale", title="Upscale Image", category="image/upscaling", outputs=[Output("IMAGE")], version=2)
 def image_scale(
     *, image: Image, upscale_method: ImageMethod, width: Side = 512, height: Side = 512, crop: Crop
 ) -> Tensor:
@@ -93,7 +93,7 @@ def image_scale(
     return diffusion.pictures.scale(image, width, height, upscale_method, crop)
 
 
-@node("ImageScaleBy", title="Upscale Image By", category="image/upscaling", outputs=[Output("IMAGE")])
+@node("ImageScaleBy", title="Upscale Image By", category="image/upscaling", outputs=[Output("IMAGE")], version=2)
 def image_scale_by(image: Image, upscale_method: ImageMethod, scale_by: Factor = 1.0) -> Tensor:
     """The picture at ``scale_by`` times its size."""
     height, width = (max(1, round(side * scale_by)) for side in image.shape[1:3])
@@ -106,7 +106,7 @@ def image_invert(image: Image) -> Tensor:
     return 1.0 - image
 
 
-@node("ImageBlend", category="image/postprocessing", outputs=[Output("IMAGE")])
+@node("ImageBlend", category="image/postprocessing", outputs=[Output("IMAGE")], version=2)
 def image_blend(
     *,
     image1: Image,

@@ -34,6 +34,7 @@ def repeat_image_batch(image: Image, amount: Annotated[int, Range(1, 4096)] = 1)
     category="image/batch",
     outputs=[Output("IMAGE", is_list=True)],
     takes_lists=True,
+    version=2,
 )
 def rebatch_images(
     images: Annotated[Any, Socket("IMAGE")], batch_size: Annotated[Any, Socket("INT"), Range(1, 4096)] = 1

@@ -71,7 +71,7 @@ def image_enhance_difference(
     return diffusion.comparing.enhanced(image1, image2, exponent)
 
 
-@node("ImageConcanate", title="Image Concatenate", category="image/transform", outputs=_IMAGE)
+@node("ImageConcanate", title="Image Concatenate", category="image/transform", outputs=_IMAGE, version=2)
 def image_concanate(
     image1: Image,
     image2: Image,
@@ -79,10 +79,10 @@ def image_concanate(
     match_image_size: bool = True,
 ) -> Tensor:
     """Two pictures side by side, the second to this side of the first and, if that is wished, at its height or width."""
-    return diffusion.layout.stitched(image1, image2, direction, match_size=match_image_size, spacing=0, colour="white")
+    return diffusion.layout.stitched(image1, image2, direction, match_size=match_image_size, spacing=0, colour="black")
 
 
-@node("ImageConcatFromBatch", title="Image Concatenate From Batch", category="image/batch", outputs=_IMAGE)
+@node("ImageConcatFromBatch", title="Image Concatenate From Batch", category="image/batch", outputs=_IMAGE, version=2)
 def image_concat_from_batch(
     images: Image,
     num_columns: Annotated[int, Range(1, 255, step=1)] = 3,
@@ -96,7 +96,7 @@ def image_concat_from_batch(
     return diffusion.comparing.sheet(images, num_columns, max_resolution)
 
 
-@node("ImageGrid", title="Image Grid", category="image/batch", outputs=_IMAGE, takes_lists=True)
+@node("ImageGrid", title="Image Grid", category="image/batch", outputs=_IMAGE, takes_lists=True, version=2)
 def image_grid(
     *,
     images: Annotated[Any, Socket("IMAGE")],

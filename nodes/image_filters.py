@@ -14,7 +14,7 @@ Threshold = Annotated[float, Range(0.01, 0.99, step=0.01)]
 _IMAGE = [Output("IMAGE")]
 
 
-@node("ImageBlur", category="image/postprocessing", outputs=_IMAGE)
+@node("ImageBlur", category="image/postprocessing", outputs=_IMAGE, version=2)
 def image_blur(
     image: Image, blur_radius: Radius = 1, sigma: Annotated[float, Range(0.1, 10.0, step=0.1)] = 1.0
 ) -> Tensor:
@@ -22,7 +22,7 @@ def image_blur(
     return diffusion.filters.blurred(image, blur_radius, sigma)
 
 
-@node("ImageSharpen", category="image/postprocessing", outputs=_IMAGE)
+@node("ImageSharpen", category="image/postprocessing", outputs=_IMAGE, version=2)
 def image_sharpen(
     *,
     image: Image,
@@ -45,7 +45,7 @@ def image_quantize(
     return diffusion.filters.quantized(image, colors, dither)
 
 
-@node("Morphology", title="ImageMorphology", category="image/postprocessing", outputs=_IMAGE)
+@node("Morphology", title="ImageMorphology", category="image/postprocessing", outputs=_IMAGE, version=2)
 def morphology(
     *,
     image: Image,
@@ -56,7 +56,7 @@ def morphology(
     return diffusion.filters.morphology(image, operation, kernel_size)
 
 
-@node("Canny", category="image/preprocessors", outputs=_IMAGE)
+@node("Canny", category="image/preprocessors", outputs=_IMAGE, version=2)
 def canny(image: Image, low_threshold: Threshold = 0.4, high_threshold: Threshold = 0.8) -> Tensor:
     """The edges of the picture, white on black: strong ones, and weak ones that hang on them."""
     return diffusion.filters.canny(image, low_threshold, high_threshold)
@@ -80,7 +80,7 @@ def image_rgb_to_yuv(image: Image) -> tuple[Tensor, Tensor, Tensor]:
     return diffusion.filters.to_yuv(image)
 
 
-@node("ImageYUVToRGB", category="image/batch", outputs=_IMAGE)
+@node("ImageYUVToRGB", category="image/batch", outputs=_IMAGE, version=2)
 def image_yuv_to_rgb(Y: Image, U: Image, V: Image) -> Tensor:
     """The picture of a brightness and two colour differences."""
     return diffusion.filters.from_yuv(Y, U, V)

@@ -22,6 +22,7 @@ _IMAGE = [Output("IMAGE")]
     title="Image Resize",
     category="image/upscaling",
     outputs=[Output("IMAGE"), Output("INT", "width"), Output("INT", "height")],
+    version=2,
 )
 def image_resize(
     *,

@@ -36,7 +36,7 @@ def image_rotate(image: Image, rotation: Rotation) -> Tensor:
     return image.rot90(quarter_turns(rotation), [2, 1])
 
 
-@node("ImageStitch", title="Image Stitch", category="image/transform", outputs=_IMAGE)
+@node("ImageStitch", title="Image Stitch", category="image/transform", outputs=_IMAGE, version=2)
 def image_stitch(
     *,
     image1: Image,
@@ -54,7 +54,7 @@ def image_stitch(
     )
 
 
-@node("ResizeAndPadImage", category="image/transform", outputs=_IMAGE)
+@node("ResizeAndPadImage", category="image/transform", outputs=_IMAGE, version=2)
 def resize_and_pad_image(
     *,
     image: Image,
@@ -67,7 +67,7 @@ def resize_and_pad_image(
     return diffusion.layout.fitted_into(image, target_width, target_height, padding_color, interpolation)
 
 
-@node("ImageScaleToTotalPixels", category="image/upscaling", outputs=_IMAGE)
+@node("ImageScaleToTotalPixels", category="image/upscaling", outputs=_IMAGE, version=2)
 def image_scale_to_total_pixels(
     image: Image, upscale_method: ImageMethod, megapixels: Annotated[float, Range(0.01, 16.0, step=0.01)] = 1.0
 ) -> Tensor:
@@ -75,7 +75,7 @@ def image_scale_to_total_pixels(
     return diffusion.layout.to_total_pixels(image, megapixels, upscale_method)
 
 
-@node("ImageScaleToMaxDimension", category="image/upscaling", outputs=_IMAGE)
+@node("ImageScaleToMaxDimension", category="image/upscaling", outputs=_IMAGE, version=2)
 def image_scale_to_max_dimension(
     image: Image, upscale_method: Annotated[str, Choices(_LARGEST_METHODS)], largest_size: Position = 512
 ) -> Tensor:

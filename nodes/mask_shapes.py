@@ -161,6 +161,7 @@ def grow_mask_with_blur(
     title="Resize Mask",
     category="mask",
     outputs=[Output("MASK", "mask"), Output("INT", "width"), Output("INT", "height")],
+    version=2,
 )
 def resize_mask(
     *,

@@ -106,7 +106,7 @@ def _enlarged(ctx: NodeContext, image: Tensor, by: float, upscaler: ModelRef | N
     return diffusion.pictures.scale(image, width, height, "lanczos")
 
 
-@node("UltimateSDUpscale", title="Ultimate SD Upscale", category=CATEGORY, outputs=[Output("IMAGE")])
+@node("UltimateSDUpscale", title="Ultimate SD Upscale", category=CATEGORY, outputs=[Output("IMAGE")], version=2)
 def ultimate_sd_upscale(
     ctx: NodeContext,
     *,
@@ -147,6 +147,7 @@ def ultimate_sd_upscale(
     title="Ultimate SD Upscale (No Upscale)",
     category=CATEGORY,
     outputs=[Output("IMAGE")],
+    version=2,
 )
 def ultimate_sd_upscale_no_upscale(
     ctx: NodeContext,
@@ -185,6 +186,7 @@ def ultimate_sd_upscale_no_upscale(
     title="Ultimate SD Upscale (Custom Sample)",
     category=CATEGORY,
     outputs=[Output("IMAGE")],
+    version=2,
 )
 def ultimate_sd_upscale_custom_sample(
     ctx: NodeContext,

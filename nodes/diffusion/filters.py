@@ -20,9 +20,9 @@ from engine.errors import InputError
 def gaussian(radius: int, sigma: float) -> Tensor:
     """A Gaussian [2r+1,2r+1] over -1..1 in both directions, so that ``sigma`` counts in radii. Its sum is 1."""
     axis = torch.linspace(-1, 1, 2 * radius + 1)
-    bell = torch.exp(-(axis**2) / (2 * sigma**2))
-    kernel = bell[:, None] * bell[None]
-    return kernel / kernel.sum()
+    distance = (axis[:, None] * axis[:, None] + axis * axis).sqrt()
+    bell = torch.exp(-(distance * distance) / (2 * sigma * sigma))
+    return bell / bell.sum()
 
 
 def blurred(image: Tensor, radius: int, sigma: float) -> Tensor:
@@ -32,20 +32,27 @@ def blurred(image: Tensor, radius: int, sigma: float) -> Tensor:
 
 def sharpened(image: Tensor, radius: int, sigma: float, alpha: float) -> Tensor:
     """Unsharp masking: ``image + 10 alpha (image - blurred)``, cut to 0..1."""
-    kernel = -10 * alpha * gaussian(radius, sigma)
-    kernel[radius, radius] += 1 - kernel.sum()
+    kernel = gaussian(radius, sigma) * -(10 * alpha)
+    kernel[radius, radius] = kernel[radius, radius] - kernel.sum() + 1
     return _filtered(image, kernel).clamp(0, 1)
 
 
 def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
-    """Each channel under ``kernel`` [k,k], k odd."""
+    """Each channel under ``kernel`` [k,k], k odd.
+
+    Where a picture is flat the result differs from it by rounding alone, and eight bits cut off show whether it is above or below. So all
+    channels go through one convolution, as in ComfyUI: the sums are made in the same order.
+    """
     reach = kernel.shape[0] // 2
     planes = image.movedim(-1, 1)
-    rows, columns = (_mirrored(side, reach) for side in planes.shape[-2:])
-    planes = planes[:, :, rows][..., columns]
-    flat = planes.reshape(-1, 1, *planes.shape[-2:])
-    done = conv2d(flat, kernel.to(flat.dtype)[None, None])
-    return done.reshape(*planes.shape[:2], *done.shape[-2:]).movedim(1, -1).contiguous()
+    if reach < min(planes.shape[-2:]):
+        planes = pad(planes, (reach,) * 4, mode="reflect")
+    else:
+        rows, columns = (_mirrored(side, reach) for side in planes.shape[-2:])
+        planes = planes[:, :, rows][..., columns]
+    channels = planes.shape[1]
+    done = conv2d(planes, kernel.to(planes.dtype).repeat(channels, 1, 1)[:, None], groups=channels)
+    return done.movedim(1, -1).contiguous()
 
 
 def separable(planes: Tensor, weights: Tensor) -> Tensor:
@@ -64,15 +71,21 @@ def _mirrored(size: int, reach: int) -> Tensor:
     return torch.minimum(index, period - index)
 
 
-def _dilated(planes: Tensor, size: int) -> Tensor:
-    """The largest of a square window, in which of an even size one more lies before the middle; nothing counts beyond the border."""
-    before, after = size // 2, size - 1 - size // 2
+def _largest(planes: Tensor, before: int, after: int) -> Tensor:
+    """Of a square window with so many pixels before and after its middle; nothing counts beyond the border."""
+    size = before + 1 + after
     rows = max_pool2d(pad(planes, (0, 0, before, after), value=-math.inf), (size, 1), 1)
     return max_pool2d(pad(rows, (before, after), value=-math.inf), (1, size), 1)
 
 
+def _dilated(planes: Tensor, size: int) -> Tensor:
+    """With the window that ``_eroded`` has turned by half a turn, so that opening and closing move nothing."""
+    return _largest(planes, size - 1 - size // 2, size // 2)
+
+
 def _eroded(planes: Tensor, size: int) -> Tensor:
-    return -_dilated(-planes, size)
+    """Of an even window one pixel more lies before the middle."""
+    return -_largest(-planes, size // 2, size - 1 - size // 2)
 
 
 def _opened(planes: Tensor, size: int) -> Tensor:
@@ -99,11 +112,16 @@ def morphology(image: Tensor, operation: str, size: int) -> Tensor:
     return _MORPHOLOGY[operation](image.movedim(-1, 1), size).movedim(1, -1).contiguous()
 
 
+_LUMA: Final = (0.299, 0.587, 0.114)
+_TO_U, _TO_V = 0.564, 0.713
+"""ITU-R BT.601: brightness, and how much of the colour differences."""
+
+
 def to_yuv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Brightness and the two colour differences around 0.5 (ITU-R BT.601, full range), each as a grey picture [B,H,W,3]."""
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    y = 0.299 * red + 0.587 * green + 0.114 * blue
-    u, v = 0.564 * (blue - y) + 0.5, 0.713 * (red - y) + 0.5
+    y = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    u, v = _TO_U * (blue - y) + 0.5, _TO_V * (red - y) + 0.5
     planes = (plane[..., None].expand(*plane.shape, 3).clone() for plane in (y, u, v))
     return next(planes), next(planes), next(planes)
 
@@ -114,7 +132,9 @@ def from_yuv(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
         found = ", ".join(str(list(plane.shape[:3])) for plane in (y, u, v))
         raise InputError(f"expected Y, U and V of one size, found [batch, height, width] {found}; scale them first")
     light, blueness, redness = y.mean(-1), u.mean(-1) - 0.5, v.mean(-1) - 0.5
-    channels = (light + 1.403 * redness, light - 0.344 * blueness - 0.714 * redness, light + 1.773 * blueness)
+    red, blue = 1 / _TO_V, 1 / _TO_U
+    from_red, from_blue = (share / _LUMA[1] * of for share, of in ((_LUMA[0], red), (_LUMA[2], blue)))
+    channels = (light + red * redness, light - from_red * redness - from_blue * blueness, light + blue * blueness)
     return torch.stack(channels, dim=-1).clamp(0, 1)
 
 
@@ -163,6 +183,7 @@ def noisy(image: Tensor, seed: int, strength: float) -> Tensor:
 _SOBEL: Final = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 _AROUND: Final = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 """The neighbours (row, column) of a pixel, in eighths of a turn from the right downwards."""
+_RIGHT, _BELOW = 0, 2
 
 
 def canny(image: Tensor, low: float, high: float) -> Tensor:
@@ -170,36 +191,54 @@ def canny(image: Tensor, low: float, high: float) -> Tensor:
 
     Grey by BT.601, smoothed by a 5 x 5 Gaussian of sigma 1, Sobel gradients; of these stay the largest across the edge, where they
     exceed ``high``, or exceed ``low`` and hang together with such. Raises InputError where ``low`` is more than ``high``.
+
+    A step between two pixels has gradients of one size on both sides, up to rounding. So what is rounded where decides which side is the
+    edge: each sum here is made in the order in which kornia makes it, whose edges ControlNets are usually given.
     """
     if low > high:
         raise InputError(
             f"expected a low_threshold of at most the high_threshold {high:g}, found {low:g}", input="low_threshold"
         )
-    grey = _grey(image)
-    bell = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2)
-    smooth = _filtered(grey, bell[:, None] * bell[None] / bell.sum() ** 2)[..., 0]
-    padded = pad(smooth[:, None], (1, 1, 1, 1), mode="replicate")
-    across, down = (conv2d(padded, kernel[None, None])[:, 0] for kernel in (_SOBEL, _SOBEL.T))
-    size = (across**2 + down**2 + 1e-6).sqrt()
+    padded = pad(_smoothed(_grey(image))[:, None], (1, 1, 1, 1), mode="replicate")
+    across, down = conv2d(padded, torch.stack([_SOBEL, _SOBEL.T])[:, None]).unbind(1)
+    size = (across * across + down * down + 1e-6).sqrt()
     size = torch.where(_is_ridge(size, torch.atan2(down, across)), size, 0.0)
     edges = torch.stack([_connected(strong, weak) for strong, weak in zip(size > high, size > low, strict=True)])
     return edges.float()[..., None].expand(-1, -1, -1, 3).clone()
 
 
 def _grey(image: Tensor) -> Tensor:
-    return (
-        image if image.shape[-1] == 1 else (image[..., :3] * torch.tensor([0.299, 0.587, 0.114])).sum(-1, keepdim=True)
-    )
+    """[B,H,W]"""
+    if image.shape[-1] < 3:
+        return image[..., 0]
+    red, green, blue = (torch.tensor(share, dtype=image.dtype) for share in _LUMA)
+    return torch.addcmul(torch.addcmul(image[..., 0] * red, image[..., 1], green), image[..., 2], blue)
+
+
+def _smoothed(grey: Tensor) -> Tensor:
+    """[B,H,W] under a Gaussian of sigma 1 and five pixels, along the rows and then along the columns, mirrored at the border."""
+    rows, columns = (_mirrored(side, 2) for side in grey.shape[1:])
+    bell = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / 2).to(grey.dtype)
+    bell = bell / bell.sum()
+    along = conv2d(grey[:, None, :, columns], bell[None, None, None])
+    return conv2d(along[:, :, rows], bell[None, None, :, None])[:, 0]
 
 
 def _is_ridge(size: Tensor, angle: Tensor) -> Tensor:
-    """Where ``size`` [B,H,W] is larger than at both neighbours in the direction of ``angle``; beyond the border it is 0."""
+    """Where ``size`` [B,H,W] is larger than at both neighbours in the direction of ``angle``; beyond the border it is 0.
+
+    Of two as large beside or below each other the left or the upper one counts; on slants neither does.
+    """
     eighth = (angle / (math.pi / 4)).round().long() % 8
     framed = pad(size, (1, 1, 1, 1))
     height, width = size.shape[1:]
     around = torch.stack([framed[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _AROUND])
-    ahead, behind = (around.gather(0, (turned % 8)[None])[0] for turned in (eighth, eighth + 4))
-    return (size > ahead) & (size > behind)
+    is_ridge = torch.ones_like(size, dtype=torch.bool)
+    for direction in (eighth, (eighth + 4) % 8):
+        neighbour = around.gather(0, direction[None])[0]
+        draws = (direction == _RIGHT) | (direction == _BELOW)
+        is_ridge &= (size > neighbour) | (draws & (size == neighbour))
+    return is_ridge
 
 
 def _connected(strong: Tensor, weak: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ def fitted_into(image: Tensor, width: int, height: int, colour: str, method: str
 def stitched(first: Tensor, second: Tensor, direction: str, *, match_size: bool, spacing: int, colour: str) -> Tensor:
     """Two batches side by side, ``second`` to the ``direction`` of ``first``, ``spacing`` pixels (made even) of ``colour`` between.
 
-    With ``match_size`` the second is scaled to the first's height or width, else both get black bars up to the larger. A shorter batch
-    goes on with its last picture; alpha that one lacks is opaque.
+    With ``match_size`` the second is scaled to the first's height or width, else both get bars up to the larger: white ones where
+    ``colour`` is white, else black ones. A shorter batch goes on with its last picture; alpha that one lacks is opaque.
     """
     across = direction in ("left", "right")
     count = max(len(first), len(second))
@@ -99,7 +99,8 @@ def stitched(first: Tensor, second: Tensor, direction: str, *, match_size: bool,
     side = 1 if across else 2
     longest = max(first.shape[side], second.shape[side])
     channels = max(first.shape[-1], second.shape[-1])
-    first, second = (_with_channels(_barred(image, side, longest), channels) for image in (first, second))
+    ground = 1.0 if colour == "white" else 0.0
+    first, second = (_with_channels(_barred(image, side, longest, ground), channels) for image in (first, second))
     parts = [first, second] if direction in ("right", "down") else [second, first]
     if spacing:
         parts.insert(1, _gap(first, side, spacing + spacing % 2, colour))
@@ -111,16 +112,17 @@ def _lasting(image: Tensor, count: int) -> Tensor:
 
 
 def _matching(image: Tensor, like: Tensor, across: bool) -> Tensor:
-    height, width = image.shape[1:3]
+    # the quotient is rounded before the side is cut to a whole one: 49 to a 49th is 0.99..., and one pixel less
+    aspect = image.shape[2] / image.shape[1]
     if across:
-        return scale(image, max(1, int(like.shape[1] * width / height)), like.shape[1], "lanczos")
-    return scale(image, like.shape[2], max(1, int(like.shape[2] * height / width)), "lanczos")
+        return scale(image, max(1, int(like.shape[1] * aspect)), like.shape[1], "lanczos")
+    return scale(image, like.shape[2], max(1, int(like.shape[2] / aspect)), "lanczos")
 
 
-def _barred(image: Tensor, side: int, length: int) -> Tensor:
+def _barred(image: Tensor, side: int, length: int, ground: float) -> Tensor:
     missing = length - image.shape[side]
     bars = (missing // 2, missing - missing // 2)
-    return pad(image, (0, 0, 0, 0, *bars) if side == 1 else (0, 0, *bars))
+    return pad(image, (0, 0, 0, 0, *bars) if side == 1 else (0, 0, *bars), value=ground)
 
 
 def _gap(like: Tensor, side: int, size: int, colour: str) -> Tensor:

@@ -116,7 +116,7 @@ def feathered(mask: Tensor, *, left: int, top: int, right: int, bottom: int) -> 
     planes = checked(mask)
     rows = _fade(planes.shape[1], top) * _far_fade(planes.shape[1], bottom)
     columns = _fade(planes.shape[2], left) * _far_fade(planes.shape[2], right)
-    return planes * rows[:, None] * columns[None]
+    return planes * columns * rows[:, None]
 
 
 def _fade(size: int, pixels: int) -> Tensor:

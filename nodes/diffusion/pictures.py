@@ -204,12 +204,17 @@ def join(first: Tensor, second: Tensor) -> Tensor:
 
 
 def rebatched(batches: Sequence[Tensor], size: int) -> list[Tensor]:
-    """All pictures of ``batches`` in batches of ``size``, the last perhaps smaller. Raises InputError where their shapes differ."""
-    shapes = sorted({tuple(batch.shape[1:]) for batch in batches})
+    """All pictures of ``batches`` in batches of ``size``, the last perhaps smaller. Raises InputError where shapes differ in one."""
+    pictures = [picture for batch in batches for picture in batch]
+    return [_together(pictures[start : start + size]) for start in range(0, len(pictures), size)]
+
+
+def _together(pictures: Sequence[Tensor]) -> Tensor:
+    shapes = sorted({tuple(picture.shape) for picture in pictures})
     if len(shapes) > 1:
         found = ", ".join(f"{width}x{height} with {channels} channels" for height, width, channels in shapes)
-        raise InputError(f"expected pictures of one size, found {found}; scale them first", input="images")
-    return [batch.clone() for batch in torch.cat(list(batches)).split(size)]
+        raise InputError(f"expected pictures of one size in a batch, found {found}; scale them first", input="images")
+    return torch.stack(list(pictures))
 
 
 def _opaque(image: Tensor, channels: int) -> Tensor:
@@ -233,7 +238,7 @@ _BLENDS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def blend(first: Tensor, second: Tensor, factor: float, mode: str) -> Tensor:
-    """``first`` with ``factor`` of it replaced by the blend of both; the second is brought to the first's size.
+    """``first`` with ``factor`` of it replaced by the blend of both; the second is brought to the first's size and channels.
 
     Raises InputError for batches of different numbers of pictures, unless one has a single one.
     """
@@ -241,8 +246,7 @@ def blend(first: Tensor, second: Tensor, factor: float, mode: str) -> Tensor:
         raise InputError(
             f"expected as many pictures as in image1, {len(first)}, or one for all, found {len(second)}", input="image2"
         )
-    if first.shape[-1] != second.shape[-1]:
-        first, second = (_opaque(image, max(first.shape[-1], second.shape[-1])) for image in (first, second))
+    second = _opaque(second[..., : first.shape[-1]], first.shape[-1])
     if first.shape[1:] != second.shape[1:]:
         second = scale(second, first.shape[2], first.shape[1], "bicubic", "center")
     mixed = _BLENDS[mode](first, second)

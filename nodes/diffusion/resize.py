@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows it by)
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -20,8 +21,8 @@ MAX_SIDE: Final = 65536
 def resize(samples: Tensor, width: int, height: int, method: str, crop: str = "disabled") -> Tensor:
     """``samples`` [B,C,h,w] at [B,C,height,width].
 
-    ``method``: nearest-exact, bilinear, area, bicubic, lanczos (8-bit, by Pillow) or bislerp. With ``crop`` = "center" the middle of
-    the wanted aspect ratio is cut out first, else the picture is stretched.
+    ``method``: nearest-exact, bilinear, area, bicubic, lanczos (8-bit, by Pillow, also where the size stays) or bislerp. With ``crop`` =
+    "center" the middle of the wanted aspect ratio is cut out first, else the picture is stretched.
     """
     if max(width, height) > MAX_SIDE:
         raise InputError(
@@ -29,12 +30,12 @@ def resize(samples: Tensor, width: int, height: int, method: str, crop: str = "d
         )
     if crop == "center":
         samples = center_crop_to_aspect(samples, width / height)
+    if method == "lanczos":
+        return _lanczos(samples, width, height)
     if (samples.shape[3], samples.shape[2]) == (width, height):
         return samples
     if method == "bislerp":
         return bislerp(samples, width, height)
-    if method == "lanczos":
-        return _lanczos(samples, width, height)
     if method not in _INTERPOLATE:
         raise InputError(
             f"unknown resize method {method!r}; use one of {', '.join(sorted(_INTERPOLATE))}, lanczos, bislerp"
@@ -54,17 +55,21 @@ def center_crop_to_aspect(samples: Tensor, aspect: float) -> Tensor:
 
 
 def _lanczos(samples: Tensor, width: int, height: int) -> Tensor:
-    planes = (samples.movedim(1, -1).cpu().numpy() * 255.0).clip(0, 255).astype(np.uint8)
-    resized = [
-        np.stack(
-            [
-                np.asarray(Image.fromarray(plane[..., c]).resize((width, height), Image.Resampling.LANCZOS))
-                for c in range(plane.shape[-1])
-            ]
-        )
-        for plane in planes
+    pictures = (samples.movedim(1, -1).float().cpu().numpy() * 255.0).clip(0, 255).astype(np.uint8)
+    resized = np.stack([_lanczos_bytes(picture, width, height) for picture in pictures])
+    levels = torch.from_numpy(resized.astype(np.float32) / 255.0)
+    return levels.movedim(-1, 1).to(samples.device, samples.dtype)
+
+
+def _lanczos_bytes(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """[h,w,C] at [height,width,C]. What is transparent does not colour what is beside it: with alpha, colours count by it."""
+    if picture.shape[-1] in (3, 4):
+        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+    planes = [
+        Image.fromarray(picture[..., channel]).resize((width, height), Image.Resampling.LANCZOS)
+        for channel in range(picture.shape[-1])
     ]
-    return torch.from_numpy(np.stack(resized).astype(np.float32) / 255.0).to(samples.device, samples.dtype)
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
 def bislerp(samples: Tensor, width: int, height: int) -> Tensor:

@@ -136,6 +136,10 @@ def test_image_blend_mixes_by_its_factor() -> None:
     """A quarter of the blend, three quarters of the first."""
     blended = picture_nodes.image_blend(image1=_batch(0.8), image2=_batch(0.4), blend_factor=0.25, blend_mode="normal")
     assert torch.allclose(blended, _batch(0.7))
+    grey, clear = _batch(0.8), torch.cat([_batch(0.4), torch.zeros(1, 2, 2, 1)], dim=-1)
+    given = {"blend_factor": 0.25, "blend_mode": "normal"}
+    assert torch.allclose(picture_nodes.image_blend(image1=grey, image2=clear, **given), blended)
+    assert picture_nodes.image_blend(image1=clear, image2=grey, **given)[..., 3].unique().tolist() == [0.25]
 
 
 def test_image_batch_brings_the_second_to_the_firsts_size_and_channels() -> None:
@@ -168,3 +172,13 @@ def test_lanczos_of_a_flat_picture_stays_flat() -> None:
     scaled = picture_nodes.image_scale_by(_batch(0.5), "lanczos", 3.0)
     assert scaled.shape == (1, 6, 6, 3)
     assert torch.allclose(scaled, torch.tensor(127 / 255))
+    same = picture_nodes.image_scale(image=_batch(0.5), upscale_method="lanczos", width=2, height=2, crop="disabled")
+    assert torch.allclose(same, torch.tensor(127 / 255))
+
+
+def test_lanczos_lets_colours_count_by_their_alpha() -> None:
+    """Half as wide, each pixel takes part of its transparent neighbour's place and nothing of its colour."""
+    image = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 4).repeat(1, 4, 4, 1)
+    scaled = picture_nodes.image_scale(image=image, upscale_method="lanczos", width=4, height=4, crop="disabled")
+    assert scaled[..., 3].max() < 1
+    assert torch.allclose(scaled[..., :3], torch.tensor([1.0, 0.0, 0.0]).expand(1, 4, 4, 3), atol=2 / 255)

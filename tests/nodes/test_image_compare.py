@@ -81,7 +81,7 @@ def test_an_enhanced_difference_is_one_sided() -> None:
 )
 def test_side_by_side(direction: str, row: list[float]) -> None:
     result = compare_nodes.image_concanate(flat(0.1, height=1, width=1), flat(0.9, height=1, width=1), direction, True)
-    assert result[0, 0, :, 0].tolist() == pytest.approx(row)
+    assert result[0, 0, :, 0].tolist() == pytest.approx(row, abs=1 / 255)
 
 
 def test_a_batch_as_one_picture() -> None:

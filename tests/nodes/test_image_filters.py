@@ -73,11 +73,16 @@ def test_morphology(operation: str, expected: list[float]) -> None:
     assert row(made) == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_even_window_reaches_further_back() -> None:
-    """Of four pixels two are before the middle, so a light one shows at one before it and two behind."""
-    made = filter_nodes.morphology(image=line(0.0, 0.0, 1.0, 0.0, 0.0, 0.0), operation="dilate", kernel_size=4)
-    assert row(made) == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]
-    assert row(filter_nodes.morphology(image=made, operation="dilate", kernel_size=999)) == [1.0] * 6
+def test_an_even_window_is_turned_for_dilation() -> None:
+    """Of four pixels two are before the middle: a dark one grows by one before it and two behind, a light one by two and one; so what is
+    closed stays where it was."""
+    spot = line(*[0.0] * 4, 1.0, *[0.0] * 4)
+    made = filter_nodes.morphology(image=spot, operation="dilate", kernel_size=4)
+    assert row(made) == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    dark = filter_nodes.morphology(image=1 - spot, operation="erode", kernel_size=4)
+    assert row(dark) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    assert row(filter_nodes.morphology(image=spot, operation="close", kernel_size=4)) == row(spot)
+    assert row(filter_nodes.morphology(image=made, operation="dilate", kernel_size=999)) == [1.0] * 9
 
 
 def test_yuv_and_back() -> None:
@@ -88,7 +93,7 @@ def test_yuv_and_back() -> None:
     assert float(u[0, 0, 0, 0]) == pytest.approx(0.5 - 0.564 * 0.299)
     assert float(v[0, 0, 0, 0]) == pytest.approx(0.5 + 0.713 * 0.701)
     image = torch.rand(2, 3, 4, 3, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(filter_nodes.image_yuv_to_rgb(*filter_nodes.image_rgb_to_yuv(image)), image, atol=2e-3)
+    assert torch.allclose(filter_nodes.image_yuv_to_rgb(*filter_nodes.image_rgb_to_yuv(image)), image, atol=1e-6)
     with pytest.raises(InputError, match="Y, U and V of one size"):
         filter_nodes.image_yuv_to_rgb(image, image[:, :1], image)
 
@@ -141,6 +146,19 @@ def test_canny_draws_the_outline_of_a_square() -> None:
     assert 1 <= int(marked[:16, 16].sum()) <= 2
 
 
+@pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (0.2, 0.2, 0.2), (0.9, 0.3, 0.1)])
+def test_of_a_step_between_two_pixels_one_is_the_edge(colour: tuple[float, ...]) -> None:
+    """The gradient is as large on the one side as on the other; one of them is the edge all the same, on every side of a square."""
+    image = torch.zeros(1, 64, 64, 3)
+    image[:, 16:47, 16:49] = torch.tensor(colour)
+    marked = filter_nodes.canny(image, 0.1, 0.2)[0, ..., 0]
+    for lines, end in ((marked, 49), (marked.T, 47)):
+        inner = lines[22:42]
+        assert (inner[:, 15:17].sum(1) == 1).all()
+        assert (inner[:, end - 1 : end + 1].sum(1) == 1).all()
+        assert int(inner.sum()) == 2 * len(inner)
+
+
 def test_weak_edges_stay_where_they_hang_on_strong_ones() -> None:
     """A vertical edge that is strong above and fades to weak below stays whole; one that is weak all along is left out."""
     image = torch.zeros(1, 24, 40, 3)
@@ -174,7 +192,9 @@ def test_pictures_of_a_batch() -> None:
     made = batch_nodes.rebatch_images([batch[:1], batch[1:]], [3])
     assert [levels(part) for part in made] == [[0.0, 1.0, 2.0], [3.0]]
     with pytest.raises(InputError, match=r"found 3x2 with 3 channels, 3x4 with 3 channels; scale them first"):
-        batch_nodes.rebatch_images([batch, torch.zeros(1, 4, 3, 3)], [2])
+        batch_nodes.rebatch_images([batch, torch.zeros(1, 4, 3, 3)], [3])
+    apart = batch_nodes.rebatch_images([batch, torch.zeros(1, 4, 3, 3)], [2])
+    assert [tuple(part.shape[:2]) for part in apart] == [(2, 2), (2, 2), (1, 4)]
 
 
 def test_the_size_is_given_and_shown() -> None:

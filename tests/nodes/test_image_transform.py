@@ -65,12 +65,16 @@ def test_stitching_scales_the_second_or_bars_the_smaller() -> None:
     matched = transform_nodes.image_stitch(image1=tall, image2=small, spacing_color="red", spacing_width=2)
     assert matched.shape == (1, 4, 8, 3)
     assert matched[0, 0, 2].tolist() == [1.0, 0.0, 0.0]
-    barred = transform_nodes.image_stitch(image1=tall, image2=small, match_image_size=False)
-    assert rows(barred) == [[0.2, 0.2, value, value] for value in (0.0, 1.0, 1.0, 0.0)]
-    odd = transform_nodes.image_stitch(image1=tall, image2=small[:, :1], match_image_size=False)
-    assert [row[2] for row in rows(odd)] == [0.0, 1.0, 0.0, 0.0]
+    grey = small / 2
+    for colour, bar in (("white", 1.0), ("black", 0.0), ("red", 0.0)):
+        barred = transform_nodes.image_stitch(image1=tall, image2=grey, match_image_size=False, spacing_color=colour)
+        assert rows(barred) == [[0.2, 0.2, value, value] for value in (bar, 0.5, 0.5, bar)]
+    odd = transform_nodes.image_stitch(image1=tall, image2=grey[:, :1], match_image_size=False)
+    assert [row[2] for row in rows(odd)] == [1.0, 0.5, 1.0, 1.0]
     below = transform_nodes.image_stitch(image1=tall, image2=small, direction="down", match_image_size=True)
     assert below.shape == (1, 6, 2, 3)
+    column = transform_nodes.image_stitch(image1=torch.zeros(1, 98, 1, 3), image2=torch.zeros(1, 49, 1, 3))
+    assert column.shape == (1, 98, 2, 3)  # 98 times the rounded quotient of 1 and 49 is a little less than 2, so 1
 
 
 def test_stitching_evens_out_batches_and_channels() -> None:

@@ -97,7 +97,7 @@ def test_which_of_them_are_errors() -> None:
         "ColorMatch": [0, 1, 4],
         "PorterDuffImageComposite": [3, 4, 5],
         "ImageYUVToRGB": [0, 1, 2, 4, 6],
-        "RebatchImages": [2, 3, 4, 5, 6],
+        "RebatchImages": [3, 4, 5, 6],
     }
 
 
