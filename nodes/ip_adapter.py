@@ -164,7 +164,7 @@ def ip_adapter_unified_loader_community(
 _SIMPLE = {"standard": "linear", "prompt is more important": "ease out", "style transfer": "style transfer"}
 
 
-@node("IPAdapter", category=CATEGORY, outputs=[Output("MODEL")])
+@node("IPAdapter", category=CATEGORY, outputs=[Output("MODEL")], version=2)
 def ip_adapter(
     ctx: NodeContext,
     *,
@@ -185,7 +185,7 @@ def ip_adapter(
     return with_picture(ctx, model, ipadapter, image, weights, start=start_at, end=end_at, mask=attn_mask)
 
 
-@node("IPAdapterAdvanced", title="IPAdapter Advanced", category=CATEGORY, outputs=[Output("MODEL")])
+@node("IPAdapterAdvanced", title="IPAdapter Advanced", category=CATEGORY, outputs=[Output("MODEL")], version=2)
 def ip_adapter_advanced(
     ctx: NodeContext,
     *,
@@ -213,7 +213,7 @@ def ip_adapter_advanced(
     )  # fmt: skip
 
 
-@node("IPAdapterBatch", title="IPAdapter Batch (Adv.)", category=CATEGORY, outputs=[Output("MODEL")])
+@node("IPAdapterBatch", title="IPAdapter Batch (Adv.)", category=CATEGORY, outputs=[Output("MODEL")], version=2)
 def ip_adapter_batch(
     ctx: NodeContext,
     *,
@@ -238,7 +238,7 @@ def ip_adapter_batch(
     )  # fmt: skip
 
 
-@node("IPAdapterMS", title="IPAdapter Mad Scientist", category="ipadapter/dev", outputs=[Output("MODEL")])
+@node("IPAdapterMS", title="IPAdapter Mad Scientist", category="ipadapter/dev", outputs=[Output("MODEL")], version=2)
 def ip_adapter_ms(
     ctx: NodeContext,
     *,

@@ -85,7 +85,7 @@ def _followed(
     return prompted(model, ipadapter, viewer, seen, weighing(weight, type=weight_type), **manner)
 
 
-@node("IPAdapterEmbeds", title="IPAdapter Embeds", category=CATEGORY, outputs=[Output("MODEL")])
+@node("IPAdapterEmbeds", title="IPAdapter Embeds", category=CATEGORY, outputs=[Output("MODEL")], version=2)
 def ip_adapter_embeds(
     ctx: NodeContext,
     *,
@@ -108,7 +108,7 @@ def ip_adapter_embeds(
     )  # fmt: skip
 
 
-@node("IPAdapterEmbedsBatch", title="IPAdapter Embeds Batch", category=CATEGORY, outputs=[Output("MODEL")])
+@node("IPAdapterEmbedsBatch", title="IPAdapter Embeds Batch", category=CATEGORY, outputs=[Output("MODEL")], version=2)
 def ip_adapter_embeds_batch(
     ctx: NodeContext,
     *,

@@ -31,7 +31,7 @@ def _tiled(
     return model, diffusion.ip_pictures.batch(tiles), diffusion.ip_pictures.batch(masks)
 
 
-@node("IPAdapterTiled", title="IPAdapter Tiled", category="ipadapter/tiled", outputs=_TILED, version=2)
+@node("IPAdapterTiled", title="IPAdapter Tiled", category="ipadapter/tiled", outputs=_TILED, version=3)
 def ip_adapter_tiled(
     ctx: NodeContext,
     *,
@@ -57,7 +57,7 @@ def ip_adapter_tiled(
     )  # fmt: skip
 
 
-@node("IPAdapterTiledBatch", title="IPAdapter Tiled Batch", category="ipadapter/tiled", outputs=_TILED, version=2)
+@node("IPAdapterTiledBatch", title="IPAdapter Tiled Batch", category="ipadapter/tiled", outputs=_TILED, version=3)
 def ip_adapter_tiled_batch(
     ctx: NodeContext,
     *,
@@ -134,7 +134,13 @@ def ip_adapter_combine_params(
     return {name: [value for params in given for value in params[name]] for name in given[0]}
 
 
-@node("IPAdapterFromParams", title="IPAdapter from Params", category="ipadapter/params", outputs=[Output("MODEL")])
+@node(
+    "IPAdapterFromParams",
+    title="IPAdapter from Params",
+    category="ipadapter/params",
+    outputs=[Output("MODEL")],
+    version=2,
+)
 def ip_adapter_from_params(
     ctx: NodeContext,
     *,

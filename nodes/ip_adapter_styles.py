@@ -23,6 +23,7 @@ Boost = Annotated[float, Range(-5, 5, step=0.05)]
     title="IPAdapter Style & Composition SDXL",
     category="ipadapter/style_composition",
     outputs=_MODEL,
+    version=2,
 )
 def style_composition(
     ctx: NodeContext,
@@ -55,6 +56,7 @@ def style_composition(
     title="IPAdapter Style & Composition Batch SDXL",
     category="ipadapter/style_composition",
     outputs=_MODEL,
+    version=2,
 )
 def style_composition_batch(
     ctx: NodeContext,
@@ -82,7 +84,13 @@ def style_composition_batch(
     )  # fmt: skip
 
 
-@node("IPAdapterPreciseStyleTransfer", title="IPAdapter Precise Style Transfer", category=CATEGORY, outputs=_MODEL)
+@node(
+    "IPAdapterPreciseStyleTransfer",
+    title="IPAdapter Precise Style Transfer",
+    category=CATEGORY,
+    outputs=_MODEL,
+    version=2,
+)
 def precise_style_transfer(
     ctx: NodeContext,
     *,
@@ -112,6 +120,7 @@ def precise_style_transfer(
     title="IPAdapter Precise Style Transfer Batch",
     category=CATEGORY,
     outputs=_MODEL,
+    version=2,
 )
 def precise_style_transfer_batch(
     ctx: NodeContext,
@@ -137,7 +146,9 @@ def precise_style_transfer_batch(
     )  # fmt: skip
 
 
-@node("IPAdapterPreciseComposition", title="IPAdapter Precise Composition", category=CATEGORY, outputs=_MODEL)
+@node(
+    "IPAdapterPreciseComposition", title="IPAdapter Precise Composition", category=CATEGORY, outputs=_MODEL, version=2
+)
 def precise_composition(
     ctx: NodeContext,
     *,
@@ -163,7 +174,11 @@ def precise_composition(
 
 
 @node(
-    "IPAdapterPreciseCompositionBatch", title="IPAdapter Precise Composition Batch", category=CATEGORY, outputs=_MODEL
+    "IPAdapterPreciseCompositionBatch",
+    title="IPAdapter Precise Composition Batch",
+    category=CATEGORY,
+    outputs=_MODEL,
+    version=2,
 )
 def precise_composition_batch(
     ctx: NodeContext,

@@ -132,7 +132,7 @@ class Asked:
         return self._masks[place]
 
     def _sampled(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-        """``mask`` [m,h,w] bilinear at the middles of the cells of ``grid`` laid over what is asked for, [B,h,w]."""
+        """``mask`` [m,h,w] bicubic at the middles of the cells of ``grid`` laid over what is asked for, [B,h,w]."""
         places = [
             (self.origin[:, axis, None] + (torch.arange(count, device=self.origin.device) + 0.5) * side / count)
             / self.whole[:, axis, None] * 2 - 1
@@ -141,7 +141,7 @@ class Asked:
         rows, columns = places[0][:, :, None].expand(-1, *grid), places[1][:, None].expand(-1, *grid)
         masks = mask[self.sample.clamp(max=len(mask) - 1)][:, None]
         at = torch.stack([columns, rows], -1)
-        return grid_sample(masks, at, "bilinear", padding_mode="border", align_corners=False)[:, 0]
+        return grid_sample(masks, at, "bicubic", padding_mode="border", align_corners=False)[:, 0]
 
 
 def grid_of(tokens: int, height: int, width: int) -> tuple[int, int]:

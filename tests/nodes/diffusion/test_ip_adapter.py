@@ -316,11 +316,11 @@ def sight(bench: Bench, mask: Tensor) -> Sight:
 def test_a_mask_is_brought_to_the_size_of_attention(
     sd15: Bench, height: int, width: int, grid: tuple[int, int]
 ) -> None:
-    """Bilinear, from its own pixels, whatever the size between; sides that are odd are rounded up when they are halved."""
+    """Bicubic, from its own pixels, whatever the size between; sides that are odd are rounded up when they are halved."""
     mask = torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(0))
     assert grid_of(grid[0] * grid[1], height, width) == grid
     found = asked((height, width, 0, 0), (height, width)).over(sight(sd15, mask), grid[0] * grid[1])
-    expected = interpolate(mask[:, None], size=grid, mode="bilinear").flatten(1)[..., None]
+    expected = interpolate(mask[:, None], size=grid, mode="bicubic").flatten(1)[..., None]
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -332,10 +332,11 @@ def test_a_mask_stays_where_it_is_for_a_prompt_with_an_area(sd15: Bench) -> None
 
 
 def test_an_area_of_the_prompt_sees_its_part_of_the_mask(sd15: Bench) -> None:
-    """A mask of zeros under the area, and ones elsewhere, is no picture for a prompt that holds in the area alone."""
+    """A mask of zeros under the area and two cells around it, as far as a cubic reaches, is no picture for a prompt that holds in the area
+    alone."""
     _, path = sd15.file("base")
     mask = torch.ones(1, 8, 12)
-    mask[:, :, :8] = 0
+    mask[:, :, :10] = 0
     with sd15.store.lease(sd15.model) as loaded:
         positive, negative = conditionings(unets.denoiser(loaded))
     inside = [[it, {**options, "area": (8, 8, 0, 0)}] for it, options in positive]
