@@ -97,6 +97,16 @@ def align_your_steps_scheduler(
     return diffusion.sequences.align_your_steps(model_type, steps, denoise)
 
 
+@node("GITSScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")])
+def gits_scheduler(
+    coeff: Annotated[float, Range(0.8, 1.5, step=0.05)] = 1.2,
+    steps: Annotated[int, Range(2, 1000)] = 10,
+    denoise: Denoise = 1.0,
+) -> Tensor:
+    """The sigmas that were found to bend the way of Stable Diffusion least; a greater coeff has more of its steps at low noise."""
+    return diffusion.sequences.gits(coeff, steps, denoise)
+
+
 @node("SplitSigmas", category=CHANGES, outputs=[Output("SIGMAS", "high_sigmas"), Output("SIGMAS", "low_sigmas")])
 def split_sigmas(sigmas: Sigmas, step: Annotated[int, Range(0, 10_000)] = 0) -> tuple[Tensor, Tensor]:
     """The sigmas up to a step, and from there on."""

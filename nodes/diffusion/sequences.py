@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion import schedules
+from nodes.diffusion.gits import published
 from nodes.diffusion.schedules import Floats, ModelSigmas, Sigmas, partly_denoised, scheduled
 
 ALIGN_YOUR_STEPS: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
@@ -107,9 +108,20 @@ def turbo(model: ModelSigmas, steps: int, denoise: float) -> Tensor:
 def align_your_steps(model: str, steps: int, denoise: float) -> Tensor:
     """Sabour et al. 2024 for ``model`` SD1, SDXL or SVD; other numbers of steps by interpolation in log sigma, as they
     propose. With ``denoise`` below 1 the end of the same sequence."""
+    return _along(ALIGN_YOUR_STEPS[model], steps, denoise)
+
+
+def gits(coeff: float, steps: int, denoise: float) -> Tensor:
+    """Chen et al. 2024 for ``coeff`` 0.80, 0.85, ... 1.50 and 2 or more ``steps``; more than 20 by interpolation in log sigma. With
+    ``denoise`` below 1 the end of the same sequence. Raises InputError for another coefficient."""
+    return _along(published(coeff, steps), steps, denoise)
+
+
+def _along(levels: Sequence[float], steps: int, denoise: float) -> Tensor:
+    """The last ``denoise`` of ``steps`` even steps in log sigma along ``levels``, the last of which becomes 0."""
     if denoise <= 0:
         return torch.empty(0)
-    known = np.log(ALIGN_YOUR_STEPS[model])
+    known = np.log(levels)
     wanted = np.exp(np.interp(np.linspace(0, 1, steps + 1), np.linspace(0, 1, len(known)), known))
     wanted[-1] = 0
     return _tensor(wanted[-(round(steps * min(denoise, 1.0)) + 1) :])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.errors import InputError
-from nodes.diffusion import schedules, sequences
+from nodes.diffusion import gits, schedules, sequences
 from nodes.diffusion.schedules import FlowSchedule, stable_diffusion
 
 HIGH, LOW = 14.614642, 0.0291675
@@ -68,6 +68,65 @@ def test_align_your_steps() -> None:
     assert float(twenty[1]) == pytest.approx(math.sqrt(table[0] * table[1]))
     assert sequences.align_your_steps("SDXL", 10, 0.5).tolist() == pytest.approx(ten[5:].tolist())
     assert len(sequences.align_your_steps("SD1", 10, 0.0)) == 0
+
+
+def test_the_ways_of_gits_are_those_of_a_table_that_fits_together() -> None:
+    """A way of n steps has n + 1 levels of the teacher's hundred, downwards; and, being the best, from any level on with so many steps to
+    go it is one with all other ways of its coefficient."""
+    table = gits.table()
+    assert [round(0.8 + 0.05 * n, 2) for n in range(15)] == list(table.ways)
+    teacher = stable_diffusion().sigma(np.linspace(999, 0, 101))
+    assert all(min(abs(teacher / level - 1)) < 5e-5 for level in table.levels)
+    assert (table.levels[0], table.levels[-1]) == (14.61464119, 0.02916753)
+    assert {place for ways in table.ways.values() for way in ways for place in way} == set(range(len(table.levels)))
+    for ways in table.ways.values():
+        onwards: dict[tuple[int, int], tuple[int, ...]] = {}
+        assert [len(way) for way in ways] == list(range(3, 22))
+        for way in ways:
+            assert (way[0], way[-1]) == (0, len(table.levels) - 1)
+            assert list(way) == sorted(set(way))
+            for passed, place in enumerate(way[1:], 1):
+                assert onwards.setdefault((place, len(way) - passed), way[passed:]) == way[passed:]
+
+
+GITS_THIRTY = (
+    *(14.61464119, 9.35946941, 6.39175272, 4.65472794, 3.52900577, 2.74887061, 2.19988537, 1.7906853, 1.47980762),
+    *(1.24153244, 1.04120433, 0.87942225, 0.74807048, 0.64230049, 0.56202602, 0.50118381, 0.43900734, 0.38714039),
+    *(0.34370604, 0.31257147, 0.28130382, 0.25053367, 0.23352164, 0.21624818, 0.19894916, 0.17933175, 0.1587158),
+    *(0.13792117, 0.11000647, 0.0655402, 0.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("coeff", "steps", "expected"),
+    [
+        (0.8, 2, (14.61464119, 7.49001646, 0)),
+        (0.95, 5, (14.61464119, 7.49001646, 4.86714602, 2.36326075, 0.803307, 0)),
+        (
+            *(1.2, 10),
+            (
+                *(14.61464119, 5.85520077, 2.84484982, 1.67050016, 1.08895338, 0.74807048, 0.50118381, 0.32104823),
+                *(0.19894916, 0.09824532, 0),
+            ),
+        ),
+        (1.5, 4, (14.61464119, 0.86115354, 0.32104823, 0.09824532, 0)),
+        (1.2, 30, GITS_THIRTY),
+    ],
+)
+def test_gits_is_as_published(coeff: float, steps: int, expected: tuple[float, ...]) -> None:
+    """And between the levels of twenty steps for more."""
+    assert sequences.gits(coeff, steps, 1.0).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_gits_of_a_part_is_the_end_of_the_whole() -> None:
+    """Half of 5 steps are 2, since halves go to even numbers; of nothing there is none; 0.8 + 0.05 is 0.85."""
+    whole = sequences.gits(1.2, 5, 1.0)
+    assert sequences.gits(1.2, 5, 0.5).tolist() == whole[-3:].tolist()
+    assert len(sequences.gits(1.2, 5, 0.0)) == 0
+    assert torch.equal(sequences.gits(0.8 + 0.05, 7, 1.0), sequences.gits(0.85, 7, 1.0))
+    with pytest.raises(InputError, match=r"found 1\.17; 1\.15 and 1\.20 are the nearest") as wrong:
+        sequences.gits(1.17, 5, 1.0)
+    assert wrong.value.input == "coeff"
 
 
 def test_splitting_keeps_the_level_in_both_parts() -> None:
