@@ -43,6 +43,8 @@ SUBFOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "annotators": ("annotators",),
     "sams": ("sams",),
     "sam2": ("sam2",),
+    "facerestore_models": ("facerestore_models",),
+    "facedetection": ("facedetection",),
 }
 """Folder key -> the folders below a models root that it is made of."""
 
@@ -55,7 +57,11 @@ _SUFFIXES: Final[Mapping[str, frozenset[str]]] = {
 }
 """Of the keys whose models do not end as all others do."""
 
-ALIASES: Final[Mapping[str, str]] = {"clip": "text_encoders", "unet": "diffusion_models"}
+ALIASES: Final[Mapping[str, str]] = {
+    "clip": "text_encoders",
+    "unet": "diffusion_models",
+    "facedetection_models": "facedetection",
+}
 
 TINY_VAES: Final = ("taesd", "taesdxl", "taesd3")
 """Tiny autoencoders whose halves are files of their own among those of ``vae_approx``, such as ``taesd_encoder.safetensors``."""

@@ -32,6 +32,7 @@ SOCKETS: Final[dict[str, str]] = {
     "VAE": "ModelRef, part vae",
     "CLIP_VISION": "ModelRef, part clip_vision",
     "UPSCALE_MODEL": "ModelRef, part upscaler",
+    "FACERESTORE_MODEL": "ModelRef, part upscaler",
     "CLIP_VISION_OUTPUT": "dict of float32: image_embeds [B,P], last_hidden_state [B,T,D], penultimate_hidden_states [B,T,D]",
     "CONTROL_NET": "ModelRef, part control",
     "STITCHER": "dict: crops of pictures and where they belong, as nodes.diffusion.stitching packs them",

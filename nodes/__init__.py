@@ -56,6 +56,7 @@ FAMILIES: Final = (
     "vae",
     "upscaling",
     "tiled_upscaling",
+    "faces",
     "inpaint_crop",
     "inpaint",
     "image",

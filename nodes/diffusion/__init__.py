@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import differential as differential
     from nodes.diffusion import entries as entries
     from nodes.diffusion import extract as extract
+    from nodes.diffusion import faces as faces
     from nodes.diffusion import filters as filters
     from nodes.diffusion import fitting as fitting
     from nodes.diffusion import gligen as gligen
@@ -92,6 +93,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "differential",
         "entries",
         "extract",
+        "faces",
         "filters",
         "fitting",
         "gligen",

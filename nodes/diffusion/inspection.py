@@ -53,6 +53,7 @@ _SEERS: Final[Mapping[str, str]] = {
     "annotators": "an annotator",
     "sams": "Segment Anything",
     "sam2": "Segment Anything 2",
+    "facedetection": "a finder of faces",
 }
 """What the models of a folder are, where their tensors alone do not say it."""
 
@@ -115,12 +116,14 @@ def _small(header: Header) -> ModelInfo | None:
 
 
 def _model(path: Path, header: Header) -> ModelInfo:
-    from nodes.diffusion.upscalers import recognised
+    from nodes.diffusion.upscalers import FACE_RESTORERS, recognised
 
     try:
         description = describe(path.name, header.tensors, header.metadata)
     except ModelFileError as error:
-        if (upscaler := recognised(header.tensors)) is not None:
+        if (upscaler := recognised(header.tensors)) in FACE_RESTORERS:
+            return ModelInfo(f"a restorer of faces ({upscaler})", folder="facerestore_models")
+        if upscaler is not None:
             return ModelInfo(f"an upscaler ({upscaler})", folder="upscale_models")
         _, _, found = str(error).partition(", found ")
         return ModelInfo(_NO_MODEL + (found or str(error)))

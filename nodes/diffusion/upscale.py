@@ -27,6 +27,13 @@ OVERLAP: Final = 48
 GRID: Final = 16
 """Tiles start at multiples of it, so that networks that look through windows have theirs where they have them in the whole picture."""
 
+FACES: Final = "FaceSR"
+"""The purpose of networks that restore faces, which fill pictures of 512 x 512 pixels."""
+_NO_FACE: Final = (
+    "{} restores a face that fills a picture of 512 x 512 pixels, and was shown one of {} x {}; FaceRestoreCFWithModel finds the faces "
+    "in a picture and restores each"
+)
+
 _CHANNELS: Final = 192
 _LEAST_CHANNELS: Final = 2048
 """Numbers that are taken to be in memory at once for a pixel of the result, and at least for one of the given picture: estimated by hand
@@ -50,7 +57,8 @@ def upscaled(pictures: Tensor, model: LoadedModel, on_tile: OnTile, warn: Warn) 
         pictures: [B,H,W,C] in 0..1, C of 1 to 4; the last of 2 or 4 channels is alpha, which goes through the network as a grey picture.
         model: a leased upscaler. One that takes one channel is run on each colour.
         on_tile: told after every tile.
-        warn: told when a network that should see the whole picture was shown tiles.
+        warn: told when a network that should see the whole picture was shown tiles, and when one that restores faces was shown something
+            of another size than theirs.
 
     Returns:
         float32 [B,H*scale,W*scale,C] on the CPU; three channels for one where a network makes colours of grey.
@@ -62,6 +70,8 @@ def upscaled(pictures: Tensor, model: LoadedModel, on_tile: OnTile, warn: Warn) 
     config = model.config
     assert isinstance(config, UpscalerConfig)
     _check(pictures, config)
+    if config.purpose == FACES and tuple(pictures.shape[1:3]) != (TILE, TILE):
+        warn(_NO_FACE.format(config.architecture, pictures.shape[2], pictures.shape[1]))
     sheets = _sheets(pictures.movedim(-1, 1).float(), config)
     work = _Work(model, config, on_tile, warn, total=sum(len(sheet) for sheet in sheets))
     made = [torch.cat([work.picture(one) for one in sheet.split(1)]) for sheet in sheets]

@@ -7,9 +7,9 @@ weight came from in the file is noted meanwhile, so that the weights themselves 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -45,6 +45,17 @@ _TILINGS: Final[Mapping[str, Literal["fine", "discouraged", "internal"]]] = {
 }
 
 
+_RESTORERS: Final[Mapping[str, Callable[[nn.Module, Tensor, float], Any]]] = {
+    "GFPGAN": lambda network, faces, fidelity: network(faces, return_rgb=False),
+    "CodeFormer": lambda network, faces, fidelity: network(faces, weight=fidelity),
+}
+"""Restorers of faces by what spandrel calls them, and how they are called."""
+FACE_RESTORERS: Final = frozenset({"CodeFormer", "GFPGAN", "RestoreFormer"})
+"""Of what spandrel knows, those whose purpose is FaceSR."""
+_EXTRA: Final = "pip install 'mezzotint[faces]'"
+_CODE_FORMER: Final = ("idx_pred_layer.1.weight", "quantize.embedding.weight")
+
+
 class Upscaler(nn.Module):
     """A network of spandrel's: pictures [1,C,H,W] in 0..1 to [1,C',H*scale,W*scale]; sizes that it does not take are filled up and cut."""
 
@@ -52,10 +63,25 @@ class Upscaler(nn.Module):
         super().__init__()
         self.network = descriptor.model
         self._descriptor = descriptor
+        if (
+            descriptor.architecture.id == "GFPGAN"
+        ):  # it draws noise anew for each picture, unless told to use that in its file
+            self.network.forward = partial(self.network.forward, randomize_noise=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         result: Tensor = self._descriptor(pictures)
         return result
+
+    def restored(self, faces: Tensor, fidelity: float) -> Tensor:
+        """Faces [1,3,512,512] in 0..1 as a restorer makes them.
+
+        GFPGAN (Wang et al. 2021) and CodeFormer (Zhou et al. 2022) were trained on colours in -1..1, which is what they are shown here;
+        ``forward`` shows them 0..1, as their library does. ``fidelity`` is CodeFormer's weight of what it saw against what it knows, 0..1.
+        Networks of other kinds are called as always.
+        """
+        call = _RESTORERS.get(self._descriptor.architecture.id)
+        made: Tensor = self(faces) if call is None else (call(self.network, faces * 2 - 1, fidelity)[0] + 1) / 2
+        return made
 
 
 class UpscalerSource:
@@ -196,8 +222,11 @@ def _found(tensors: Tensors, is_whole: bool) -> str:
     foreign = foreign_family(tensors)
     if foreign is not None and "upscaler" not in foreign:
         return foreign
-    more = "" if is_whole else "; CodeFormer and some others take pip install 'mezzotint[faces]'"
-    return f"{sample(tensors)}{more}"
+    if is_whole:
+        return sample(tensors)
+    if all(any(name.endswith(mark) for name in tensors) for mark in _CODE_FORMER):
+        return f"CodeFormer, which the extra faces is needed for: {_EXTRA}"
+    return f"{sample(tensors)}; CodeFormer and some others take {_EXTRA}"
 
 
 def _config(descriptor: ImageModelDescriptor[Any]) -> UpscalerConfig:

@@ -19,6 +19,7 @@ from engine.errors import ModelFileError
 from nodes.diffusion.annotators.files import NETWORKS
 from nodes.diffusion.annotators.packaged import package, quiet
 from nodes.diffusion.checkpoints import SAFE_SUFFIXES, WeightFile
+from nodes.diffusion.faces.files import FINDERS
 from nodes.diffusion.pickles import read_pickle
 
 Tensors = Mapping[str, Tensor]
@@ -202,6 +203,15 @@ def _sam(path: Path) -> nn.Module:
     return load_sam(path)
 
 
+def _retinaface(finder: str) -> Loader:
+    def fill(path: Path) -> nn.Module:
+        from nodes.diffusion.faces.retinaface import load_retinaface
+
+        return load_retinaface(finder, path)
+
+    return fill
+
+
 _BODY: Final = _of("open_pose.model", "bodypose_model")
 _HAND: Final = _of("open_pose.model", "handpose_model")
 
@@ -228,5 +238,6 @@ _LOADERS: Final[Mapping[str, Loader]] = {
     "ade20k": _folder("ade20k", "AutoModelForSemanticSegmentation"),
     "sam_picture": _sam,
     "sam": _sam,
+    **{name: _retinaface(name) for name in FINDERS},
     **{name: _depth_anything(name) for name in NETWORKS if name.startswith("depth_anything")},
 }
