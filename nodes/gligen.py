@@ -28,7 +28,13 @@ def gligen_loader(gligen_name: Annotated[FileRef, FileChoice("gligen")]) -> Mode
     return part_of(gligen_name, "gligen")
 
 
-@node("GLIGENTextBoxApply", category="conditioning/gligen", outputs=[Output("CONDITIONING")], reads=files_of_text)
+@node(
+    "GLIGENTextBoxApply",
+    category="conditioning/gligen",
+    outputs=[Output("CONDITIONING")],
+    reads=files_of_text,
+    version=2,
+)
 def gligen_text_box_apply(
     ctx: NodeContext,
     *,

@@ -39,6 +39,7 @@ def photo_maker_loader(photomaker_model_name: Annotated[FileRef, FileChoice("pho
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
     experimental=True,
+    version=2,
 )
 def photo_maker_encode(
     ctx: NodeContext, *, photomaker: PhotoMaker, image: Image, clip: Clip, text: Text = "photograph of photomaker"

@@ -84,7 +84,7 @@ def _sample(
         return {**latent, "samples": sampled["samples"]}
 
 
-@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=_ksampler_estimate)
+@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=_ksampler_estimate, version=2)
 def k_sampler(
     ctx: NodeContext,
     *,
@@ -118,6 +118,7 @@ def k_sampler(
     category="sampling",
     outputs=[Output("LATENT")],
     estimate=_advanced_estimate,
+    version=2,
 )
 def k_sampler_advanced(
     ctx: NodeContext,

@@ -81,7 +81,7 @@ def encode(
     category="conditioning",
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
-    version=3,
+    version=4,
 )
 def clip_text_encode(ctx: NodeContext, text: Text, clip: Clip) -> list[Any]:
     """A prompt as conditioning.
@@ -100,7 +100,7 @@ def _with(conditioning: Conditioning, **options: Any) -> list[Any]:
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_both,
-    version=2,
+    version=3,
 )
 def clip_text_encode_sdxl(
     ctx: NodeContext,
@@ -127,7 +127,7 @@ def clip_text_encode_sdxl(
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
-    version=2,
+    version=3,
 )
 def clip_text_encode_sdxl_refiner(
     ctx: NodeContext,
@@ -147,7 +147,7 @@ def clip_text_encode_sdxl_refiner(
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_three,
-    version=2,
+    version=3,
 )
 def clip_text_encode_sd3(
     ctx: NodeContext,
@@ -157,10 +157,11 @@ def clip_text_encode_sd3(
     t5xxl: Text,
     empty_padding: Literal["none", "empty_prompt"],
 ) -> list[Any]:
-    """A prompt for each of Stable Diffusion 3's text encoders; with empty_padding "none" one without a text says nothing at all."""
-    texts: dict[Tower, str] = {"l": clip_l, "g": clip_g, "t5": t5xxl}
-    given = {name: text if text or empty_padding == "empty_prompt" else None for name, text in texts.items()}
-    return encode(ctx, given, clip)
+    """A prompt for each of Stable Diffusion 3's text encoders; with empty_padding "none" an empty one says nothing at all."""
+    empty = "" if empty_padding == "empty_prompt" else None
+    # CLIP's encoders go side by side: where one has a text, the other has an empty one
+    small, big = (clip_l, clip_g) if clip_l or clip_g else (empty, empty)
+    return encode(ctx, {"l": small, "g": big, "t5": t5xxl or empty}, clip)
 
 
 _Tokens = Annotated[int, Range(0, 10000, step=1)]
@@ -179,7 +180,7 @@ def t5_tokenizer_options(clip: Clip, min_padding: _Tokens = 0, min_length: _Toke
     category="_for_testing/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
-    version=2,
+    version=3,
     experimental=True,
 )
 def clip_text_encode_controlnet(ctx: NodeContext, clip: Clip, conditioning: Conditioning, text: Text) -> list[Any]:

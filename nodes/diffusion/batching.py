@@ -23,16 +23,18 @@ class Group:
     tokens: int
 
 
-def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None) -> list[Group]:
+def groups(entries: Sequence[Entry], latent: Tensor, most: int | None = None, *, repeats: bool = True) -> list[Group]:
     """How to batch ``entries``: those that see crops of one size, have inputs of one shape and one control, and change the network alike
-    go together, at most ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest."""
+    go together, at most ``most`` at a time; token counts that differ must have a common multiple of at most four times the fewest, and
+    ``repeats`` says whether they may differ at all."""
     found: list[Group] = []
     for index, entry in enumerate(entries):
         for place, group in enumerate(found):
             tokens = math.lcm(group.tokens, entry.context.shape[1])
             fewest = min(entries[i].context.shape[1] for i in (*group.members, index))
             full = most is not None and len(group.members) >= most
-            if not full and tokens <= MOST_REPEATS * fewest and _alike(entries[group.members[0]], entry, latent):
+            fits = tokens <= MOST_REPEATS * fewest if repeats else tokens == fewest
+            if not full and fits and _alike(entries[group.members[0]], entry, latent):
                 found[place] = Group((*group.members, index), tokens)
                 break
         else:
@@ -51,5 +53,5 @@ def _alike(a: Entry, b: Entry, latent: Tensor) -> bool:
 
 
 def stretched(context: Tensor, tokens: int) -> Tensor:
-    """``context`` [B,T,D] with its tokens repeated to ``tokens``; attention does not see the difference."""
+    """``context`` [B,T,D] with its tokens repeated to ``tokens``; cross attention does not see the difference."""
     return context if context.shape[1] == tokens else context.repeat(1, tokens // context.shape[1], 1)

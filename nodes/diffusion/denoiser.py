@@ -73,6 +73,8 @@ class Hearing:
     model: str
     width: int
     takes_narrower: bool = False
+    joint: bool = False
+    """Whether text and picture are attended to as one: a text that is repeated then counts more."""
 
     def check(self, embedding: Tensor, input: str) -> None:
         """Raise InputError for text of another model's encoder."""

@@ -87,9 +87,10 @@ def predictions(
 ) -> list[Tensor]:
     """What the model predicts under each entry, over the entry's area. With ``recalls`` it may know of earlier steps."""
     names = unique([entry.name for entry in entries])
+    repeats = denoiser.hearing is None or not denoiser.hearing.joint
     found: dict[int, Tensor] = {}
     for hooked, members in denoiser.by_weights([entry.hooks for entry in entries], sigma):
-        for group in groups([entries[i] for i in members], x, most):
+        for group in groups([entries[i] for i in members], x, most, repeats=repeats):
             places = [members[i] for i in group.members]
             own = [names[i] for i in places]
             call = None if recalls is None else recalls.call(own)

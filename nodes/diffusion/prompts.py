@@ -1,14 +1,15 @@
 """Prompt text, read: weights in parentheses, named embeddings, chunks of what CLIP can take at once.
 
 ``(text)`` weighs 1.1 times what is around it, ``(text:1.3)`` weighs 1.3 whatever is around it, ``\\(`` and ``\\)`` are plain
-signs, and a parenthesis without its partner is one too. ``embedding:name`` at the start of a segment or after white space
-names a textual inversion. Everything here is pure: text in, numbers out.
+signs. Parentheses without a partner are read as ComfyUI reads them, see ``_runs``. ``embedding:name`` at the start of a segment or
+after a space or a line end names a textual inversion. Everything here is pure: text in, numbers out.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -19,8 +20,9 @@ CHUNK: Final = 75
 WORD_LIMIT: Final = 8
 """A group of fewer tokens is not torn apart by the end of a chunk."""
 
-_PIECES: Final = re.compile(r"\\[()]|[()]|[^\\()]+|\\")
-_EMBEDDING: Final = re.compile(r"(?:^|(?<=\s))embedding:(\S+)")
+_PARENTHESES: Final = re.compile(r"\\[()]|[()]")
+_ESCAPED: Final = re.compile(r"\\([()])")
+_EMBEDDING: Final = re.compile(r"(?:^|(?<=[ \n]))embedding:(\S+)")
 
 Item = TypeVar("Item")
 
@@ -48,70 +50,83 @@ class Weighted(Generic[Item]):
     weight: float
 
 
-_Tree = list["str | _Tree"]
+@dataclass(frozen=True, slots=True)
+class _Parentheses:
+    """Those of a prompt that are not escaped: where each is, whether it opens, and the number of its partner, or how many there are."""
+
+    places: list[int]
+    opens: list[bool]
+    partners: list[int]
+
+    @classmethod
+    def of(cls, prompt: str) -> _Parentheses:
+        found = [sign for sign in _PARENTHESES.finditer(prompt) if len(sign[0]) == 1]
+        partners = [len(found)] * len(found)
+        waiting: list[int] = []
+        for number, sign in enumerate(found):
+            if sign[0] == "(":
+                waiting.append(number)
+            elif waiting:
+                partners[waiting.pop()] = number
+        return cls([sign.start() for sign in found], [sign[0] == "(" for sign in found], partners)
+
+    def are_at(self, place: int) -> bool:
+        number = bisect_left(self.places, place)
+        return number < len(self.places) and self.places[number] == place
 
 
 def parse(prompt: str) -> list[Segment]:
     """The segments of ``prompt`` in order; none of them is empty."""
-    return [segment for segment in _flatten(_tree(prompt)) if segment.text]
-
-
-def _tree(prompt: str) -> _Tree:
-    """Text and groups as nested lists; a parenthesis without a partner has become text."""
-    stack: list[_Tree] = [[]]
-    for piece in _PIECES.findall(prompt):
-        if piece == "(":
-            stack.append([])
-        elif piece == ")" and len(stack) > 1:
-            group = stack.pop()
-            stack[-1].append(group)
+    signs = _Parentheses.of(prompt)
+    segments: list[Segment] = []
+    # a stack of its own, because a prompt may nest deeper than Python calls may; the next run is on top
+    waiting = [(start, end, 1.0) for start, end in _runs(signs, 0, len(prompt))][::-1]
+    while waiting:
+        start, end, weight = waiting.pop()
+        is_group = prompt[start] == "(" and prompt[end - 1] == ")" and signs.are_at(start) and signs.are_at(end - 1)
+        if is_group:
+            end, weight = _weighed(prompt, start + 1, end - 1, weight)
+            waiting += [(*run, weight) for run in _runs(signs, start + 1, end)][::-1]
         else:
-            _add_text(stack[-1], piece[1:] if piece in ("\\(", "\\)") else piece)
-    while len(stack) > 1:
-        unclosed = stack.pop()
-        _add_text(stack[-1], "(")
-        for child in unclosed:
-            if isinstance(child, str):
-                _add_text(stack[-1], child)
-            else:
-                stack[-1].append(child)
-    return stack[0]
+            segments.append(Segment(_ESCAPED.sub(r"\1", prompt[start:end]), weight))
+    return segments
 
 
-def _add_text(group: _Tree, text: str) -> None:
-    if group and isinstance(group[-1], str):
-        group[-1] += text
-    else:
-        group.append(text)
+def _runs(signs: _Parentheses, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """What ``prompt[start:end]`` consists of: groups, from ``(`` to its partner or to the end, and what is between them.
 
-
-def _flatten(tree: _Tree) -> Iterator[Segment]:
-    # a stack of its own, because a prompt may nest deeper than Python calls may
-    stack: list[tuple[Iterator[str | _Tree], float]] = [(iter(tree), 1.0)]
-    while stack:
-        children, weight = stack[-1]
-        child = next(children, None)
-        if child is None:
-            stack.pop()
-        elif isinstance(child, str):
-            yield Segment(child, weight)
+    A ``)`` without a partner is text, and so is, for each of these, one ``(`` behind it. A group that is open at the end is one
+    all the same if its last sign happens to be ``)``.
+    """
+    too_many, begun = 0, start
+    number = bisect_left(signs.places, start)
+    while number < len(signs.places) and (place := signs.places[number]) < end:
+        if not signs.opens[number]:
+            too_many += 1
+        elif too_many:
+            too_many -= 1
         else:
-            given = _given_weight(child)
-            stack.append((iter(child), weight * EMPHASIS) if given is None else (iter(given[0]), given[1]))
+            if begun < place:
+                yield begun, place
+            number = signs.partners[number]
+            begun = min(signs.places[number] + 1, end) if number < len(signs.places) else end
+            yield place, begun
+        number += 1
+    if begun < end:
+        yield begun, end
 
 
-def _given_weight(group: _Tree) -> tuple[_Tree, float] | None:
-    """The group without its ``:weight`` at the end, and that weight; None when it gives none."""
-    if not group or not isinstance(group[-1], str):
-        return None
-    text, colon, number = group[-1].rpartition(":")
-    if not colon or not (text or len(group) > 1):
-        return None
-    try:
-        weight = float(number)
-    except ValueError:
-        return None
-    return ([*group[:-1], text], weight) if math.isfinite(weight) else None
+def _weighed(prompt: str, start: int, end: int, around: float) -> tuple[int, float]:
+    """Where the text of the group between ``start`` and ``end`` ends, without a ``:weight`` behind it, and its weight."""
+    colon = prompt.rfind(":", start, end)
+    if colon > start:
+        try:
+            weight = float(prompt[colon + 1 : end])
+        except ValueError:
+            weight = math.nan
+        if math.isfinite(weight):
+            return colon, weight
+    return end, around * EMPHASIS
 
 
 def split_embeddings(text: str) -> list[str | EmbeddingName]:
@@ -137,10 +152,18 @@ def groups(
     """
     result: list[list[Weighted[Item]]] = []
     for segment in parse(prompt):
+        text = ""
+        runs: list[Sequence[Item]] = []
         for part in split_embeddings(segment.text):
-            found, rest = vectors(part.name) if isinstance(part, EmbeddingName) else ((), part)
-            runs = (found, tokenize(rest) if rest else ())
-            result += [[Weighted(item, segment.weight) for item in run] for run in runs if len(run)]
+            if isinstance(part, EmbeddingName):
+                runs.append(tokenize(text) if text else ())
+                found, text = vectors(part.name)
+                runs.append(found)
+            else:
+                # what a name gives back goes on with the text behind it
+                text = f"{text} {part.strip()}" if text else part
+        runs.append(tokenize(text) if text else ())
+        result += [[Weighted(item, segment.weight) for item in run] for run in runs if len(run)]
     return result
 
 

@@ -100,7 +100,8 @@ def encode(
     """The conditioning of a prompt.
 
     Args:
-        text: the prompt, as ``nodes.diffusion.prompts`` reads it, or one for each text encoder; None for one that is to say nothing.
+        text: the prompt, as ``nodes.diffusion.prompts`` reads it, or one for each text encoder; None for one that is to say nothing: of T5
+            that leaves its end token.
         clip: leased text encoders.
         layer: see ``Encoder``.
         find_embedding: finds the file of ``embedding:name``.
@@ -122,7 +123,7 @@ def encode(
     encoded: dict[Tower, Encoded] = {
         tower: _encode_clip(_filled(its, most, encoder, tower), encoder, tower) for tower, its in chunks.items()
     }
-    return [_joined(encoder, encoded, _encode_t5(said["t5"], encoder) if "t5" in said else None)]
+    return [_joined(encoder, encoded, _encode_t5(texts["t5"], encoder) if "t5" in texts else None)]
 
 
 def check_towers(config: PartConfig, name: str) -> None:
@@ -248,10 +249,12 @@ def _encode_batch(chunks: Sequence[Sequence[Token]], encoder: Encoder, tower: To
     return states.float().cpu(), pooled.float().cpu()
 
 
-def _encode_t5(text: str, encoder: Encoder) -> Tensor | None:
+def _encode_t5(text: str | None, encoder: Encoder) -> Tensor | None:
     """States [1, tokens, width], float32 on the CPU; None, and a warning, where there is no tokenizer."""
     config = encoder.config["t5"]
     assert isinstance(config, T5Config)
+    if text is None:
+        return _t5_states([], encoder, least=0)
     own = Path(encoder.clip.ref.location, "tokenizer_3", "tokenizer.json")  # a diffusers folder brings it
     path = own if own.is_file() else encoder.find_tokenizer()
     if path is None:
@@ -289,8 +292,11 @@ def _t5_states(tokens: Sequence[Token], encoder: Encoder, least: int, behind: in
     padded += [0] * (least - len(padded))
     module: Any = encoder.clip.module.get_submodule("t5")
     ids = torch.tensor([[0 if isinstance(token, Tensor) else token for token in padded]])
-    with _replaced(module.text.embed_tokens, [padded]):
-        states: Tensor = module(ids.to(encoder.clip.device))
+    layers, place = module.text.block, encoder.layer or -1
+    within = -place <= len(layers)
+    with _replaced(module.text.embed_tokens, [padded]), kept_output(layers[place if within else -1]) as kept:
+        last: Tensor = module(ids.to(encoder.clip.device))
+    states = module.text.final_layer_norm(kept[0]) if within and place != -1 else last
     return states.float().cpu()
 
 

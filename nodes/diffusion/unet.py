@@ -98,7 +98,8 @@ def sampling(model: ModelRef, facts: Facts) -> Sampling:
 def _hearing(unet: LoadedModel) -> Hearing:
     config = unet.config
     assert isinstance(config, UNetConfig | DiTConfig)
-    return Hearing(unet.facts.family.title, config.context_dim, takes_narrower=isinstance(config, DiTConfig))
+    joint = isinstance(config, DiTConfig)
+    return Hearing(unet.facts.family.title, config.context_dim, takes_narrower=joint, joint=joint)
 
 
 _PREDICTIONS: Final[Mapping[str, PredictionName]] = {"epsilon": "eps", "v_prediction": "v", "flow": "flow"}

@@ -158,6 +158,22 @@ def test_sd3_appends_t5(files: dict[str, Path], store: LocalModelStore, tokenize
     assert torch.equal(weighted[0, 77], found[0, 77])
 
 
+def test_clip_skip_goes_for_t5_too(files: dict[str, Path], store: LocalModelStore, tokenizer: Path) -> None:
+    """The last but one of T5's layers, normed; and an encoder that is told nothing gives the state of its end alone."""
+    with store.lease(ref(files["sd3-t5"], "clip")) as clip:
+        found = encode(PROMPT, clip, layer=-2, find_tokenizer=lambda: tokenizer)[0][0]
+        silent = encode({"l": None, "g": None, "t5": None}, clip, find_tokenizer=lambda: tokenizer)[0]
+        text: Any = clip.module.get_submodule("t5.text")
+        with torch.inference_mode():
+            ids = torch.tensor([[3, 4, 5, 1, *[0] * 73]])
+            before = text(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+            expected = text.final_layer_norm(before)
+            end = text(input_ids=torch.tensor([[1]])).last_hidden_state
+    assert torch.allclose(found[:, 77:], expected, atol=1e-6)
+    assert torch.allclose(silent[0], end, atol=1e-6)
+    assert not silent[1]["pooled_output"].any()
+
+
 @pytest.mark.parametrize(("least", "behind", "tokens"), [(0, 0, 4), (0, 3, 7), (10, 3, 10), (6, 9, 13)])
 def test_t5_is_filled_up_as_told(
     files: dict[str, Path], store: LocalModelStore, tokenizer: Path, least: int, behind: int, tokens: int
@@ -188,18 +204,21 @@ def sampled(
         yield request.param, unet
 
 
-def told(width: int, pooled: int, seed: int) -> list[Any]:
+def told(width: int, pooled: int, seed: int, tokens: int = 77) -> list[Any]:
     draw = torch.Generator().manual_seed(seed)
     options = {"pooled_output": torch.randn(1, pooled, generator=draw), "width": 96, "crop_w": 8}
-    return [[torch.randn(1, 77, width, generator=draw), options]]
+    return [[torch.randn(1, tokens, width, generator=draw), options]]
 
 
 def test_latents_equal_those_of_diffusers_networks(sampled: tuple[str, LoadedModel]) -> None:
-    """The same noise, sigmas and texts through diffusers' own network, its inputs made as its pipelines make them."""
+    """The same noise, sigmas and texts through diffusers' own network, its inputs made as its pipelines make them.
+
+    The texts have unequal lengths, which a transformer that attends to them together with the picture would see.
+    """
     name, unet = sampled
     flow = name.startswith("sd3")
     context = {"sd2": 128, "refiner": 64}.get(name, 256 if flow else 128)
-    positive, negative = told(context, 128 if flow else 64, 1), told(context, 128 if flow else 64, 2)
+    positive, negative = told(context, 128 if flow else 64, 1), told(context, 128 if flow else 64, 2, 154)
     latent = {"samples": torch.zeros(1, 16 if flow else 4, 8, 8)}
     settings = Settings(seed=5, steps=3, cfg=3.0, sampler="euler", scheduler="simple")
     ours = sample_latent(denoiser(unet), settings, positive, negative, latent)["samples"]

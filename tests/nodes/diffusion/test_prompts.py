@@ -36,15 +36,21 @@ from nodes.diffusion.prompts import (
         ("(a:inf)", [("a:inf", 1.1)]),
         ("(a:nan)", [("a:nan", 1.1)]),
         ("(a:-1)", [("a", -1.0)]),
-        ("(unclosed (b:1.2)", [("(unclosed ", 1.0), ("b", 1.2)]),
-        ("closed) (b:1.2)", [("closed) ", 1.0), ("b", 1.2)]),
+        ("a (open (b) c", [("a ", 1.0), ("(open (b) c", 1.0)]),
+        ("(unclosed (b:1.2)", [("unclosed ", 1.2), ("(b", 1.2)]),
+        (r"(unclosed b\)", [("(unclosed b)", 1.0)]),
+        ("closed) (b:1.2)", [("closed) (b:1.2)", 1.0)]),
+        (":) (a (b) c) (d)", [(":) (a ", 1.0), ("b", 1.1), (" c) (d)", 1.0)]),
         ("[a|b] BREAK c", [("[a|b] BREAK c", 1.0)]),
         ("()", []),
         ("back\\slash", [("back\\slash", 1.0)]),
     ],
 )
 def test_weights(prompt: str, expected: list[tuple[str, float]]) -> None:
-    """Parentheses multiply, a number sets, an escape or a lone parenthesis is text, and nothing else means anything."""
+    """Parentheses multiply, a number sets, an escape is text, and nothing else means anything.
+
+    A lone parenthesis is text that takes the next one along; a group that is never closed is one if it ends in a parenthesis.
+    """
     assert parse(prompt) == [Segment(text, pytest.approx(weight)) for text, weight in expected]  # type: ignore[arg-type]
 
 
@@ -78,13 +84,12 @@ def test_embeddings_are_named_after_white_space(text: str, expected: list[str | 
 
 
 def test_groups_put_a_comma_back() -> None:
-    """What was no part of an embedding's name is read as text, with the segment's weight."""
+    """What was no part of an embedding's name is read as text, as one with what follows, with the segment's weight."""
     found = groups("(x embedding:a, y:2)", str.split, lambda name: (["V"], ","))
     assert [[(token.item, token.weight) for token in group] for group in found] == [
         [("x", 2.0)],
         [("V", 2.0)],
-        [(",", 2.0)],
-        [("y", 2.0)],
+        [(",", 2.0), ("y", 2.0)],
     ]
 
 
