@@ -71,7 +71,8 @@ class DualCfgGuider:
         if self.nested:
             seen = Seen(x, level, first, second, self.inner, memory)
             inner = turn.steered(combined(options, seen), seen, active[0], active[1])
-            return Guidance(guided(inner, away, self.outer), away, turn.recalls.remembered(memory))
+            # solvers that want the unconditional prediction are shown that of the inner guidance
+            return Guidance(guided(inner, away, self.outer), second, turn.recalls.remembered(memory))
         seen = Seen(x, level, second, away, self.outer, memory)
         outer = turn.steered(combined(options, seen), seen, active[1], active[2])
         return Guidance(outer + (first - second) * self.inner, away, turn.recalls.remembered(memory))

@@ -90,6 +90,9 @@ FRESH_INPAINT_NOISE: Final = frozenset({"ddim"})
 RESIZING: Final = frozenset({"lcm_upscale"})
 """Samplers that change the size of the latent."""
 
+GOES_ON: Final = frozenset({"lcm_upscale"})
+"""Samplers whose step noise, where it is drawn on the CPU, goes on behind the initial noise instead of beginning at the seed again."""
+
 DIFFUSERS_PREFIX: Final = "diffusers/"
 
 DIFFUSERS_SCALED: Final = (

@@ -16,8 +16,8 @@ from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.guidance import CHANCE, CfgGuider, DrawingGuider, Guider, InpaintGuider, entries_for, latent_mask
-from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, RESIZING
-from nodes.diffusion.noise import NoiseDevice, StepNoise, initial_noise, step_noise
+from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, GOES_ON, RESIZING
+from nodes.diffusion.noise import GeneratorNoise, NoiseDevice, StepNoise, initial_noise, step_noise
 from nodes.diffusion.packed import unpacked
 from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
 from nodes.diffusion.samplers.single_step import Euler
@@ -241,10 +241,14 @@ def walk(
     noise = torch.zeros_like(samples)
     if way.add_noise:
         noise = initial_noise(samples, way.seed, latent.get("batch_index"), chance)
+    kept_noise = noise
+    if way.name in FRESH_INPAINT_NOISE:
+        # drawn without a mask, too: what is random behind it goes on from here
+        kept_noise = initial_noise(noise, (way.seed + 1) % 2**64, source=chance)
     clean = denoiser.latent_format.into_model(samples.float()).to(denoiser.device)
     guider = guider_for(clean)
     if latent.get("noise_mask") is not None:
-        guider = _inpainting(guider, denoiser, way, latent["noise_mask"], clean, noise, chance)
+        guider = _inpainting(guider, denoiser, way, latent["noise_mask"], clean, kept_noise)
     predicted: list[Tensor] = []
 
     def on_step(info: StepInfo) -> None:
@@ -252,7 +256,7 @@ def walk(
         if callbacks.on_step is not None:
             callbacks.on_step(info)
 
-    state = callbacks.resume or _begun(denoiser, way, noise.to(denoiser.device), clean)
+    state = callbacks.resume or _begun(denoiser, way, noise.to(denoiser.device), clean, chance)
     if denoiser.chance is not None:
         guider = DrawingGuider(guider, denoiser.chance)
         state = callbacks.resume or replace(state, memory={**state.memory, CHANCE: chance.get_state()})
@@ -265,19 +269,17 @@ def walk(
     return shown(result), shown(predicted[0] if predicted else result)
 
 
-def _begun(denoiser: Denoiser, way: Walk, noise: Tensor, clean: Tensor) -> State:
+def _begun(denoiser: Denoiser, way: Walk, noise: Tensor, clean: Tensor, chance: torch.Generator) -> State:
     # A single sigma says how much noise there is to be; no solver is needed to stay there.
     sampler = way.sampler if len(way.sigmas) > 1 else Euler()
     name = way.name if len(way.sigmas) > 1 else ""
     source = step_noise(name, way.seed, way.sigmas, denoiser.device, way.noise_device)
+    if name in GOES_ON and isinstance(source, GeneratorNoise) and source.device == "cpu":
+        source = replace(source, position=chance.get_state())
     return begin(denoiser, sampler, way.sigmas, noise, clean, source)
 
 
-def _inpainting(
-    inner: Guider, denoiser: Denoiser, way: Walk, mask: Tensor, clean: Tensor, noise: Tensor, chance: torch.Generator
-) -> Guider:
-    if way.name in FRESH_INPAINT_NOISE:
-        noise = initial_noise(noise, (way.seed + 1) % 2**64, source=chance)
+def _inpainting(inner: Guider, denoiser: Denoiser, way: Walk, mask: Tensor, clean: Tensor, noise: Tensor) -> Guider:
     strength = denoiser.differential
     change = None if strength is None else ChangeMap.over(denoiser.schedule, way.sigmas, strength)
     return InpaintGuider(inner, latent_mask(mask, clean), clean, noise.to(clean.device), denoiser.prediction, change)

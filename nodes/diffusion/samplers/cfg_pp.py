@@ -60,16 +60,17 @@ class EulerTwiceGuided(CfgPlusPlus):
 @dataclass(frozen=True, slots=True)
 class Dpmpp2sAncestralCfgpp(CfgPlusPlus):
     """DPM-Solver++(2S) (Lu et al. 2022, "DPM-Solver++", alg. 1, r = 1/2) with ancestral noise and CFG++'s correction
-    ``c - u`` of the sample in both stages: c is the step's first prediction, u the newest."""
+    ``c - u`` of the sample in both stages: c is the step's first prediction, u the newest.
 
-    law: Law
+    Flow models are walked as if their path were the variance exploding one, as ComfyUI does."""
+
     eta: float = 1.0
     s_noise: float = 1.0
 
     def advance_apart(self, state: State, denoised: Tensor, unconditional: Tensor) -> State:
         if state.ends_clean:
             return state.stepped(denoised)
-        step = self.law.ancestral(state.sigma, state.sigma_next, self.eta)
+        step = VarianceExploding().ancestral(state.sigma, state.sigma_next, self.eta)
         if state.pending is None:
             middle = (state.sigma * step.down) ** 0.5
             kept = middle / state.sigma
@@ -94,17 +95,18 @@ class Dpmpp2mCfgpp(CfgPlusPlus):
         return state.stepped(x, history=(unconditional,))
 
 
-def second_order(state: State, law: Law, eta: float) -> tuple[Tensor, Tensor, Tensor] | None:
+def second_order(state: State, eta: float) -> tuple[Tensor, Tensor, Tensor] | None:
     """How much a step of RES keeps of the sample and takes of the last two predictions; None where the step is of first
     order.
 
     Zhang et al. 2023, "Improved Order Analysis and Design of Exponential Integrator for Diffusion Models Sampling", the
     multistep scheme of second order: ``b_1 = phi_1 - phi_2 / c``, ``b_2 = phi_2 / c``, phi of ``-h``, where ``c h`` is how
     far the earlier prediction lies back from where the last step had come without noise."""
-    down = law.ancestral(state.sigma, state.sigma_next, eta).down
+    ancestral = VarianceExploding().ancestral
+    down = ancestral(state.sigma, state.sigma_next, eta).down
     if not state.history or not bool(down > 0):
         return None
-    before = law.ancestral(state.sigmas[state.step - 1], state.sigma, eta).down
+    before = ancestral(state.sigmas[state.step - 1], state.sigma, eta).down
     sigma, down, before = state.sigma.double(), down.double(), before.double()
     h = (sigma / down).log()
     c = (before / state.sigmas[state.step - 1].double()).log() / h
@@ -116,33 +118,32 @@ def second_order(state: State, law: Law, eta: float) -> tuple[Tensor, Tensor, Te
 @dataclass(frozen=True, slots=True)
 class ResMultistep(Solver):
     """RES of second order (Zhang et al. 2023, "Improved Order Analysis and Design of Exponential Integrator for Diffusion
-    Models Sampling"), with ancestral noise for ``eta`` above 0."""
+    Models Sampling"), with ancestral noise for ``eta`` above 0, also on the straight path that of a variance exploding one, as ComfyUI
+    has it."""
 
-    law: Law
     eta: float = 0.0
     s_noise: float = 1.0
 
     def advance(self, state: State, denoised: Tensor) -> State:
-        return _res(self.law, self.eta, self.s_noise, state, denoised, denoised)
+        return _res(self.eta, self.s_noise, state, denoised, denoised)
 
 
 @dataclass(frozen=True, slots=True)
 class ResMultistepCfgpp(CfgPlusPlus):
     """``ResMultistep`` that integrates the unconditional prediction from a sample moved by ``c - u``."""
 
-    law: Law
     eta: float = 0.0
     s_noise: float = 1.0
 
     def advance_apart(self, state: State, denoised: Tensor, unconditional: Tensor) -> State:
-        return _res(self.law, self.eta, self.s_noise, state, denoised, unconditional)
+        return _res(self.eta, self.s_noise, state, denoised, unconditional)
 
 
-def _res(law: Law, eta: float, s_noise: float, state: State, denoised: Tensor, unconditional: Tensor) -> State:
+def _res(eta: float, s_noise: float, state: State, denoised: Tensor, unconditional: Tensor) -> State:
     if state.ends_clean:
         return state.stepped(denoised)
-    step = law.ancestral(state.sigma, state.sigma_next, eta)
-    weights = second_order(state, law, eta)
+    step = VarianceExploding().ancestral(state.sigma, state.sigma_next, eta)
+    weights = second_order(state, eta)
     if weights is None:
         x = denoised + slope(state.x, state.sigma, unconditional) * step.down
     else:

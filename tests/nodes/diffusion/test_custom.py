@@ -57,6 +57,15 @@ def test_without_noise_the_steps_draw_from_the_seed_they_are_given() -> None:
     assert not torch.equal(run(0), run(1))
 
 
+def test_lcm_upscale_draws_behind_the_initial_noise() -> None:
+    """One step to sigma 1 ends at the same prediction: lcm adds the first draw of the seed to it once more, lcm_upscale the second."""
+    plain = sampled([3.0, 1.0], sampler=custom.sampler("lcm"))
+    upscale = sampled([3.0, 1.0], sampler=custom.sampler("lcm_upscale", scale=1.0))
+    generator = torch.Generator().manual_seed(42)
+    first, second = (torch.randn(plain.shape, generator=generator) for _ in range(2))
+    torch.testing.assert_close((upscale - plain) * 0.18215, second - first)
+
+
 @pytest.mark.parametrize("name", ["euler", "ddim"])
 def test_masks_count_as_in_the_simple_sampler(name: str) -> None:
     """The same latent with a mask gives the same bits, for ddim with its own noise too."""

@@ -28,6 +28,8 @@ def test_two_conditions_and_a_negative(inner: float, outer: float, nested: bool,
     seen = DualCfgGuider.between(denoiser(network), first, second, third, inner, outer, nested).look(LATENT, SIGMA)
     torch.testing.assert_close(seen.denoised, torch.full_like(LATENT, float(expected)))
     assert [call[0][0] for call in network.calls] == [batch]
+    if batch == 3:  # what is guided away from first: CFG++ steps along its noise
+        torch.testing.assert_close(seen.unconditional, torch.full_like(LATENT, 4.0 if nested else 1.0))
 
 
 def test_only_the_perpendicular_part_of_the_negative_counts() -> None:

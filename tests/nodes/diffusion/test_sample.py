@@ -223,6 +223,10 @@ def test_what_networks_draw_comes_behind_the_noise_and_goes_on_in_a_run_that_was
     torch.randn(2, 4, 8, 8, generator=chance)
     assert whole == [int(torch.randint(1000, (1,), generator=chance)) for _ in whole]
     assert len(whole) == 11
+    fresh: list[int] = []
+    sample_latent(drawing(fresh), replace(SETTINGS, sampler="ddim"), POSITIVE, NEGATIVE, EMPTY)
+    torch.randn(2, 4, 8, 8, generator=chance.manual_seed(43))  # ddim's noise for a mask is drawn without one, too
+    assert fresh == [int(torch.randint(1000, (1,), generator=chance)) for _ in fresh]
     for calls in (1, 4):
         rest: list[int] = []
         state = from_tensors(*to_tensors(states[calls - 1]))

@@ -252,10 +252,27 @@ def test_converges_with_its_order(name: str) -> None:
     assert math.log2(errors[0] / errors[1]) > ORDERS[name] - 0.3
 
 
+EXPLODING_ONLY = {"res_multistep_ancestral", "res_multistep_ancestral_cfg_pp"}
+"""Samplers that renoise as on a variance exploding path wherever they are."""
+
+
+@pytest.mark.parametrize("name", sorted(EXPLODING_ONLY))
+def test_renoises_flows_like_others(name: str) -> None:
+    """From 0.8 to 0.5 with the prediction 1: down to 0.5^2 / 0.8 = 0.3125, and noise of sqrt(0.25 - 0.3125^2) = 0.39031."""
+    sigmas, x = torch.tensor([0.8, 0.5]), torch.full((1, 1, 2, 2), 3.0)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    sampler = make_sampler(name, StraightPath())
+    state = sampler.start(x, sigmas, step_noise(name, 1, sigmas, "cpu"))
+    after = sampler.advance(state, torch.ones_like(x))
+    torch.testing.assert_close(after.x, 1 + 2 / 0.8 * 0.3125 + 0.39031 * noise, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("law", [VarianceExploding(), StraightPath()], ids=["exploding", "flow"])
 @pytest.mark.parametrize("name", [n for n in SAMPLER_NAMES if n not in {"ddpm", "lcm", "dpmpp_2s_ancestral_cfg_pp"}])
 def test_gives_the_spread_of_the_data(name: str, law: VarianceExploding | StraightPath) -> None:
     """With the exact denoiser the samples have the data's mean and standard deviation, on both kinds of path."""
+    if name in EXPLODING_ONLY:
+        law = VarianceExploding()
     flow = isinstance(law, StraightPath)
     model = FlowSchedule(1.0) if flow else stable_diffusion()
     sigmas = torch.from_numpy(sampling_sigmas(model, name, "sgm_uniform" if flow else "karras", 60))
