@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from engine.errors import InputError
 from nodes.diffusion.alterations import Altered
 from nodes.diffusion.areas import Area, area_of, mask_of, weight_of
 from nodes.diffusion.controlled import Control
@@ -103,22 +104,51 @@ def no_changes(entry: Entry, options: Mapping[str, Any]) -> Entry:
     return entry
 
 
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What text a model listens to: states ``width`` wide; ``model`` names it in messages."""
+
+    model: str
+    width: int
+    takes_narrower: bool = False
+    joint: bool = False
+    """Whether text and picture are attended to as one: a text that is repeated then counts more."""
+
+    def check(self, embedding: Tensor, input: str) -> None:
+        """Raise InputError for text of another model's encoder."""
+        found = embedding.shape[-1]
+        if found == self.width or (self.takes_narrower and found < self.width):
+            return
+        raise InputError(
+            f"expected text {self.width} wide for this {self.model} model, found one {found} wide; "
+            "encode the prompt with the text encoders that belong to the model",
+            input=input,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """How a model reads conditioning: which text it takes, and what an entry's options ask of it."""
+
+    hearing: Hearing | None = None
+    inputs_of: InputsOf = no_inputs
+    control_of: ControlOf = no_control
+    changes_of: ChangesOf = no_changes
+
+
 def resolve(
     conditioning: Conditioning,
     latent: Tensor,
     schedule: ModelSigmas,
     *,
-    inputs_of: InputsOf = no_inputs,
-    control_of: ControlOf = no_control,
+    reader: Reader | None = None,
     noise_mask: Tensor | None = None,
     is_negative: bool = False,
     seed: int = 0,
 ) -> tuple[Entry, ...]:
     """The entries of ``conditioning`` for ``latent`` [B,C,h,w], on its device."""
-    around = Surroundings(latent, noise_mask, is_negative, seed)
-    return tuple(
-        _resolved(embedding, options, around, schedule, inputs_of, control_of) for embedding, options in conditioning
-    )
+    around, reader = Surroundings(latent, noise_mask, is_negative, seed), reader or Reader()
+    return tuple(_resolved(embedding, options, around, schedule, reader) for embedding, options in conditioning)
 
 
 def _resolved(
@@ -126,8 +156,7 @@ def _resolved(
     options: Mapping[str, Any],
     around: Surroundings,
     schedule: ModelSigmas,
-    inputs_of: InputsOf,
-    control_of: ControlOf,
+    reader: Reader,
 ) -> Entry:
     latent = around.latent
     height, width = latent.shape[-2:]
@@ -143,10 +172,10 @@ def _resolved(
         # A range that is the whole run holds at every sigma, also at those above the model's highest.
         sigma_start=schedule.percent_to_sigma(start) if start > 0 else BEYOND_NOISE,
         sigma_end=schedule.percent_to_sigma(end) if end < 1 else 0.0,
-        inputs={name: value.to(latent.device) for name, value in inputs_of(options, around).items()},
+        inputs={name: value.to(latent.device) for name, value in reader.inputs_of(options, around).items()},
         default=bool(options.get("default", False)),
         hooks=hooks_of(options.get(HOOKS)),
-        control=control_of(options, *((height, width) if area is None else (area.height, area.width))),
+        control=reader.control_of(options, *((height, width) if area is None else (area.height, area.width))),
         control_context=None if read is None else read.to(latent.device),
         shares_control=bool(options.get("control_apply_to_uncond", False)),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
-from nodes.diffusion.conditioning import ChangesOf, ControlOf, InputsOf, for_batch, no_changes, no_control, no_inputs
+from nodes.diffusion.conditioning import Reader, for_batch
 from nodes.diffusion.controlled import ControlCall, Steered, View
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
@@ -66,28 +66,6 @@ class LatentFormat:
         return latent.new_zeros((len(latent), self.channels, *latent.shape[2:]))
 
 
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """What text a model listens to: states ``width`` wide; ``model`` names it in messages."""
-
-    model: str
-    width: int
-    takes_narrower: bool = False
-    joint: bool = False
-    """Whether text and picture are attended to as one: a text that is repeated then counts more."""
-
-    def check(self, embedding: Tensor, input: str) -> None:
-        """Raise InputError for text of another model's encoder."""
-        found = embedding.shape[-1]
-        if found == self.width or (self.takes_narrower and found < self.width):
-            return
-        raise InputError(
-            f"expected text {self.width} wide for this {self.model} model, found one {found} wide; "
-            "encode the prompt with the text encoders that belong to the model",
-            input=input,
-        )
-
-
 def per_sample(sigma: Tensor, like: Tensor) -> Tensor:
     """``sigma`` [B] on the CPU, as float32 [B,1,1,...] beside ``like``."""
     # A few bytes of pageable memory are staged at once; a blocking copy would wait for the whole device.
@@ -110,11 +88,7 @@ class Denoiser:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     latent_format: LatentFormat = field(default_factory=LatentFormat)
-    hearing: Hearing | None = None
-    inputs_of: InputsOf = no_inputs
-    """What else the network takes, for an entry of conditioning."""
-    control_of: ControlOf = no_control
-    """What steers the network, for an entry of conditioning."""
+    reader: Reader = field(default_factory=Reader)
     differential: float | None = None
     options: tuple[Option, ...] = ()
     alterations: tuple[Altered, ...] = ()
@@ -123,8 +97,6 @@ class Denoiser:
     """What such changes draw random numbers from, where they do; it goes on from call to call."""
     compiled: Network | None = None
     """Computes what ``network`` does, in calls that nothing changes: what was compiled knows of no change."""
-    changes_of: ChangesOf = no_changes
-    """What the network is changed by for an entry of conditioning."""
     perturbations: tuple[Perturbation, ...] = ()
     """Guidance beside the classifier-free one."""
     hooked: Hooked | None = None

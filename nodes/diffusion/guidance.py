@@ -59,22 +59,21 @@ def entries_for(
 
     Raises InputError for text of another model's encoders.
     """
-    if (hearing := denoiser.hearing) is not None:
+    if (hearing := denoiser.reader.hearing) is not None:
         for embedding, _ in side:
             hearing.check(embedding, name)
     entries = resolve(
         side,
         clean,
         denoiser.schedule,
-        inputs_of=denoiser.inputs_of,
-        control_of=denoiser.control_of,
+        reader=denoiser.reader,
         noise_mask=noise_mask,
         is_negative=name == "negative",
         seed=seed,
     )
     pairs = zip(entries, side, strict=True)
     named = ((replace(entry, name=f"{name}.{number}"), it) for number, (entry, it) in enumerate(pairs))
-    return tuple(denoiser.changes_of(entry, options) for entry, (_, options) in named)
+    return tuple(denoiser.reader.changes_of(entry, options) for entry, (_, options) in named)
 
 
 def predictions(
@@ -87,7 +86,8 @@ def predictions(
 ) -> list[Tensor]:
     """What the model predicts under each entry, over the entry's area. With ``recalls`` it may know of earlier steps."""
     names = unique([entry.name for entry in entries])
-    repeats = denoiser.hearing is None or not denoiser.hearing.joint
+    hearing = denoiser.reader.hearing
+    repeats = hearing is None or not hearing.joint
     found: dict[int, Tensor] = {}
     for hooked, members in denoiser.by_weights([entry.hooks for entry in entries], sigma):
         for group in groups([entries[i] for i in members], x, most, repeats=repeats):

@@ -15,10 +15,10 @@ from engine.models import ModelRef, ModelStore
 from engine.numerics import precision
 from nodes.diffusion import differential
 from nodes.diffusion.compiled import compiled
-from nodes.diffusion.conditioning import ControlOf, Entry, no_control
+from nodes.diffusion.conditioning import Entry, Hearing, Reader, no_control
 from nodes.diffusion.configs import DiTConfig, Schedule, UNetConfig
 from nodes.diffusion.control_nets import Nets
-from nodes.diffusion.denoiser import Denoiser, Hearing, LatentFormat, Network
+from nodes.diffusion.denoiser import Denoiser, LatentFormat, Network
 from nodes.diffusion.devices import device_policy
 from nodes.diffusion.extras import CONCAT, VECTOR, inputs_of
 from nodes.diffusion.gligen import grounded
@@ -53,8 +53,6 @@ def denoiser(unet: LoadedModel, beside: Leases | None = None) -> Denoiser:
     ``beside`` gives the models that its conditioning brings along, ControlNets for one.
     """
     way = sampling(unet.ref, unet.facts)
-    nets: ControlOf = no_control if beside is None else Nets(unet, way.schedule, beside)
-    told = partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics)
     pictures = image_prompts(unet)
     return Denoiser(
         network=_network(unet, unet.module),
@@ -64,9 +62,7 @@ def denoiser(unet: LoadedModel, beside: Leases | None = None) -> Denoiser:
         dtype=unet.dtype,
         device=unet.device,
         latent_format=way.latent_format,
-        hearing=_hearing(unet),
-        inputs_of=telling_samples(told) if pictures else told,
-        control_of=nets,
+        reader=_reader(unet, way.schedule, beside, tells_samples=bool(pictures)),
         differential=_strength(unet.ref),
         options=options_of(unet.ref),
         alterations=(*alterations(unet), *pictures),
@@ -74,6 +70,15 @@ def denoiser(unet: LoadedModel, beside: Leases | None = None) -> Denoiser:
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),
         windows=windows(unet.ref, unet.facts.downscale),
+    )
+
+
+def _reader(unet: LoadedModel, schedule: ModelSigmas, beside: Leases | None, *, tells_samples: bool) -> Reader:
+    told = partial(inputs_of, unet.config, unet.facts.family, statistics=unet.facts.statistics)
+    return Reader(
+        hearing=_hearing(unet),
+        inputs_of=telling_samples(told) if tells_samples else told,
+        control_of=no_control if beside is None else Nets(unet, schedule, beside),
         changes_of=partial(_with_changes, unet, beside or no_leases),
     )
 

@@ -296,7 +296,7 @@ def test_a_control_holds_between_two_parts_of_a_run(net: ModelRef) -> None:
     """The same noise levels that other ranges have: 0.2 and 0.8 of SD1's."""
     window = control.recipe(net, seen(1), 1.0, 0.2, 0.8)
     with demo_store().lease(demo("unet")) as loaded, leases(demo_store()) as beside:
-        found = denoiser(loaded, beside).control_of({"control": [window]}, 8, 8)
+        found = denoiser(loaded, beside).reader.control_of({"control": [window]}, 8, 8)
     assert isinstance(found, Controls)
     (one,) = found.nets
     assert (one.sigma_start, one.sigma_end) == pytest.approx((5.0924, 0.5712), abs=1e-3)

@@ -82,10 +82,10 @@ class Bench:
 
 def conditionings(denoiser: Denoiser) -> list[list[Any]]:
     """Two prompts."""
-    assert denoiser.hearing is not None
+    assert denoiser.reader.hearing is not None
     draw = torch.Generator().manual_seed(0)
     pooled = {"pooled_output": torch.randn(1, 64, generator=draw)}
-    return [[[torch.randn(1, 7, denoiser.hearing.width, generator=draw), pooled]] for _ in range(2)]
+    return [[[torch.randn(1, 7, denoiser.reader.hearing.width, generator=draw), pooled]] for _ in range(2)]
 
 
 def seen(kind: str, count: int = 1, seed: int = 0) -> Tensor:

@@ -133,7 +133,7 @@ def test_a_model_in_windows(demo: MakeRef, demo_store: LocalModelStore) -> None:
     settings = Settings(seed=1, steps=1, cfg=2.0, sampler="euler", scheduler="normal")
     with demo_store.lease(demo("unet")) as loaded:
         plain = denoiser(loaded)
-        width = plain.hearing.width if plain.hearing else 0
+        width = plain.reader.hearing.width if plain.reader.hearing else 0
         text = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0))
         mask = torch.zeros(1, 1, 8, 12)
         mask[..., :6] = 1
