@@ -65,13 +65,31 @@ def openpose(
 _TWINS: Final = {
     "yolox_l.torchscript.pt": "yolox_l.onnx",
     "dw-ll_ucoco_384_bs5.torchscript.pt": "dw-ll_ucoco_384.onnx",
+    "rtmpose-m_ap10k_256_bs5.torchscript.pt": "rtmpose-m_ap10k_256.onnx",
 }
 """Networks that are there as ONNX too: TorchScript is a program, which is not run."""
 
 
+def _onnx(*chosen: object) -> tuple[str, ...]:
+    return tuple(_TWINS.get(str(name), str(name)) for name in chosen if name != "None")
+
+
 def _dwpose_networks(bbox_detector: object = None, pose_estimator: object = None, **others: object) -> tuple[str, ...]:
-    chosen = [str(name) for name in (pose_estimator or "dw-ll_ucoco_384.onnx", bbox_detector or "yolox_l.onnx")]
-    return tuple(_TWINS.get(name, name) for name in chosen if name != "None")
+    return _onnx(pose_estimator or "dw-ll_ucoco_384.onnx", bbox_detector or "yolox_l.onnx")
+
+
+def _animal_networks(bbox_detector: object = None, pose_estimator: object = None, **others: object) -> tuple[str, ...]:
+    return _onnx(pose_estimator or "rtmpose-m_ap10k_256.onnx", bbox_detector or "yolox_l.onnx")
+
+
+BoxDetector = Literal[
+    "None",
+    "yolox_l.torchscript.pt",
+    "yolox_l.onnx",
+    "yolo_nas_l_fp16.onnx",
+    "yolo_nas_m_fp16.onnx",
+    "yolo_nas_s_fp16.onnx",
+]
 
 
 @node("DWPreprocessor", title="DWPose Estimator", category=POSES, outputs=_POSED, reads=Reads(_dwpose_networks))
@@ -82,17 +100,7 @@ def dwpose(
     detect_body: On = "enable",
     detect_face: On = "enable",
     resolution: Resolution = 512,
-    bbox_detector: Annotated[
-        Literal[
-            "None",
-            "yolox_l.torchscript.pt",
-            "yolox_l.onnx",
-            "yolo_nas_l_fp16.onnx",
-            "yolo_nas_m_fp16.onnx",
-            "yolo_nas_s_fp16.onnx",
-        ],
-        Optional(),
-    ] = "yolox_l.onnx",
+    bbox_detector: Annotated[BoxDetector, Optional()] = "yolox_l.onnx",
     pose_estimator: Annotated[
         Literal["dw-ll_ucoco_384_bs5.torchscript.pt", "dw-ll_ucoco_384.onnx", "dw-ll_ucoco.onnx"], Optional()
     ] = "dw-ll_ucoco_384_bs5.torchscript.pt",
@@ -114,6 +122,44 @@ def dwpose(
         return frame.cropped(frame.pixels)
 
     return _posed(tools.frames.each(image, find, ctx.progress), poses)
+
+
+@node(
+    "AnimalPosePreprocessor",
+    title="AnimalPose Estimator (AP10K)",
+    category=POSES,
+    outputs=_POSED,
+    reads=Reads(_animal_networks),
+)
+def animal_pose(
+    ctx: NodeContext,
+    image: Image,
+    bbox_detector: Annotated[BoxDetector, Optional()] = "yolox_l.torchscript.pt",
+    pose_estimator: Annotated[
+        Literal["rtmpose-m_ap10k_256_bs5.torchscript.pt", "rtmpose-m_ap10k_256.onnx"], Optional()
+    ] = "rtmpose-m_ap10k_256_bs5.torchscript.pt",
+    resolution: Resolution = 512,
+) -> Outputs:
+    """Poses of animals by RTMPose. Without a detector the whole picture is taken for one animal; where none is, the picture is black.
+
+    A TorchScript file is a program, which is not run: the ONNX file of the same network is used in its place.
+    """
+    tools, poses = diffusion.annotators, []
+    pose, *found = [file_of(ctx, name).path for name in _animal_networks(bbox_detector, pose_estimator)]
+    sessions = tools.dwpose.open_sessions(pose, found[0] if found else None, ctx.settings.device or "auto")
+
+    def find(pixels: Any) -> Any:
+        frame = tools.frames.fitted(pixels, resolution)
+        poses.append(tools.animals.animal_poses(sessions, frame.pixels[: frame.height, : frame.width]))
+        return tools.animals.drawn(poses[-1])
+
+    return _posed(tools.frames.each(image, find, ctx.progress), poses)
+
+
+@node("RenderAnimalKps", title="Render Pose JSON (Animal)", category=POINTS, outputs=IMAGE)
+def render_animals(kps: PoseKeypoint) -> Tensor:
+    """The points of animals' poses drawn again, on black."""
+    return diffusion.annotators.animals.render(kps)
 
 
 @node("SavePoseKpsAsJsonFile", title="Save Pose Keypoints", category=POINTS, output_node=True)

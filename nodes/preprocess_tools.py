@@ -14,17 +14,19 @@ from nodes.annotating import IMAGE, ROOT, Reads, Resolution, is_there
 from nodes.sockets import Image, Latent, Tensor
 
 PREPROCESSORS: Final = (
-    "AnyLineArtPreprocessor_aux", "BinaryPreprocessor", "CannyEdgePreprocessor", "ColorPreprocessor", "DepthAnythingPreprocessor",
-    "DepthAnythingV2Preprocessor", "DWPreprocessor", "HEDPreprocessor", "FakeScribblePreprocessor", "LeReS-DepthMapPreprocessor",
-    "LineArtPreprocessor", "AnimeLineArtPreprocessor", "LineartStandardPreprocessor", "Manga2Anime_LineArt_Preprocessor",
-    "MiDaS-NormalMapPreprocessor", "MiDaS-DepthMapPreprocessor", "M-LSDPreprocessor", "BAE-NormalMapPreprocessor",
-    "OneFormer-COCO-SemSegPreprocessor", "OneFormer-ADE20K-SemSegPreprocessor", "OpenposePreprocessor", "PiDiNetPreprocessor",
-    "PyraCannyPreprocessor", "ImageLuminanceDetector", "ImageIntensityDetector", "ScribblePreprocessor", "Scribble_XDoG_Preprocessor",
-    "Scribble_PiDiNet_Preprocessor", "SAMPreprocessor", "ShufflePreprocessor", "TEEDPreprocessor", "TilePreprocessor",
-    "TTPlanet_TileGF_Preprocessor", "TTPlanet_TileSimple_Preprocessor", "UniFormer-SemSegPreprocessor", "SemSegPreprocessor",
-    "Zoe-DepthMapPreprocessor",
+    "AnimalPosePreprocessor", "AnyLineArtPreprocessor_aux", "BinaryPreprocessor", "CannyEdgePreprocessor", "ColorPreprocessor",
+    "DepthAnythingPreprocessor", "DepthAnythingV2Preprocessor", "DWPreprocessor", "HEDPreprocessor", "FakeScribblePreprocessor",
+    "LeReS-DepthMapPreprocessor", "LineArtPreprocessor", "AnimeLineArtPreprocessor", "LineartStandardPreprocessor",
+    "Manga2Anime_LineArt_Preprocessor", "MiDaS-NormalMapPreprocessor", "MiDaS-DepthMapPreprocessor", "M-LSDPreprocessor",
+    "BAE-NormalMapPreprocessor", "OneFormer-COCO-SemSegPreprocessor", "OneFormer-ADE20K-SemSegPreprocessor", "OpenposePreprocessor",
+    "PiDiNetPreprocessor", "PyraCannyPreprocessor", "ImageLuminanceDetector", "ImageIntensityDetector", "ScribblePreprocessor",
+    "Scribble_XDoG_Preprocessor", "Scribble_PiDiNet_Preprocessor", "SAMPreprocessor", "ShufflePreprocessor", "TEEDPreprocessor",
+    "TilePreprocessor", "TTPlanet_TileGF_Preprocessor", "TTPlanet_TileSimple_Preprocessor", "UniFormer-SemSegPreprocessor",
+    "SemSegPreprocessor", "Zoe-DepthMapPreprocessor",
 )  # fmt: skip
 """Those that need nothing but a picture, in the order in which they are offered."""
+
+_OF_ONNX: Final = frozenset({"AnimalPosePreprocessor", "DWPreprocessor"})
 
 Chosen = Annotated[str, Choices(("none", *PREPROCESSORS))]
 Side = Annotated[int, Range(64, 8192, step=8)]
@@ -81,7 +83,7 @@ def _all_networks(**literals: object) -> tuple[str, ...]:
 
 
 def _lacking(ctx: NodeContext, preprocessor: str) -> bool:
-    is_installed = preprocessor != "DWPreprocessor" or importlib.util.find_spec("onnxruntime") is not None
+    is_installed = preprocessor not in _OF_ONNX or importlib.util.find_spec("onnxruntime") is not None
     return not is_installed or not all(is_there(ctx, network) for network in _networks(preprocessor))
 
 

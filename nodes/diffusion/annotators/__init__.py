@@ -1,7 +1,8 @@
 """Annotators: what ControlNets and masks are made from. Edges, lines, depth, normals, poses, segments.
 
 ``frames`` brings pictures to the size asked for and back; ``lines``, ``colours`` and ``hints`` need no weights; ``networks`` knows the
-networks and their files, ``edges``, ``depth``, ``poses``, ``dwpose``, ``segments`` and ``sam`` run them.
+networks and their files, ``edges``, ``depth``, ``poses``, ``dwpose``, ``animals``, ``segments`` and
+``sam`` run them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion.annotators import animals as animals
     from nodes.diffusion.annotators import colours as colours
     from nodes.diffusion.annotators import depth as depth
     from nodes.diffusion.annotators import dwpose as dwpose
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "animals",
         "colours",
         "depth",
         "dwpose",

@@ -6,6 +6,7 @@ onnxruntime, which is an extra of this package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,9 @@ _PADDING: Final = 1.25
 _PLACES: Final = 2
 """Places along a side for each pixel that the network sees."""
 _POINTS: Final = 133
+_SEEN: Final = (384, 288)
+_PEOPLE: Final = (0,)
+"""Those of COCO's classes that are people."""
 _NECK: Final = 17
 _FROM_COCO: Final = (
     (17, 1), (6, 2), (8, 3), (10, 4), (7, 6), (9, 7), (12, 8), (14, 9), (16, 10), (13, 12), (15, 13), (2, 14), (1, 15), (4, 16), (3, 17),
@@ -53,7 +57,7 @@ def _opened(path: Path, device: str) -> Any:
         import onnxruntime
     except ImportError as error:
         raise UsageError(
-            "expected the package onnxruntime, which DWPose runs on, found none; install mezzotint[pose]"
+            "expected the package onnxruntime, which the files of poses run on, found none; install mezzotint[pose]"
         ) from error
     there = onnxruntime.get_available_providers()
     wanted = [] if device.startswith("cpu") else ["CUDAExecutionProvider"]
@@ -77,6 +81,11 @@ def dwpose(sessions: Sessions, pixels: Pixels) -> dict[str, Any]:
 
 def people(session: Any, pixels: Pixels) -> Numbers:
     """Boxes [n,4] around people: left, top, right, bottom in pixels."""
+    return boxes(session, pixels, _PEOPLE)
+
+
+def boxes(session: Any, pixels: Pixels, classes: Sequence[int]) -> Numbers:
+    """Boxes [n,4] around what is of some of COCO's classes: left, top, right, bottom in pixels."""
     scale = _SIDE / max(pixels.shape[:2])
     height, width = (max(int(side * scale), 1) for side in pixels.shape[:2])
     canvas = np.full((_SIDE, _SIDE, 3), _GREY, np.uint8)
@@ -84,21 +93,27 @@ def people(session: Any, pixels: Pixels) -> Numbers:
     told = session.get_inputs()[0]
     kind = np.uint8 if "uint8" in told.type else np.float32
     outputs = session.run(None, {told.name: canvas.transpose(2, 0, 1)[None].astype(kind)})
-    boxes = _of_nas(outputs) if len(outputs) == 4 else _of_yolox(outputs[0])
-    return (boxes / scale).astype(np.float32)
+    found = _of_nas(outputs, classes) if len(outputs) == 4 else _of_yolox(outputs[0], classes)
+    return (found / scale).astype(np.float32)
 
 
-def _of_nas(outputs: list[Numbers]) -> Numbers:
+def _of_nas(outputs: list[Numbers], wanted: Sequence[int]) -> Numbers:
     """Of a network that chooses by itself: how many boxes, the boxes, their scores, their classes."""
     count = int(outputs[0].reshape(-1)[0])
     boxes, classes = outputs[1].reshape(-1, 4)[:count], outputs[3].reshape(-1)[:count]
-    return boxes[classes.astype(int) == 0].astype(np.float32)
+    return boxes[np.isin(classes.astype(int), wanted)].astype(np.float32)
 
 
-def _of_yolox(output: Numbers) -> Numbers:
+def _of_yolox(output: Numbers, wanted: Sequence[int]) -> Numbers:
     """The likely ones of all boxes [1,n,5+classes] that are said as steps from a grid, those that overlap a likelier one left out."""
-    if output.ndim != 3 or output.shape[1] != sum((_SIDE // stride) ** 2 for stride in _STRIDES) or output.shape[2] < 6:
-        raise ModelFileError(f"expected a network that finds people with YOLOX, found one that says {output.shape}")
+    if (
+        output.ndim != 3
+        or output.shape[1] != sum((_SIDE // stride) ** 2 for stride in _STRIDES)
+        or output.shape[2] < 6 + max(wanted)
+    ):
+        raise ModelFileError(
+            f"expected a network that finds what COCO has classes for with YOLOX, found one that says {output.shape}"
+        )
     grids, strides = [], []
     for stride in _STRIDES:
         side = _SIDE // stride
@@ -108,7 +123,7 @@ def _of_yolox(output: Numbers) -> Numbers:
     step = np.concatenate(strides)
     centre = (output[0, :, :2] + np.concatenate(grids)) * step
     size = np.exp(output[0, :, 2:4]) * step
-    scores = output[0, :, 4] * output[0, :, 5]
+    scores = output[0, :, 4] * output[0][:, [5 + kind for kind in wanted]].max(axis=1)
     chosen = scores > _LIKELY
     boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)[chosen]
     return boxes[_apart(boxes, scores[chosen])]
@@ -129,10 +144,13 @@ def _apart(boxes: Numbers, scores: Numbers) -> list[int]:
     return kept
 
 
-def look(session: Any, pixels: Pixels, box: Numbers) -> Numbers:
-    """The points [133,3] of whoever is in ``box``: x and y in pixels, and how sure they are."""
+def look(session: Any, pixels: Pixels, box: Numbers, count: int = _POINTS, usual: tuple[int, int] = _SEEN) -> Numbers:
+    """The ``count`` points [count,3] of whoever is in ``box``: x and y in pixels, and how sure they are.
+
+    A network that takes any size is shown the ``usual`` one, height and width.
+    """
     told = session.get_inputs()[0]
-    height, width = _seen(told.shape)
+    height, width = _seen(told.shape, usual)
     centre = (box[:2] + box[2:]) / 2
     extent = (box[2:] - box[:2]) * _PADDING
     scale = max(extent[0] / width, extent[1] / height, 1e-6)  # picture pixels for one that the network sees
@@ -141,18 +159,18 @@ def look(session: Any, pixels: Pixels, box: Numbers) -> Numbers:
     )
     seen = (cv2.warpAffine(pixels, move, (width, height), flags=cv2.INTER_LINEAR) - _MEAN) / _STD
     x, y = session.run(None, {told.name: seen.transpose(2, 0, 1)[None].astype(np.float32)})[:2]
-    if x.ndim != 3 or x.shape[1] != _POINTS or y.shape[1] != _POINTS:
-        raise ModelFileError(f"expected a network that finds {_POINTS} points of a body, found one that says {x.shape}")
+    if x.ndim != 3 or x.shape[1] != count or y.shape[1] != count:
+        raise ModelFileError(f"expected a network that finds {count} points of a body, found one that says {x.shape}")
     place = np.stack([x[0].argmax(1), y[0].argmax(1)], axis=1) / _PLACES
     sure = np.minimum(x[0].max(1), y[0].max(1))
     where = (place - (width / 2, height / 2)) * scale + centre
     return np.concatenate([where, sure[:, None]], axis=1)
 
 
-def _seen(shape: list[Any]) -> tuple[int, int]:
-    """Height and width of what a network of poses sees; those of DWPose's large one where it takes any."""
+def _seen(shape: list[Any], usual: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what a network of poses sees."""
     sides = [
-        side if isinstance(side, int) and side > 0 else usual for side, usual in zip(shape[2:], (384, 288), strict=True)
+        side if isinstance(side, int) and side > 0 else other for side, other in zip(shape[2:], usual, strict=True)
     ]
     return sides[0], sides[1]
 

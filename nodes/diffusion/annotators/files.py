@@ -77,6 +77,9 @@ NETWORKS: Final[Mapping[str, Known]] = {
     "yolo_nas_m_fp16.onnx": Known("the finder of people YOLO-NAS M", ("hr16/yolo-nas-fp16/yolo_nas_m_fp16.onnx",)),
     "yolo_nas_s_fp16.onnx": Known("the finder of people YOLO-NAS S", ("hr16/yolo-nas-fp16/yolo_nas_s_fp16.onnx",)),
     "dw-ll_ucoco_384.onnx": Known("DWPose", ("yzd-v/DWPose/dw-ll_ucoco_384.onnx",), "dwpose"),
+    "rtmpose-m_ap10k_256.onnx": Known(
+        "RTMPose for animals", ("hr16/UnJIT-DWPose/rtmpose-m_ap10k_256.onnx",), "animalpose"
+    ),
     "dw-ll_ucoco.onnx": Known("the smaller DWPose", ("hr16/UnJIT-DWPose/dw-ll_ucoco.onnx",)),
     **{
         f"depth_anything_{size}": Known(

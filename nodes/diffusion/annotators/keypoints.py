@@ -77,6 +77,15 @@ def checked(poses: Any) -> list[dict[str, Any]]:
     return frames
 
 
+def of_one_size(poses: Any) -> list[dict[str, Any]]:
+    """The poses of pictures of one size. Raises InputError where they are of several."""
+    frames = checked(poses)
+    sizes = {(frame["canvas_height"], frame["canvas_width"]) for frame in frames}
+    if len(sizes) > 1:
+        raise InputError(f"expected poses on canvases of one size, found {len(sizes)} sizes", input="kps")
+    return frames
+
+
 def drawn(
     frame: Mapping[str, Any], *, body: bool = True, hand: bool = True, face: bool = True, wide: bool = False
 ) -> Pixels:
@@ -98,11 +107,7 @@ def drawn(
 
 def render(poses: Any, *, body: bool, hand: bool, face: bool) -> Tensor:
     """The poses of several pictures of one size, drawn: float32 [B,H,W,3]."""
-    frames = checked(poses)
-    sizes = {(frame["canvas_height"], frame["canvas_width"]) for frame in frames}
-    if len(sizes) > 1:
-        raise InputError(f"expected poses on canvases of one size, found {len(sizes)} sizes", input="kps")
-    canvases = [drawn(frame, body=body, hand=hand, face=face) for frame in frames]
+    canvases = [drawn(frame, body=body, hand=hand, face=face) for frame in of_one_size(poses)]
     return torch.from_numpy(np.stack(canvases)).float() / 255
 
 
