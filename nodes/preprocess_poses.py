@@ -165,7 +165,7 @@ def render_animals(kps: PoseKeypoint) -> Tensor:
 @node("SavePoseKpsAsJsonFile", title="Save Pose Keypoints", category=POINTS, output_node=True)
 def save_pose_keypoints(pose_kps: PoseKeypoint, filename_prefix: str = "PoseKeypoint") -> Outputs:
     """Write the points of poses into the output folder, as OpenPose's JSON."""
-    frames = diffusion.annotators.keypoints.checked(pose_kps)
+    frames = diffusion.annotators.keypoints.checked(pose_kps, "pose_kps")
     data = json.dumps(frames).encode()
     size = {"width": frames[0]["canvas_width"], "height": frames[0]["canvas_height"]}
     return Outputs(files=(OutputFile(data=data, prefix=filename_prefix, extension="json", ui="files", **size),))
@@ -177,3 +177,26 @@ def render_people(
 ) -> Tensor:
     """The points of poses drawn again, on black."""
     return diffusion.annotators.keypoints.render(kps, body=render_body, hand=render_hand, face=render_face)
+
+
+@node(
+    "FacialPartColoringFromPoseKps",
+    title="Colorize Facial Parts from PoseKPS",
+    category=POINTS,
+    outputs=IMAGE,
+)
+def colour_face_parts(
+    pose_kps: PoseKeypoint,
+    mode: Literal["point", "polygon"] = "polygon",
+    skin: str = "rgb(0, 153, 255)",
+    left_eye: str = "rgb(0, 204, 153)",
+    right_eye: str = "rgb(255, 153, 0)",
+    nose: str = "rgb(255, 102, 255)",
+    upper_lip: str = "rgb(102, 0, 51)",
+    inner_mouth: str = "rgb(255, 204, 255)",
+    lower_lip: str = "rgb(255, 0, 102)",
+) -> Tensor:
+    """The parts of faces in colours on black, of the points that poses have of them."""
+    colours = {"skin": skin, "left_eye": left_eye, "right_eye": right_eye, "nose": nose}
+    mouth = {"upper_lip": upper_lip, "inner_mouth": inner_mouth, "lower_lip": lower_lip}
+    return diffusion.annotators.face_parts.coloured(pose_kps, colours | mouth, filled=mode == "polygon")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nodes.diffusion.annotators import depth as depth
     from nodes.diffusion.annotators import dwpose as dwpose
     from nodes.diffusion.annotators import edges as edges
+    from nodes.diffusion.annotators import face_parts as face_parts
     from nodes.diffusion.annotators import frames as frames
     from nodes.diffusion.annotators import hints as hints
     from nodes.diffusion.annotators import keypoints as keypoints
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "depth",
         "dwpose",
         "edges",
+        "face_parts",
         "frames",
         "hints",
         "keypoints",

@@ -65,24 +65,24 @@ def poses(people: People, height: int, width: int) -> dict[str, Any]:
     return {"people": people, "canvas_height": height, "canvas_width": width}
 
 
-def checked(poses: Any) -> list[dict[str, Any]]:
-    """A POSE_KEYPOINT, if it is one. Raises InputError."""
+def checked(poses: Any, input: str = "kps") -> list[dict[str, Any]]:
+    """A POSE_KEYPOINT, if it is one. Raises InputError, naming the input that it came by."""
     frames = poses if isinstance(poses, list) else [poses]
     for frame in frames:
         sides = [frame.get(f"canvas_{side}") for side in ("height", "width")] if isinstance(frame, Mapping) else []
         if not sides or not all(isinstance(side, int) and 0 < side <= _LONGEST for side in sides):
-            raise InputError("expected poses with canvas_width and canvas_height, found something else", input="kps")
+            raise InputError("expected poses with canvas_width and canvas_height, found something else", input=input)
     if not frames:
-        raise InputError("expected the poses of at least one picture, found none", input="kps")
+        raise InputError("expected the poses of at least one picture, found none", input=input)
     return frames
 
 
-def of_one_size(poses: Any) -> list[dict[str, Any]]:
+def of_one_size(poses: Any, input: str = "kps") -> list[dict[str, Any]]:
     """The poses of pictures of one size. Raises InputError where they are of several."""
-    frames = checked(poses)
+    frames = checked(poses, input)
     sizes = {(frame["canvas_height"], frame["canvas_width"]) for frame in frames}
     if len(sizes) > 1:
-        raise InputError(f"expected poses on canvases of one size, found {len(sizes)} sizes", input="kps")
+        raise InputError(f"expected poses on canvases of one size, found {len(sizes)} sizes", input=input)
     return frames
 
 
@@ -96,12 +96,12 @@ def drawn(
     stick = _STICK * (min(2 + longest // 1000, 7) if wide and longest >= 500 else 1)
     for someone in frame.get("people") or ():
         if body:
-            _draw_body(canvas, _placed(someone.get(BODY), width, height), stick)
+            _draw_body(canvas, placed(someone.get(BODY), width, height), stick)
         if hand:
             for side in (LEFT, RIGHT):
-                _draw_hand(canvas, _placed(someone.get(side), width, height))
+                _draw_hand(canvas, placed(someone.get(side), width, height))
         if face:
-            _draw_points(canvas, _placed(someone.get(FACE), width, height), 3, (255, 255, 255))
+            _draw_points(canvas, placed(someone.get(FACE), width, height), 3, (255, 255, 255))
     return canvas
 
 
@@ -111,8 +111,8 @@ def render(poses: Any, *, body: bool, hand: bool, face: bool) -> Tensor:
     return torch.from_numpy(np.stack(canvases)).float() / 255
 
 
-def _placed(numbers: Any, width: int, height: int) -> list[Point]:
-    """Points in pixels; those of 0..1 are parts of the canvas."""
+def placed(numbers: Any, width: int, height: int) -> list[Point]:
+    """Points in the JSON's form as points in pixels; those of 0..1 are parts of the canvas. Raises InputError for what is none."""
     if not numbers:
         return []
     try:
@@ -122,8 +122,8 @@ def _placed(numbers: Any, width: int, height: int) -> list[Point]:
     there = table[:, 2] > 0
     is_relative = bool((np.abs(table[there, :2]) <= 1).all())
     scale = (width, height) if is_relative else (1, 1)
-    placed = (table[:, :2] * scale).clip(-_LONGEST, _LONGEST)
-    return [(float(x), float(y)) if seen else None for (x, y), seen in zip(placed, there, strict=True)]
+    points = (table[:, :2] * scale).clip(-_LONGEST, _LONGEST)
+    return [(float(x), float(y)) if seen else None for (x, y), seen in zip(points, there, strict=True)]
 
 
 def _draw_body(canvas: Pixels, points: list[Point], stick: int) -> None:
