@@ -19,6 +19,8 @@ class PartKind:
     """What it computes in: what the others do, what it is given itself (a VAE), or float32 always."""
     opened_as: Literal["model", "upscaler", "annotator"] = "model"
     """Which way its file is opened: parts of one file are opened in the same."""
+    can_stream: bool = True
+    """Whether its weights may come to the device block by block: not where its modules are called one by one, from elsewhere."""
 
 
 PARTS: Final[Mapping[Part, PartKind]] = {
@@ -28,7 +30,7 @@ PARTS: Final[Mapping[Part, PartKind]] = {
     "clip_vision": PartKind("CLIP vision model", "clip_vision"),
     "control": PartKind("ControlNet", "controlnet"),
     "upscaler": PartKind("upscaler", "upscale_models", opened_as="upscaler"),
-    "gligen": PartKind("GLIGEN model", "gligen"),
+    "gligen": PartKind("GLIGEN model", "gligen", can_stream=False),
     "style_model": PartKind("style model", "style_models"),
     "photomaker": PartKind("PhotoMaker model", "photomaker"),
     # what annotators say is rounded to 256 levels and compared with thresholds; some work in numbers up to 255

@@ -36,6 +36,7 @@ from nodes.diffusion.devices import DevicePolicy, device_policy, free_memory, re
 from nodes.diffusion.ip_prompts import KIND as IMAGE_PROMPT
 from nodes.diffusion.opened import AnySource, Opened, State, are_opened_alike, built, new_source, opened
 from nodes.diffusion.overlay import Overlaid
+from nodes.diffusion.parts import PARTS
 from nodes.diffusion.sources import Facts
 from nodes.diffusion.upscalers import ALLOWED_DTYPES
 
@@ -236,7 +237,8 @@ class LocalModelStore:
             largest_block=found.block_bytes,
         )
         self._evict(placement.evict)
-        mode: State = placement.mode if found.source.can_stream else "resident"
+        can_stream = found.source.can_stream and PARTS[ref.part].can_stream
+        mode: State = placement.mode if can_stream else "resident"
         if found.state != mode:
             found.load(mode, self.policy.device)
             self.counters.loads += 1

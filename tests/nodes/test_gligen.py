@@ -13,11 +13,13 @@ from torch import Tensor
 from engine.graph.graph import Call
 from nodes.diffusion import gligen
 from nodes.diffusion.alterations import Moment, altered
+from nodes.diffusion.budget import Budget
 from nodes.diffusion.configs import UNetConfig
 from nodes.diffusion.convert import rename, unet_modules
 from nodes.diffusion.library_arguments import unet_arguments
 from nodes.diffusion.schedules import FlowSchedule
 from nodes.diffusion.sources import open_source
+from nodes.diffusion.store import LocalModelStore
 from tests.nodes.studio import DEMO, Studio, checkpoint, link
 
 BOXES = ((16, 24, 0, 8), (8, 8, 16, 4))
@@ -109,6 +111,19 @@ def test_the_network_computes_what_that_of_diffusers_does(studio: Studio) -> Non
     assert (found - expected).abs().max() < 1e-4
     assert (found - plain).abs().max() > 0.05
     assert torch.equal(plain, again)
+
+
+def test_boxes_are_the_same_where_memory_is_too_small(studio: Studio) -> None:
+    """A UNet whose layers come one by one finds the GLIGEN model whole: it is asked part by part."""
+    name = studio.write("gligen/boxes.safetensors", tensors())
+    nodes = calls(name, told=boxed("a red circle", 64, 64, 0, 0))
+    expected = sampled(studio, nodes)
+    tight = Studio(studio.folder)
+    tight.__dict__["store"] = LocalModelStore(studio.store.policy, Budget(1_000_000))
+    try:
+        assert torch.equal(sampled(tight, nodes), expected)
+    finally:
+        tight.executor.close()
 
 
 def test_words_are_the_state_at_the_end_of_a_prompt(studio: Studio) -> None:
