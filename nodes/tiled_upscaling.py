@@ -103,10 +103,12 @@ def _enlarged(ctx: NodeContext, image: Tensor, by: float, upscaler: ModelRef | N
         room = diffusion.upscale.working_bytes(image.shape, diffusion.upscalers.scale_of(upscaler))
         with ctx.models.lease(upscaler, working_bytes=room) as loaded:
             image = diffusion.upscale.upscaled(image, loaded, lambda done, total: ctx.check_cancelled(), ctx.warn)
+    if tuple(image.shape[1:3]) == (height, width):
+        return image
     return diffusion.pictures.scale(image, width, height, "lanczos")
 
 
-@node("UltimateSDUpscale", title="Ultimate SD Upscale", category=CATEGORY, outputs=[Output("IMAGE")], version=2)
+@node("UltimateSDUpscale", title="Ultimate SD Upscale", category=CATEGORY, outputs=[Output("IMAGE")])
 def ultimate_sd_upscale(
     ctx: NodeContext,
     *,
@@ -147,7 +149,6 @@ def ultimate_sd_upscale(
     title="Ultimate SD Upscale (No Upscale)",
     category=CATEGORY,
     outputs=[Output("IMAGE")],
-    version=2,
 )
 def ultimate_sd_upscale_no_upscale(
     ctx: NodeContext,
@@ -186,7 +187,6 @@ def ultimate_sd_upscale_no_upscale(
     title="Ultimate SD Upscale (Custom Sample)",
     category=CATEGORY,
     outputs=[Output("IMAGE")],
-    version=2,
 )
 def ultimate_sd_upscale_custom_sample(
     ctx: NodeContext,

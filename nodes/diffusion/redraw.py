@@ -176,11 +176,16 @@ def redrawn(pictures: Tensor, plan: Plan, paint: Paint) -> Tensor:
     for part in parts(plan, height, width):
         planes = result[..., :3].movedim(-1, 1)
         old = part.region.of(planes)
-        seen = resize(old, part.width, part.height, "lanczos")
+        seen = _sized(old, part.width, part.height)
         made = paint(seen.movedim(1, -1).contiguous(), part).movedim(-1, 1)
-        sized = resize(made, part.region.width, part.region.height, "lanczos")
+        sized = _sized(made, part.region.width, part.region.height)
         part.region.of(planes).copy_(torch.lerp(old, sized, mask(part, height, width)))
     return result
+
+
+def _sized(planes: Tensor, width: int, height: int) -> Tensor:
+    """[B,C,h,w] at another size; one that has it stays as it is, where Lanczos would take eight bits of it."""
+    return planes if planes.shape[-2:] == (height, width) else resize(planes, width, height, "lanczos")
 
 
 def filled(pictures: Tensor) -> Tensor:
