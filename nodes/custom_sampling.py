@@ -23,7 +23,7 @@ def _sample(
     latent: LatentDict,
     seed: int | None = None,
 ) -> tuple[LatentDict, LatentDict]:
-    with leased(ctx, guider.parts["model"], latent, guider.parts["sides"]) as (denoiser, callbacks):
+    with leased(ctx, guider.parts["model"], latent, guider.parts["sides"]) as (denoiser, callbacks, _):
         sampled = diffusion.custom.sample(
             denoiser,
             sampler,

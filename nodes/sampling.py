@@ -14,6 +14,8 @@ from nodes.sockets import Conditioning, Latent, LatentDict, Model
 from nodes.widgets import Cfg, SeedInt, Steps
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from nodes.diffusion.denoiser import Denoiser
     from nodes.diffusion.sample import Callbacks, Settings
 
@@ -31,7 +33,8 @@ def _steps(steps: int | None, sampler_name: str | None, scheduler: str | None, *
     return Estimate(steps=diffusion.schedules.planned_steps(sampler_name, scheduler, steps, **known))
 
 
-def _ksampler_estimate(**given: Any) -> Estimate:
+def ksampler_estimate(**given: Any) -> Estimate:
+    """The steps of a node with the inputs of KSampler."""
     return _steps(given["steps"], given["sampler_name"], given["scheduler"], denoise=given.get("denoise"))
 
 
@@ -48,9 +51,9 @@ def _advanced_estimate(**given: Any) -> Estimate:
 @contextmanager
 def leased(
     ctx: NodeContext, model: Model, latent: LatentDict, sides: Mapping[str, Conditioning]
-) -> Iterator[tuple[Denoiser, Callbacks]]:
-    """The denoiser of ``model`` with room to sample ``latent``, and what a sampling tells ``ctx``: progress, previews, and
-    states to go on from. ``sides`` are its conditioning by the names of inputs, whose hooks have to fit the model."""
+) -> Iterator[tuple[Denoiser, Callbacks, Module]]:
+    """The denoiser of ``model`` with room to sample ``latent``, what a sampling tells ``ctx``: progress, previews, and states to go on
+    from, and the network. ``sides`` are its conditioning by the names of inputs, whose hooks have to fit the model."""
     room = diffusion.unet.working_bytes(latent["samples"].shape)
     further = diffusion.sample.further_side(diffusion.steering.options_of(model))
     if hooked := diffusion.hooked.prepare(model, {**sides, "model": further}, ctx.warn):
@@ -68,7 +71,7 @@ def leased(
 
         ctx.check_cancelled()
         callbacks = diffusion.sample.Callbacks(on_step, keeper.found, keeper.keep, keeper.park)
-        yield diffusion.unet.denoiser(loaded, beside), callbacks
+        yield diffusion.unet.denoiser(loaded, beside), callbacks, loaded.module
 
 
 def _sample(
@@ -79,12 +82,12 @@ def _sample(
     negative: Conditioning,
     latent: LatentDict,
 ) -> LatentDict:
-    with leased(ctx, model, latent, {"positive": positive, "negative": negative}) as (denoiser, callbacks):
+    with leased(ctx, model, latent, {"positive": positive, "negative": negative}) as (denoiser, callbacks, _):
         sampled = diffusion.sample.sample_latent(denoiser, settings, positive, negative, latent, callbacks=callbacks)
         return {**latent, "samples": sampled["samples"]}
 
 
-@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=_ksampler_estimate, version=2)
+@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=ksampler_estimate, version=2)
 def k_sampler(
     ctx: NodeContext,
     *,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from engine.models import ModelRef
-from engine.spec import Output, Range, node
+from engine.run.context import NodeContext
+from engine.spec import Multiline, Output, Range, node
 from nodes import diffusion
-from nodes.sockets import Model
+from nodes.sampling import SamplerName, SchedulerName, ksampler_estimate, leased
+from nodes.sockets import Conditioning, Latent, LatentDict, Model
+from nodes.widgets import Cfg, SeedInt
+from nodes.widgets import Steps as SamplingSteps
 
 Share = Annotated[float, Range(0.0, 1.0, step=0.01)]
 Steps = Annotated[int, Range(0, 1000, step=1)]
@@ -55,3 +59,113 @@ def apply_fb_cache_on_model(
         end=end,
         most=max_consecutive_cache_hits,
     )
+
+
+Threshold = Annotated[float, Range(0.0, 10.0, step=0.01)]
+Few = Annotated[int, Range(0, 1000, step=1)]
+Interval = Annotated[int, Range(1, 1000, step=1)]
+
+
+@node(
+    "ApplyPABOnModel", title="Apply Pyramid Attention Broadcast", category="advanced/caches", outputs=[Output("MODEL")]
+)
+def apply_pab_on_model(
+    model: Model,
+    self_attention_interval: Interval = 2,
+    cross_attention_interval: Interval = 4,
+    start: Share = 0.2,
+    end: Share = 0.9,
+) -> ModelRef:
+    """A model whose attention is computed in one of so many calls between start and end, and taken from there in the others.
+
+    An interval of 1 leaves that kind as it is. A transformer of Stable Diffusion 3 has self attention alone, which is to the text, too.
+    """
+    values = {"own": self_attention_interval, "cross": cross_attention_interval, "start": start, "end": end}
+    return _cached(model, "Pyramid Attention Broadcast", **values)
+
+
+@node("ApplyTaylorSeerOnModel", title="Apply TaylorSeer", category="advanced/caches", outputs=[Output("MODEL")])
+def apply_taylor_seer_on_model(
+    model: Model,
+    cache_interval: Interval = 3,
+    max_order: Annotated[int, Range(0, 4, step=1)] = 1,
+    first_steps: Few = 3,
+    last_steps: Few = 1,
+    predict: Literal["blocks", "attention"] = "blocks",
+) -> ModelRef:
+    """A model of which one step in cache_interval is computed, and foretells the others by how it changed up to now.
+
+    The first and last steps are computed. An order of 0 takes what is known as it is, 1 goes on in a straight line. attention foretells
+    each attention instead of all blocks at once: closer, but it spares less and keeps much more.
+    """
+    values = {"interval": cache_interval, "order": max_order, "first": first_steps, "last": last_steps}
+    return _cached(model, "TaylorSeer", **values, attention_only=predict == "attention")
+
+
+@node("ApplySeaCacheOnModel", title="Apply SeaCache", category="advanced/caches", outputs=[Output("MODEL")])
+def apply_sea_cache_on_model(
+    model: Model,
+    threshold: Threshold = 0.25,
+    max_skip_steps: Few = 2,
+    first_steps: Few = 1,
+    last_steps: Few = 1,
+    extrapolate: bool = True,
+) -> ModelRef:
+    """A model whose blocks are spared until what there is of a picture in the sample has changed by threshold, in parts of it.
+
+    At most max_skip_steps times in a row, 0 for any number, and never in the first and last steps. A threshold of 0 changes nothing.
+    """
+    values = {"threshold": threshold, "most": max_skip_steps, "first": first_steps, "last": last_steps}
+    return _cached(model, "SeaCache", **values, extrapolates=extrapolate)
+
+
+@node("ApplyMagCacheOnModel", title="Apply MagCache", category="advanced/caches", outputs=[Output("MODEL")])
+def apply_mag_cache_on_model(
+    model: Model,
+    ratios: Annotated[str, Multiline()],
+    threshold: Threshold = 0.06,
+    max_skip_steps: Annotated[int, Range(1, 1000, step=1)] = 3,
+    retention_ratio: Share = 0.2,
+) -> ModelRef:
+    """A model whose blocks are spared while the magnitude of what they add, by the ratios from step to step, stays within threshold.
+
+    At most max_skip_steps times in a row, and not in the first part retention_ratio of the steps. MagCacheRatios measures the ratios.
+    """
+    numbers = diffusion.mag_cache.parsed(ratios)
+    values = {"threshold": threshold, "most": max_skip_steps, "retained": retention_ratio}
+    return _cached(model, "MagCache", ratios=numbers, **values)
+
+
+@node(
+    "MagCacheRatios",
+    title="MagCache Ratios",
+    category="advanced/caches",
+    outputs=[Output("STRING", "ratios"), Output("LATENT")],
+    estimate=ksampler_estimate,
+)
+def mag_cache_ratios(
+    ctx: NodeContext,
+    *,
+    model: Model,
+    seed: SeedInt = 0,
+    steps: SamplingSteps = 20,
+    cfg: Cfg = 8.0,
+    sampler_name: SamplerName,
+    scheduler: SchedulerName,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
+) -> tuple[str, LatentDict]:
+    """The ratios that MagCache needs of a model, measured while it samples as KSampler does. One prompt is enough for all others."""
+    diffusion.options.check_uncached(model)
+    settings = diffusion.sample.Settings(
+        seed=seed, steps=steps, cfg=cfg, sampler=sampler_name, scheduler=scheduler,
+        noise_device=diffusion.unet.noise_device(ctx.settings),
+    )  # fmt: skip
+    magnitudes = diffusion.mag_cache.Magnitudes()
+    with leased(ctx, model, latent_image, {"positive": positive, "negative": negative}) as (denoiser, callbacks, network):
+        measured = denoiser.changed(diffusion.alterations.altered(network, magnitudes))
+        # What is measured is not in the states that a sampling may go on from, so that it is done from the beginning.
+        whole = diffusion.sample.Callbacks(on_step=callbacks.on_step)
+        sampled = diffusion.sample.sample_latent(measured, settings, positive, negative, latent_image, callbacks=whole)
+    return diffusion.mag_cache.written(magnitudes.ratios()), {**latent_image, "samples": sampled["samples"]}

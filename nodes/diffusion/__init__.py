@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nodes.diffusion import alterations as alterations
     from nodes.diffusion import annotators as annotators
     from nodes.diffusion import colour_match as colour_match
     from nodes.diffusion import colours as colours
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from nodes.diffusion import leases as leases
     from nodes.diffusion import listed as listed
     from nodes.diffusion import lora as lora
+    from nodes.diffusion import mag_cache as mag_cache
     from nodes.diffusion import mask_shapes as mask_shapes
     from nodes.diffusion import masks as masks
     from nodes.diffusion import model_sampling as model_sampling
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "alterations",
         "annotators",
         "colour_match",
         "colours",
@@ -114,6 +117,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layout",
         "leases",
         "listed",
+        "mag_cache",
         "lora",
         "mask_shapes",
         "masks",

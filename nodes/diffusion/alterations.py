@@ -6,6 +6,7 @@ What an ``Alteration`` does depends on the call's noise level and size, which a 
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +33,7 @@ class Moment:
 
     What is random in it is drawn from ``chance``, in the order in which the network comes to it.
     ``call`` is what it finds of earlier calls for its ``batch`` of samples, and may keep; None where it is not one of a row.
+    ``levels`` are those at which the steps of the run begin; none where that is not known.
     """
 
     sigma: float
@@ -41,10 +43,30 @@ class Moment:
     chance: torch.Generator = field(default_factory=lambda: torch.Generator("cpu"), compare=False)
     batch: int = 1
     call: Call | None = None
+    levels: tuple[float, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """How many steps of the run began before this call's noise level: its number, 0..``steps - 1``, or that of the step after it."""
+        upwards = len(self.levels) > 1 and self.levels[0] < self.levels[-1]
+        # the sample's own level has come through float32 once more than those of the run
+        passed = sum(_is_beyond(level, self.sigma, upwards=upwards) for level in self.levels)
+        return min(passed, max(self.steps - 1, 0))
+
+    @property
+    def steps(self) -> int:
+        """Of the run; 0 where that is not known."""
+        return len(self.levels)
 
     def within(self, start_percent: float, end_percent: float) -> bool:
         """See ``is_within``."""
         return is_within(self.sigma, self.schedule, start_percent, end_percent)
+
+
+def _is_beyond(level: float, sigma: float, *, upwards: bool) -> bool:
+    """Whether a run comes to ``level`` before it comes to ``sigma``."""
+    nearly = math.isclose(level, sigma, rel_tol=1e-6)
+    return not nearly and (level < sigma if upwards else level > sigma)
 
 
 def seeded(sigma: float, place: int) -> torch.Generator:

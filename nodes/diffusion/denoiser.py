@@ -180,7 +180,7 @@ class Denoiser:
         if self.alterations:
             height, width = x.shape[-2:]
             chance = self.chance or torch.Generator("cpu")
-            moment = Moment(float(sigma[0]), height, width, self.schedule, chance, len(x), call)
+            moment = Moment(float(sigma[0]), height, width, self.schedule, chance, len(x), call, self.levels)
             with stack:
                 for alteration in self.alterations:
                     stack.enter_context(alteration(moment))

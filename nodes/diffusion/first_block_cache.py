@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from engine.errors import InputError
 from nodes.diffusion.alterations import Moment, Wiring
+from nodes.diffusion.block_stack import is_transformer, spare_layers, spare_levels
 from nodes.diffusion.recall import Call
 from nodes.diffusion.spared import InPlace, Spared, corner
-from nodes.diffusion.unet_blocks import Slot, input_blocks, input_slots
+from nodes.diffusion.unet_blocks import input_blocks, input_slots
 
 _FIRST: Final = "first_block.change"
 _OTHERS: Final = "first_block.others"
@@ -76,7 +77,7 @@ class FirstBlockCache:
         if moment.call is None:
             return
         course = _Course(moment.call, moment.batch, self.threshold, self.most, moment.within(self.start, self.end))
-        if hasattr(wiring.network, "transformer_blocks"):
+        if is_transformer(wiring.network):
             _install_transformer(wiring, course)
         else:
             _install_unet(wiring, course)
@@ -95,27 +96,10 @@ class _FirstLayer(InPlace):
         return text, states
 
 
-class _Layer(InPlace):
-    """Another block, which is spared, or not; ``is_last`` gives what all of them would."""
-
-    def __init__(self, module: nn.Module, course: _Course, *, is_last: bool) -> None:
-        super().__init__(module)
-        self.course, self.is_last = course, is_last
-
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **kwargs: Any) -> Any:
-        if self.course.spares:
-            return encoder_hidden_states, self.course.guessed() if self.is_last else hidden_states
-        text, states = self.module(hidden_states=hidden_states, encoder_hidden_states=encoder_hidden_states, **kwargs)
-        if self.is_last:
-            self.course.ended(states)
-        return text, states
-
-
 def _install_transformer(wiring: Wiring, course: _Course) -> None:
     blocks = wiring.network.transformer_blocks
     wiring.swap(blocks, "0", _FirstLayer(blocks[0], course))
-    for number in range(1, len(blocks)):
-        wiring.swap(blocks, str(number), _Layer(blocks[number], course, is_last=number == len(blocks) - 1))
+    spare_layers(wiring, course, 1)
 
 
 def _install_unet(wiring: Wiring, course: _Course) -> None:
@@ -138,33 +122,7 @@ def _install_unet(wiring: Wiring, course: _Course) -> None:
     for block in input_slots(unet)[2 : 1 + len(level.resnets) + len(level.downsamplers or ())]:
         for slot in block:
             wiring.swap(slot.owner, slot.name, Spared(slot.module, corner, lambda: course.spares))
-    levels = [Slot(unet.down_blocks, str(number)) for number in range(1, len(unet.down_blocks))]
-    for slot in levels:
-        wiring.swap(slot.owner, slot.name, Spared(slot.module, _handing_over(slot.module), lambda: course.spares))
-    if unet.mid_block is not None:
-        wiring.swap(unet, "mid_block", Spared(unet.mid_block, corner, lambda: course.spares))
-    _spare_way_up(wiring, course)
-
-
-def _handing_over(level: Any) -> Any:
-    """What a level on the way down puts out when it is spared, with as much to hand over as ever."""
-    count = len(level.resnets) + len(level.downsamplers or ())
-    return lambda x: (corner(x), (corner(x),) * count)
-
-
-def _spare_way_up(wiring: Wiring, course: _Course) -> None:
-    ups = wiring.network.up_blocks
-    for number in range(len(ups) - 1):
-        wiring.swap(ups, str(number), Spared(ups[number], corner, lambda: course.spares))
-
-    def ended(x: Tensor) -> Tensor:
-        if not course.spares:
-            course.ended(x)
-        return x
-
-    last = ups[-1]
-    wiring.after(last, ended)
-    wiring.swap(ups, str(len(ups) - 1), Spared(last, lambda x: course.guessed(), lambda: course.spares))
+    spare_levels(wiring, course, 1)
 
 
 def first_block_cache(network: Any, threshold: float, start: float, end: float, most: int) -> FirstBlockCache:

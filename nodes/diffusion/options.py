@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.errors import InputError
 from engine.models import ModelRef
 from nodes.diffusion.alterations import Alteration, Altered, altered
+from nodes.diffusion.attention_broadcast import attention_broadcast
 from nodes.diffusion.attention_guidance import (
     perturbed_attention,
     self_attention,
@@ -22,8 +23,11 @@ from nodes.diffusion.first_block_cache import first_block_cache
 from nodes.diffusion.free_u import FreeU
 from nodes.diffusion.hyper_tile import HyperTile
 from nodes.diffusion.listed import options
+from nodes.diffusion.mag_cache import mag_cache
 from nodes.diffusion.perturbations import Perturbation
+from nodes.diffusion.sea_cache import sea_cache
 from nodes.diffusion.steering import SETTING as GUIDANCE
+from nodes.diffusion.taylor_seer import taylor_seer
 from nodes.diffusion.tiled_diffusion import SETTING as TILED
 from nodes.diffusion.token_merging import TokenMerging
 
@@ -54,12 +58,18 @@ _LOOKS_AT_ALL: Final = "self-attention guidance"
 CACHES: Final = "step_caches"
 """The setting that lists what is known from one step to the next."""
 
-_UNET_CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
-    {"DeepCache": deep_cache, "First Block Cache": first_block_cache}
+_CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
+    {
+        "First Block Cache": first_block_cache,
+        "MagCache": mag_cache,
+        "Pyramid Attention Broadcast": attention_broadcast,
+        "SeaCache": sea_cache,
+        "TaylorSeer": taylor_seer,
+    }
 )
-_TRANSFORMER_CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
-    {"First Block Cache": first_block_cache}
-)
+"""Those for all networks."""
+
+_UNET_CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType({"DeepCache": deep_cache, **_CACHES})
 
 
 def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
@@ -73,7 +83,7 @@ def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
         names = " and ".join(name for name, _ in caches)
         raise InputError(f"expected one cache between steps, found {names}; choose one", input="model")
     made = [make(**values) for make, values in kinds]
-    made += [make(unet.module, **values) for make, values in _of_kind(unet, _UNET_CACHES, _TRANSFORMER_CACHES, caches)]
+    made += [make(unet.module, **values) for make, values in _of_kind(unet, _UNET_CACHES, _CACHES, caches)]
     return tuple(altered(unet.module, it) for it in made)
 
 
@@ -116,6 +126,12 @@ def _of_kind(
                 input="model",
             )
         yield known[name], values
+
+
+def check_uncached(model: ModelRef) -> None:
+    """Raise InputError for a model with a cache between steps."""
+    for name, _ in options(model, CACHES):
+        raise InputError(f"expected a model without a cache between steps, found {name}; take it off", input="model")
 
 
 def check_patched(name: str) -> None:

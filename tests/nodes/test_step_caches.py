@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -9,16 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
-from diffusers.hooks.hooks import CacheContext, _set_cache_context
 from torch import Tensor
 
 from benchmarks.random_models import SMALL
 from benchmarks.random_sd15 import write_shapes
 from engine.errors import InputError
 from engine.models import Digest, ModelRef
-from nodes import attention_guidance, step_caches, unet_options
-from nodes.diffusion import sample, unet
+from nodes import attention_guidance, sampling, step_caches, unet_options
+from nodes.diffusion import mag_cache, options, sample, unet
 from nodes.diffusion.alterations import Moment, Wiring
 from nodes.diffusion.deep_cache import DeepCache, deep_cache
 from nodes.diffusion.first_block_cache import FirstBlockCache
@@ -27,9 +26,10 @@ from nodes.diffusion.resume import from_bytes, to_bytes
 from nodes.diffusion.sample import Settings
 from nodes.diffusion.samplers import State
 from nodes.diffusion.schedules import stable_diffusion
+from nodes.diffusion.taylor import expanded, predicted
 from nodes.diffusion.tiled_diffusion import with_windows
 from nodes.diffusion.unet_blocks import output_blocks
-from tests.nodes.contexts import demo, demo_store
+from tests.nodes.contexts import context, demo, demo_store
 
 Change = Callable[[Wiring], object]
 
@@ -54,6 +54,12 @@ def output(network: Any, seed: int, *changes: Change, counting: list[str] | None
             return found
     finally:
         wiring.remove()
+
+
+def network() -> Any:
+    """The demo's UNet, which stays in the store."""
+    with demo_store().lease(demo("unet")) as loaded:
+        return loaded.module
 
 
 def moment(call: Call, sigma: float = 5.0) -> Moment:
@@ -120,55 +126,6 @@ def test_first_block_cache_adds_what_the_others_did() -> None:
         assert torch.equal(changed, output(network, 2))
 
 
-def test_a_transformer_keeps_what_that_of_diffusers_does() -> None:
-    """Over a row of calls with inputs that change little, then much."""
-    from diffusers import SD3Transformer2DModel
-
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "sample_size": 16, "patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 3, "attention_head_dim": 8,
-        "num_attention_heads": 4, "joint_attention_dim": 16, "caption_projection_dim": 32, "pooled_projection_dim": 8,
-        "pos_embed_max_size": 16,
-    }  # fmt: skip
-    ours, theirs = (SD3Transformer2DModel(**sizes).eval() for _ in range(2))
-    theirs.load_state_dict(ours.state_dict())
-    apply_first_block_cache(_with_text(theirs), FirstBlockCacheConfig(0.2))
-    _set_cache_context(theirs, CacheContext("one"))
-    draw = torch.Generator().manual_seed(1)
-    x, text, pooled = (torch.randn(2, *shape, generator=draw) for shape in ((4, 8, 8), (5, 16), (8,)))
-    call = Call({})
-    spared = []
-    for step, change in enumerate((0.0, 0.01, 0.01, 2.0, 0.01)):
-        x = x + change * torch.randn(x.shape, generator=draw)
-        named = {
-            "hidden_states": x,
-            "encoder_hidden_states": text,
-            "pooled_projections": pooled,
-            "timestep": torch.tensor([900.0 - step] * 2),
-        }
-        call, wiring = Call(call.kept), Wiring(ours)
-        with torch.no_grad():
-            expected = theirs(**named, return_dict=False)[0]
-            FirstBlockCache(0.2, 0.0, 1.0, -1).install(wiring, moment(call))
-            found = ours(**named, return_dict=False)[0]
-            wiring.remove()
-        assert torch.allclose(found, expected, atol=1e-5), step
-        spared.append(call.kept["first_block.hits"][0].item() > 0)
-    assert spared == [False, True, True, False, True]
-
-
-def _with_text(transformer: Any) -> Any:
-    """The last block gives no text, which the cache of diffusers does not expect."""
-    last = transformer.transformer_blocks[-1]
-    forward = last.forward
-
-    def both(*args: Any, **kwargs: Any) -> Any:
-        return kwargs["encoder_hidden_states"], forward(*args, **kwargs)[1]
-
-    last.forward = both
-    return transformer
-
-
 @pytest.fixture(scope="module")
 def sd3(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     path = tmp_path_factory.mktemp("models") / "sd3.safetensors"
@@ -183,6 +140,7 @@ def sampled(
     save: Callable[[State], None] | None = None,
     sampler: str = "euler",
     batch: int = 1,
+    area: tuple[int, int, int, int] | None = None,
     **settings: Any,
 ) -> Tensor:
     """Small latents of eight steps, the two sides of different lengths and so in calls of their own."""
@@ -190,7 +148,11 @@ def sampled(
         config: Any = loaded.config
         draw = torch.Generator().manual_seed(0)
         vector = {"pooled_output": torch.randn(1, 8, generator=draw)}
-        sides = [[[torch.randn(1, length, config.context_dim, generator=draw), vector]] for length in (7, 31)]
+        sides: list[Any] = [
+            [[torch.randn(1, length, config.context_dim, generator=draw), vector]] for length in (7, 31)
+        ]
+        if area is not None:
+            sides[0].append([sides[0][0][0] + 1, {**vector, "area": area}])
         chosen = Settings(seed=1, steps=8, cfg=3.0, sampler=sampler, scheduler="simple", **settings)
         callbacks = sample.Callbacks(resume=resume, save=save)
         latent = {"samples": torch.zeros(batch, 4, 12, 8)}
@@ -201,17 +163,31 @@ def sampled(
     return found
 
 
+RATIOS = "[1.0, 0.99, 0.98, 0.97]"
+CACHES: dict[str, Callable[[ModelRef], Any]] = {
+    "DeepCache": lambda model: step_caches.deep_cache(model, 3, 1),
+    "First Block Cache": lambda model: step_caches.apply_fb_cache_on_model(model=model, residual_diff_threshold=0.3),
+    "broadcast": lambda model: step_caches.apply_pab_on_model(model, 2, 3, 0.1, 1.0),
+    "TaylorSeer": lambda model: step_caches.apply_taylor_seer_on_model(model, 3, 1, 2, 1),
+    "TaylorSeer of attention": lambda model: step_caches.apply_taylor_seer_on_model(model, 3, 2, 2, 1, "attention"),
+    "SeaCache": lambda model: step_caches.apply_sea_cache_on_model(model, 1.0),
+    "MagCache": lambda model: step_caches.apply_mag_cache_on_model(model, RATIOS, 0.1),
+}
+NEWER = [name for name in CACHES if name not in ("DeepCache", "First Block Cache")]
+
+
 def cached(name: str, model: ModelRef) -> ModelRef:
-    found: ModelRef = (
-        step_caches.deep_cache(model, 3, 1)
-        if name == "DeepCache"
-        else step_caches.apply_fb_cache_on_model(model=model, residual_diff_threshold=0.3)
-    )
+    found: ModelRef = CACHES[name](model)
     return found
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
-@pytest.mark.parametrize("name", ["DeepCache", "First Block Cache"])
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        *itertools.product(["DeepCache", "First Block Cache"], ["euler", "heun", "dpmpp_2m"]),
+        *zip(NEWER, itertools.cycle(["heun", "dpmpp_2m"])),
+    ],
+)
 def test_a_cut_run_goes_on_with_what_was_known(name: str, sampler: str) -> None:
     """From every state, to the last bit; a new run begins without it, and the plain model is as it was."""
     model, states = cached(name, demo("unet")), list[State]()
@@ -219,12 +195,12 @@ def test_a_cut_run_goes_on_with_what_was_known(name: str, sampler: str) -> None:
     whole = sampled(model, save=states.append, sampler=sampler)
     assert 1e-3 < (whole - plain).abs().mean() < 2
     assert torch.equal(sampled(model, sampler=sampler), whole)
-    for state in states[:-1:2]:
+    for state in states[1:-1:3]:
         assert torch.equal(sampled(model, resume=from_bytes(to_bytes(state)), sampler=sampler), whole)
     assert torch.equal(sampled(demo("unet"), sampler=sampler), plain)
 
 
-@pytest.mark.parametrize("name", ["DeepCache", "First Block Cache"])
+@pytest.mark.parametrize("name", ["DeepCache", "First Block Cache", "broadcast", "TaylorSeer"])
 def test_each_window_of_a_batch_has_its_own(name: str) -> None:
     """Of three windows, two at a time: steps are spared, a cut run goes on to the last bit; windows that move about have none."""
     tiled, states = (
@@ -253,6 +229,94 @@ def test_a_cache_that_never_serves_changes_no_bit() -> None:
     plain = sampled(demo("unet"))
     assert torch.equal(sampled(step_caches.deep_cache(demo("unet"), 1, 0)), plain)
     assert torch.equal(sampled(step_caches.apply_fb_cache_on_model(model=demo("unet"))), plain)
+    assert torch.equal(sampled(step_caches.apply_pab_on_model(demo("unet"), 1, 1)), plain)
+    assert torch.equal(sampled(step_caches.apply_taylor_seer_on_model(demo("unet"), 1)), plain)
+    assert torch.equal(sampled(step_caches.apply_taylor_seer_on_model(demo("unet"), 1, predict="attention")), plain)
+    assert torch.equal(sampled(step_caches.apply_sea_cache_on_model(demo("unet"), 0.0)), plain)
+    assert torch.equal(sampled(step_caches.apply_mag_cache_on_model(demo("unet"), "1 1 1", 0.0)), plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "whole"),
+    [
+        ("TaylorSeer", "mid_block.resnets.0", [0, 1, 3, 6, 7]),
+        ("TaylorSeer of attention", "mid_block.attentions.0.transformer_blocks.0.attn1", [0, 1, 3, 6, 7]),
+        ("broadcast", "mid_block.attentions.0.transformer_blocks.0.attn1", [0, 2, 4, 6]),
+        ("broadcast", "mid_block.attentions.0.transformer_blocks.0.attn2", [0, 3, 6]),
+        ("MagCache", "mid_block.resnets.0", [0, 1, 5]),
+    ],
+)
+def test_parts_are_computed_in_some_steps_alone(name: str, part: str, whole: list[int]) -> None:
+    """For two samples, on both sides of guidance, and for a part of the picture as well as for all of it: four calls a step."""
+    asked: list[int] = []
+    handle = network().get_submodule(part).register_forward_hook(lambda *_: asked.append(1))
+    try:
+        found = sampled(cached(name, demo("unet")), batch=2, area=(6, 8, 0, 0))
+    finally:
+        handle.remove()
+    assert found.isfinite().all()
+    assert len(asked) == 4 * len(whole)
+
+
+def test_a_step_has_its_number_whatever_a_solver_asks() -> None:
+    """Between two levels it is that of the next; a run may go up as well."""
+    levels = (8.0, 4.0, 2.0, 1.0)
+
+    def step(sigma: float, levels: tuple[float, ...] = levels) -> tuple[int, int]:
+        at = Moment(sigma, 8, 8, stable_diffusion(), levels=levels)
+        return at.step, at.steps
+
+    assert [step(sigma) for sigma in (9.0, 8.0, 6.0, 4.0000001, 1.0, 0.5)] == [(n, 4) for n in (0, 0, 1, 1, 3, 3)]
+    assert [step(sigma, levels[::-1])[0] for sigma in (1.0, 1.5, 8.0)] == [0, 1, 3]
+    assert step(3.0, ()) == (0, 0)
+
+
+def test_an_expansion_goes_on_as_it_was() -> None:
+    """Of 1, 4, 9 at steps 0, 2 and 3: differences 3/2 and 5, and (5 - 3/2) / 1; two steps on that makes 9 + 2 * 5 + 2 * 7/2."""
+    one, four, nine = (torch.full((1, 2), number) for number in (1.0, 4.0, 9.0))
+    known = expanded(nine, expanded(four, expanded(one, [], 0, 2), 2, 2), 1, 2)
+    assert [it[0, 0].item() for it in known] == [9, 5, 3.5]
+    assert predicted(known, 2).tolist() == [[26.0, 26.0]]
+    assert expanded(one, known, 0, 2) == [one, *known[1:]]
+    assert expanded(one, known, -1, 2) == [one]
+    assert expanded(torch.ones(2, 2), known, 1, 2)[1:] == []
+
+
+def test_magnitudes_are_measured_as_they_are() -> None:
+    """Of what lies between the first convolution and the end of the way up, per cell; the picture is that of the plain model."""
+    noted: list[Tensor] = []
+    whole = network()
+    modules = whole.conv_in, whole.up_blocks[-1]
+    draw = torch.Generator().manual_seed(0)
+    sides = [[[torch.randn(1, 7, 64, generator=draw), {}]] for _ in range(2)]
+    named: dict[str, Any] = {"positive": sides[0], "negative": sides[1], "seed": 1, "steps": 4, "cfg": 1.0}
+    named |= {"latent_image": {"samples": torch.zeros(1, 4, 12, 8)}, "sampler_name": "euler", "scheduler": "simple"}
+    handles = [it.register_forward_hook(lambda _m, _a, out: noted.append(out)) for it in modules]
+    try:
+        ratios, sample = step_caches.mag_cache_ratios(context(), model=demo("unet"), **named)
+    finally:
+        for handle in handles:
+            handle.remove()
+    added = [last - first for first, last in zip(noted[::2], noted[1::2], strict=True)]
+    sizes = [it.norm(dim=1) for it in added]
+    expected = [1.0, *(float((new / old).mean()) for old, new in itertools.pairwise(sizes))]
+    assert mag_cache.parsed(ratios) == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(sample["samples"], sampling.k_sampler(context(), model=demo("unet"), **named)["samples"])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "told"),
+    [
+        (" [] ", "found none; MagCacheRatios measures"),
+        ("1, x", "found 'x'"),
+        ("1 -1", "found '-1'"),
+        ("nan", "found 'nan'"),
+    ],
+)
+def test_ratios_that_are_none_are_refused(ratios: str, told: str) -> None:
+    with pytest.raises(InputError, match=told) as wrong:
+        step_caches.apply_mag_cache_on_model(demo("unet"), ratios)
+    assert wrong.value.input == "ratios"
 
 
 def test_caches_go_with_other_options(sd3: ModelRef) -> None:
@@ -262,12 +326,22 @@ def test_caches_go_with_other_options(sd3: ModelRef) -> None:
     for guided in (attention_guidance.perturbed_attention_guidance, attention_guidance.self_attention_guidance):
         both = sampled(cached("DeepCache", guided(demo("unet"))))
         assert 1e-4 < (both - sampled(guided(demo("unet")))).abs().mean() < 2
+
+
+def test_transformers_have_all_but_one(sd3: ModelRef) -> None:
+    """Each makes another picture than the model alone, but a similar one."""
+    plain = sampled(sd3)
     assert sampled(cached("First Block Cache", sd3)).isfinite().all()
+    for name in NEWER:
+        found = sampled(cached(name, sd3))
+        assert 0 < (found - plain).abs().mean() < plain.abs().mean(), name
 
 
 def test_what_has_no_cache_is_refused(sd3: ModelRef) -> None:
     with pytest.raises(InputError, match="expected a UNet for DeepCache"):
         sampled(cached("DeepCache", sd3))
+    with pytest.raises(InputError, match="expected a model without a cache between steps, found TaylorSeer"):
+        options.check_uncached(cached("TaylorSeer", sd3))
     with pytest.raises(InputError, match="expected one cache between steps, found DeepCache and First Block Cache"):
         sampled(cached("First Block Cache", cached("DeepCache", demo("unet"))))
     with pytest.raises(InputError, match="expected a cache_depth of at most 3"):

@@ -80,3 +80,24 @@ def test_each_counts_beside_the_others(studio: Studio) -> None:
 def test_what_does_nothing_does_nothing_beside_the_others(studio: Studio) -> None:
     idle = {"guided": guided("shown", 0.0), "tiles": in_tiles("guided", 128), "cached": cached("tiles", 1)}
     assert torch.allclose(latent(studio, idle), latent(studio, {}), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "often", "never"),
+    [
+        ("ApplyPABOnModel", {"start": 0.0, "end": 1.0}, {"self_attention_interval": 1, "cross_attention_interval": 1}),
+        ("ApplyTaylorSeerOnModel", {"cache_interval": 2, "first_steps": 1, "last_steps": 0}, {"cache_interval": 1}),
+        ("ApplySeaCacheOnModel", {"threshold": 9.0, "last_steps": 0}, {"threshold": 0.0}),
+    ],
+)
+def test_caches_go_with_a_controlnet_and_an_adapter(
+    studio: Studio, kind: str, often: dict[str, Any], never: dict[str, Any]
+) -> None:
+    """Both are still heard; and what is never cached is as it was."""
+
+    def made(values: dict[str, Any], **weights: float) -> Tensor:
+        return latent(studio, {"cached": Call(kind, {"model": link("shown"), **values})}, **weights)
+
+    assert torch.equal(made(never), latent(studio, {}))
+    whole = made(often)
+    assert all((whole - other).abs().max() > 0.01 for other in (made(never), made(often, strength=0.0)))
