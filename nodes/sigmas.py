@@ -20,7 +20,7 @@ Power = Annotated[float, Range(0.0, 100.0, step=0.01, round=False)]
 Shape = Annotated[float, Range(0.0, 50.0, step=0.01, round=False)]
 
 
-@node("BasicScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")])
+@node("BasicScheduler", category=SCHEDULERS, outputs=[Output("SIGMAS")], version=2)
 def basic_scheduler(
     *,
     model: Model,

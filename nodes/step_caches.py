@@ -163,7 +163,11 @@ def mag_cache_ratios(
         noise_device=diffusion.unet.noise_device(ctx.settings),
     )  # fmt: skip
     magnitudes = diffusion.mag_cache.Magnitudes()
-    with leased(ctx, model, latent_image, {"positive": positive, "negative": negative}) as (denoiser, callbacks, network):
+    with leased(ctx, model, latent_image, {"positive": positive, "negative": negative}) as (
+        denoiser,
+        callbacks,
+        network,
+    ):
         measured = denoiser.changed(diffusion.alterations.altered(network, magnitudes))
         # What is measured is not in the states that a sampling may go on from, so that it is done from the beginning.
         whole = diffusion.sample.Callbacks(on_step=callbacks.on_step)

@@ -18,8 +18,8 @@ class ChangeMap:
     """The mask of inpainting over a run (Levin and Fried 2023, "Differential Diffusion: giving each pixel its strength").
 
     At timestep t what is at least ``(t - end) / (start - end)`` strong is repainted, from ``start`` where the run begins to ``end``
-    where it ends: a mask of 1 from the first step on, one of 0.3 in the last 30 percent of the timesteps. ``strength`` (0..1) mixes
-    that with the mask as it is.
+    where it ends: a mask of 1 from the first step on, one of 0.3 in the last 30 percent of the timesteps. ``strength`` (up to 1) mixes
+    that with the mask as it is; ``over`` takes one of 0 for 1, as ComfyUI does.
     """
 
     schedule: ModelSigmas
@@ -31,7 +31,7 @@ class ChangeMap:
     def over(cls, schedule: ModelSigmas, sigmas: Tensor, strength: float) -> ChangeMap:
         """For a run along ``sigmas`` [n + 1], falling; its last timestep is the model's lowest where they end in 0."""
         last = max(float(sigmas[-1]), float(schedule.table[0]))
-        return cls(schedule, _timestep(schedule, float(sigmas[0])), _timestep(schedule, last), strength)
+        return cls(schedule, _timestep(schedule, float(sigmas[0])), _timestep(schedule, last), strength or 1.0)
 
     def at(self, mask: Tensor, sigma: float) -> Tensor:
         """``mask`` ([B,1,h,w], 1 = repaint) as it is at ``sigma``."""

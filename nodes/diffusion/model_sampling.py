@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
@@ -28,7 +28,7 @@ from nodes.diffusion.predictions import (
     Prediction,
     Velocity,
 )
-from nodes.diffusion.schedules import BEYOND_NOISE, DiscreteSchedule, Floats, FlowSchedule, ModelSigmas
+from nodes.diffusion.schedules import BEYOND_NOISE, DiscreteSchedule, Floats, FlowSchedule, Levels, ModelSigmas
 
 SETTING: Final = "model_sampling"
 """The setting of a model that says how it is sampled."""
@@ -64,10 +64,9 @@ def chosen(model: ModelRef, own: Sampling, table: Callable[[bool], DiscreteSched
         case {"kind": "v", "high": high, "low": low}:
             return Sampling(LogLevels(low, high, "arctan"), Velocity(), own.latent_format)
         case {"kind": "flow" | "flux" as kind, "shift": shift, "multiplier": multiplier}:
-            # What the network is told for a sigma is the network's own affair, if it is one for flows.
-            known = own.schedule if isinstance(own.schedule, FlowSchedule) else FlowSchedule(multiplier=multiplier)
-            steps = 10_000 if kind == "flux" else known.steps
-            return Sampling(replace(known, shift=shift, steps=steps), Flow(), own.latent_format)
+            # The network is told a sigma by the rule chosen, also where it was trained with another.
+            steps = 10_000 if kind == "flux" else 1000
+            return Sampling(FlowSchedule(shift, steps, multiplier), Flow(), own.latent_format)
         case {"kind": "cascade", "shift": shift}:
             return Sampling(CosineLevels(shift), Epsilon(), own.latent_format)
     raise InputError(f"expected a way to sample that is known, found {setting!r}")
@@ -197,26 +196,27 @@ class CosineLevels:
 class DistilledSchedule:
     """Every ``stride``-th level of a table, from the top: those a consistency model was distilled at."""
 
-    table: Floats
+    levels: Levels
     stride: int
 
     @classmethod
     def of(cls, full: DiscreteSchedule) -> DistilledSchedule:
         stride = len(full.table) // DISTILLED_LEVELS
-        return cls(full.table[::-1][::stride][:DISTILLED_LEVELS][::-1].copy(), stride)
+        return cls(Levels.of(full.table[::-1][::stride][:DISTILLED_LEVELS][::-1]), stride)
+
+    @property
+    def table(self) -> Floats:
+        return self.levels.table
 
     @property
     def flow(self) -> bool:
         return False
 
     def sigma(self, t: Floats) -> Floats:
-        place = np.clip((t - (self.stride - 1)) / self.stride, 0, len(self.table) - 1)
-        return np.exp(np.interp(place, np.arange(len(self.table)), np.log(self.table)))
+        return self.levels.at((t - (self.stride - 1)) / self.stride)
 
     def timestep(self, sigma: Floats) -> Floats:
-        distance = np.abs(np.log(sigma)[..., None] - np.log(self.table))
-        nearest: Floats = distance.argmin(axis=-1).astype(np.float64) * self.stride + self.stride - 1
-        return nearest
+        return (self.levels.nearest(sigma) * self.stride + self.stride - 1).astype(np.float64)
 
     def percent_to_sigma(self, percent: float) -> float:
         if percent <= 0:

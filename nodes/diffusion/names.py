@@ -90,6 +90,9 @@ FRESH_INPAINT_NOISE: Final = frozenset({"ddim"})
 RESIZING: Final = frozenset({"lcm_upscale"})
 """Samplers that change the size of the latent."""
 
+ENDS_ABOVE_ZERO: Final = frozenset({"uni_pc", "uni_pc_bh2"})
+"""Samplers that stop at a small sigma in the place of 0, from which the samples of flows are scaled."""
+
 GOES_ON: Final = frozenset({"lcm_upscale"})
 """Samplers whose step noise, where it is drawn on the CPU, goes on behind the initial noise instead of beginning at the seed again."""
 

@@ -16,7 +16,7 @@ from nodes.diffusion.conditioning import Conditioning
 from nodes.diffusion.denoiser import Denoiser
 from nodes.diffusion.differential import ChangeMap
 from nodes.diffusion.guidance import CHANCE, CfgGuider, DrawingGuider, Guider, InpaintGuider, entries_for, latent_mask
-from nodes.diffusion.names import DIFFUSERS_PREFIX, FRESH_INPAINT_NOISE, GOES_ON, RESIZING
+from nodes.diffusion.names import DIFFUSERS_PREFIX, ENDS_ABOVE_ZERO, FRESH_INPAINT_NOISE, GOES_ON, RESIZING
 from nodes.diffusion.noise import GeneratorNoise, NoiseDevice, StepNoise, initial_noise, step_noise
 from nodes.diffusion.packed import unpacked
 from nodes.diffusion.samplers import ApartSampler, Sampler, State, make_sampler
@@ -261,7 +261,8 @@ def walk(
         guider = DrawingGuider(guider, denoiser.chance)
         state = callbacks.resume or replace(state, memory={**state.memory, CHANCE: chance.get_state()})
     ended = sample(guider, way.sampler, state, on_step=on_step, save=callbacks.save, park=callbacks.park)
-    result = denoiser.prediction.finished(ended.x, way.sigmas[-1])
+    last = ended.sigmas if way.name in ENDS_ABOVE_ZERO else way.sigmas
+    result = denoiser.prediction.finished(ended.x, last[-1])
 
     def shown(x: Tensor) -> dict[str, Any]:
         return {**latent, "samples": denoiser.latent_format.from_model(x).float().cpu()}

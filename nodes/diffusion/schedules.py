@@ -2,7 +2,10 @@
 
 Sigma is the standard deviation of the noise in Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based
 Generative Models": ``x = x0 + sigma * n`` for epsilon and velocity models. For flow models it is the time of the
-straight path ``x = (1 - sigma) * x0 + sigma * n``. Everything here is numpy; torch is not imported."""
+straight path ``x = (1 - sigma) * x0 + sigma * n``. Everything here is numpy; torch is not imported.
+
+Tables are interpolated and searched in float32, one rounding for each operation: a sigma half-way between two timesteps then goes to the
+one that it goes to in ComfyUI."""
 
 from __future__ import annotations
 
@@ -57,20 +60,47 @@ class ModelSigmas(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DiscreteSchedule:
-    """A table of sigmas at timesteps 0..N-1, interpolated in log sigma."""
+class Levels:
+    """Sigmas at places 0..N-1, float64 rounded to float32, and their logarithms, float32."""
 
     table: Floats
+    logs: Sigmas
+
+    @classmethod
+    def of(cls, sigmas: Floats) -> Levels:
+        return cls(sigmas.astype(np.float32).astype(np.float64), np.log(sigmas).astype(np.float32))
+
+    def at(self, place: Floats) -> Floats:
+        """Sigmas at (real) places, interpolated in log sigma."""
+        within = np.clip(place.astype(np.float32), 0, len(self.logs) - 1)
+        below = np.floor(within)
+        share = within - below
+        low, high = self.logs[below.astype(np.int64)], self.logs[np.ceil(within).astype(np.int64)]
+        log = (np.float32(1) - share) * low + share * high
+        return np.exp(log.astype(np.float64)).astype(np.float32).astype(np.float64)
+
+    def nearest(self, sigma: Floats) -> NDArray[np.int64]:
+        """The places of the sigmas that are nearest in log sigma; of two equally near ones the first."""
+        log = np.log(sigma).astype(np.float32)
+        return np.abs(log[..., None] - self.logs).argmin(axis=-1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiscreteSchedule:
+    """A table of sigmas at timesteps 0..N-1."""
+
+    levels: Levels
     flow: bool = False
 
+    @property
+    def table(self) -> Floats:
+        return self.levels.table
+
     def sigma(self, t: Floats) -> Floats:
-        t = np.clip(t, 0, len(self.table) - 1)
-        return np.exp(np.interp(t, np.arange(len(self.table)), np.log(self.table)))
+        return self.levels.at(t)
 
     def timestep(self, sigma: Floats) -> Floats:
-        distance = np.log(sigma)[..., None] - np.log(self.table)
-        nearest: Floats = np.abs(distance).argmin(axis=-1).astype(np.float64)
-        return nearest
+        return self.levels.nearest(sigma).astype(np.float64)
 
     def percent_to_sigma(self, percent: float) -> float:
         if percent <= 0:
@@ -115,11 +145,6 @@ class FlowSchedule:
         return float(self.sigma(np.array([(1 - percent) * self.multiplier]))[0])
 
 
-def _sigmas_of(alphas_cumprod: Floats) -> Floats:
-    sigmas = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
-    return sigmas.astype(np.float32).astype(np.float64)
-
-
 @lru_cache(maxsize=8)
 def stable_diffusion(
     *, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000, zero_terminal_snr: bool = False
@@ -136,7 +161,7 @@ def stable_diffusion(
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         alphas_cumprod = root**2
         alphas_cumprod[-1] = 4.8973451890853435e-08
-    return DiscreteSchedule(_sigmas_of(alphas_cumprod.astype(np.float64)))
+    return DiscreteSchedule(Levels.of(np.sqrt((1 - alphas_cumprod) / alphas_cumprod)))
 
 
 def _closed(sigmas: Floats | list[float]) -> Floats:
@@ -155,18 +180,26 @@ def _timestep_bounds(model: ModelSigmas) -> tuple[float, float]:
     return float(top), float(bottom)
 
 
+def _evenly(start: float, end: float, n: int) -> Floats:
+    """``n`` numbers from ``start`` to ``end``, each counted in float32 from the nearer end, as torch does."""
+    first, last, i = np.float32(start), np.float32(end), np.arange(n)
+    step = (last - first) / np.float32(max(n - 1, 1))
+    ahead, behind = first + step * i.astype(np.float32), last - step * (n - 1 - i).astype(np.float32)
+    return np.where((i < n // 2) | (n == 1), ahead, behind).astype(np.float64)
+
+
 def normal(model: ModelSigmas, n: int) -> Floats:
     """Evenly spaced timesteps, both ends included."""
     top, bottom = _timestep_bounds(model)
     if abs(float(model.sigma(np.array([bottom]))[0])) < 1e-5:
-        return model.sigma(np.linspace(top, bottom, n + 1))
-    return _closed(model.sigma(np.linspace(top, bottom, n)))
+        return model.sigma(_evenly(top, bottom, n + 1))
+    return _closed(model.sigma(_evenly(top, bottom, n)))
 
 
 def sgm_uniform(model: ModelSigmas, n: int) -> Floats:
     """Evenly spaced timesteps without the last ("trailing" in Lin et al. 2023)."""
     top, bottom = _timestep_bounds(model)
-    return _closed(model.sigma(np.linspace(top, bottom, n + 1)[:-1]))
+    return _closed(model.sigma(_evenly(top, bottom, n + 1)[:-1]))
 
 
 def karras(model: ModelSigmas, n: int, rho: float = 7.0) -> Floats:

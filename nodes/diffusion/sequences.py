@@ -59,8 +59,9 @@ def _above_zero(**numbers: float) -> None:
 
 
 def of_model(model: ModelSigmas, scheduler: str, steps: int, denoise: float) -> Tensor:
-    """``steps`` steps of a scheduler by its name; with ``denoise`` below 1, the end of a longer sequence."""
-    return _tensor(partly_denoised(lambda n: scheduled(model, scheduler, n), steps, denoise))
+    """``steps`` steps of a scheduler by its name; with ``denoise`` below 1, the end of a longer sequence. Never more than ``steps``:
+    of a scheduler that makes more the first are left out."""
+    return _tensor(partly_denoised(lambda n: scheduled(model, scheduler, n), steps, denoise)[-(steps + 1) :])
 
 
 def beta(model: ModelSigmas, steps: int, a: float, b: float) -> Tensor:

@@ -57,6 +57,17 @@ def test_without_noise_the_steps_draw_from_the_seed_they_are_given() -> None:
     assert not torch.equal(run(0), run(1))
 
 
+def test_uni_pc_scales_flows_from_where_it_stops() -> None:
+    """One step to 0.001 with the constant prediction d: ``x = (0.001 / sigma) x + (1 - 0.001 / sigma) d``, divided by 1 - 0.001."""
+    flow = replace(FLOW, network=lambda x, timestep, context, /: x / 0.5)  # predicts zeros at sigma 0.5
+    latent = {"samples": torch.full((1, 4, 8, 8), 0.3)}
+    silent = custom.noise(None)
+    found = sampled([0.5, 0.0], latent, flow, sampler=custom.sampler("uni_pc"), noise=silent)
+    started = (0.3 - 0.0609) * 1.5305 * (1 - 0.5)
+    expected = started * 0.001 / 0.5 / 0.999 / 1.5305 + 0.0609
+    torch.testing.assert_close(found, torch.full_like(found, expected), atol=1e-7, rtol=0)
+
+
 def test_lcm_upscale_draws_behind_the_initial_noise() -> None:
     """One step to sigma 1 ends at the same prediction: lcm adds the first draw of the seed to it once more, lcm_upscale the second."""
     plain = sampled([3.0, 1.0], sampler=custom.sampler("lcm"))

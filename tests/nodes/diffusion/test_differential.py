@@ -59,7 +59,7 @@ def test_sampling_changes_light_pixels_more_than_dark_ones() -> None:
     """Through the whole of a sampling: the more the lighter the mask. Where it is 0 the last step alone, at the lowest sigma, counts:
     the network's noise of at most 2 times 0.029, through the scale of 0.18215.
 
-    With strength 0 the mask is taken as if there were no differential diffusion.
+    Strength 0 is strength 1.
     """
     levels = torch.tensor([0.0, 0.3, 0.6, 1.0]).repeat_interleave(4)
     latent = {"samples": torch.full((1, 4, 16, 16), 3.0), "noise_mask": levels.expand(1, 1, 16, 16)}
@@ -74,5 +74,5 @@ def test_sampling_changes_light_pixels_more_than_dark_ones() -> None:
     change = (sampled(1.0) - 3.0).abs().mean(dim=(0, 1, 2)).view(4, 4).mean(dim=1).tolist()
     assert 0 < change[0] < 2 * 0.0292 / 0.18215
     assert change[0] < change[1] / 2 < change[2] / 4 < change[3] / 8, change
-    assert torch.equal(sampled(0.0), sampled(None))
+    assert torch.equal(sampled(0.0), sampled(1.0))
     assert not torch.equal(sampled(1.0), sampled(None))

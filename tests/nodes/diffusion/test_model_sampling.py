@@ -101,7 +101,7 @@ def test_velocity_models_of_all_angles() -> None:
 
 
 def test_flows_with_shifted_times() -> None:
-    """SD3 is told 1000 sigma, AuraFlow sigma; a model that is a flow already keeps what its network is told."""
+    """SD3 is told 1000 sigma, AuraFlow sigma, whatever the model's own way is."""
     half = np.array([0.5])
     plain = way(nodes.model_sampling_sd3(MODEL_REF, 3.0))
     assert isinstance(plain.prediction, Flow)
@@ -111,7 +111,7 @@ def test_flows_with_shifted_times() -> None:
     assert aura.schedule.table.tolist() == plain.schedule.table.tolist()
     own = Sampling(FlowSchedule(1.0, multiplier=1.0), Flow(), LatentFormat(channels=16))
     kept = way(nodes.model_sampling_sd3(MODEL_REF, 3.0), own)
-    assert (float(kept.schedule.timestep(half)[0]), kept.schedule.percent_to_sigma(0.5)) == (0.5, 0.75)
+    assert (float(kept.schedule.timestep(half)[0]), kept.schedule.percent_to_sigma(0.5)) == (500.0, 0.75)
     assert kept.latent_format.channels == 16
 
 

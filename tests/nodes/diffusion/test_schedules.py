@@ -47,6 +47,23 @@ def test_table_of_stable_diffusion() -> None:
     )
 
 
+@pytest.mark.parametrize(("scheduler", "steps"), [("normal", 15), ("normal", 19), ("sgm_uniform", 18)])
+def test_half_way_between_two_timesteps(scheduler: str, steps: int) -> None:
+    """Sigmas at timestep 499.5 and the like are told to the network as in ComfyUI: torch's float32 decides between the two."""
+    import torch
+
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = torch.cumprod(1 - betas, 0)
+    logs = ((1 - abar) / abar).sqrt().log().float()
+    times = torch.linspace(999, 0, steps + (scheduler != "normal"))[:steps]
+    low, high, share = times.floor().long(), times.ceil().long(), times.frac()
+    sigmas = ((1 - share) * logs[low] + share * logs[high]).exp()
+    expected = (sigmas.log() - logs[:, None]).abs().argmin(0)
+    model = stable_diffusion()
+    ours = scheduled(model, scheduler, steps)[:-1].astype(np.float64)
+    assert model.timestep(ours).tolist() == expected.tolist()
+
+
 def test_zero_terminal_snr_keeps_the_first_level() -> None:
     """With zero terminal signal the last sigma is enormous but finite and the first is what it was."""
     plain, zero = stable_diffusion(), stable_diffusion(zero_terminal_snr=True)

@@ -129,6 +129,14 @@ def test_gits_of_a_part_is_the_end_of_the_whole() -> None:
     assert wrong.value.input == "coeff"
 
 
+def test_the_scheduler_never_gives_more_steps_than_asked_for() -> None:
+    """Every 33rd level from 1 to 991 makes 31 steps of the 30 asked for: the first, from level 991, is left out."""
+    model = stable_diffusion()
+    found = sequences.of_model(model, "ddim_uniform", 30, 1.0)
+    assert len(found) == 31
+    assert float(found[0]) == pytest.approx(model.table[958])
+
+
 def test_splitting_keeps_the_level_in_both_parts() -> None:
     """The low part begins where the high one ends; the given sequence stays as it was."""
     high, low = sequences.split(GIVEN, 1)
