@@ -29,12 +29,15 @@ from nodes.diffusion.steering import Seen, combined, finished, prepared
 Memory = Mapping[str, Tensor]
 """What guidance keeps from one evaluation to the next; a run that was cut goes on with it."""
 
+NEGATIVE_SIDES: Final = frozenset({"negative", "second", "empty"})
+"""Sides that a model is told of as it is of the negative one."""
+
 NOTHING: Final[Memory] = MappingProxyType({})
 
 
 class Guidance(NamedTuple):
-    """A guided prediction of the clean latent and, where it was asked for, the unconditional one beside it; without a
-    negative side that is the prediction itself."""
+    """A guided prediction of the clean latent and, where it was asked for, the unconditional one beside it: zeros without a
+    negative side."""
 
     denoised: Tensor
     unconditional: Tensor
@@ -68,7 +71,7 @@ def entries_for(
         denoiser.schedule,
         reader=denoiser.reader,
         noise_mask=noise_mask,
-        is_negative=name == "negative",
+        is_negative=name in NEGATIVE_SIDES,
         seed=seed,
     )
     pairs = zip(entries, side, strict=True)
@@ -231,7 +234,7 @@ class CfgGuider:
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, third)
         seen = prepared(self.denoiser.options, seen)
         denoised = turn.steered(combined(self.denoiser.options, seen), seen, positive, negative)
-        unconditional = denoised if seen.negative is None else seen.negative
+        unconditional = torch.zeros_like(denoised) if seen.negative is None else seen.negative
         return Guidance(denoised, unconditional, turn.recalls.remembered(seen.memory))
 
 

@@ -82,7 +82,8 @@ class Levels:
     def nearest(self, sigma: Floats) -> NDArray[np.int64]:
         """The places of the sigmas that are nearest in log sigma; of two equally near ones the first."""
         log = np.log(sigma).astype(np.float32)
-        return np.abs(log[..., None] - self.logs).argmin(axis=-1)
+        places: NDArray[np.int64] = np.abs(log[..., None] - self.logs).argmin(axis=-1)
+        return places
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,11 +182,11 @@ def _timestep_bounds(model: ModelSigmas) -> tuple[float, float]:
 
 
 def _evenly(start: float, end: float, n: int) -> Floats:
-    """``n`` numbers from ``start`` to ``end``, each counted in float32 from the nearer end, as torch does."""
+    """``n`` numbers from ``start`` to ``end``, each counted from the nearer end by a step of float32 and rounded once, as torch does."""
     first, last, i = np.float32(start), np.float32(end), np.arange(n)
-    step = (last - first) / np.float32(max(n - 1, 1))
-    ahead, behind = first + step * i.astype(np.float32), last - step * (n - 1 - i).astype(np.float32)
-    return np.where((i < n // 2) | (n == 1), ahead, behind).astype(np.float64)
+    step = np.float64((last - first) / np.float32(max(n - 1, 1)))
+    counted = np.where((i < n // 2) | (n == 1), first + step * i, last - step * (n - 1 - i))
+    return counted.astype(np.float32).astype(np.float64)
 
 
 def normal(model: ModelSigmas, n: int) -> Floats:

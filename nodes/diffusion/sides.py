@@ -58,11 +58,11 @@ def matched(*sides: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
 
 
 def match_changes(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, ...]:
-    """``other`` with the shared changes of ``side``, entry by entry, where it has none of its own; those of areas are left to
-    ``match_areas``."""
+    """``other`` with the shared changes of ``side``, each given to the next entry in turn, where it has none of its own; those of areas
+    are left to ``match_areas``."""
     changes = [entry.shared for entry in side if entry.area is None and entry.shared]
     places = [place for place, entry in enumerate(other) if entry.area is None]
     if any(other[place].shared for place in places):
         return tuple(other)
-    given = dict(zip(places, changes, strict=False))
+    given = {places[number % len(places)]: change for number, change in enumerate(changes)} if places else {}
     return tuple(replace(it, shared=given[place]) if place in given else it for place, it in enumerate(other))

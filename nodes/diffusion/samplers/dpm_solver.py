@@ -153,7 +153,9 @@ class DpmAdaptive(Solver):
         low, high = (step.first(), step.second()) if self.order == 2 else (step.second(1 / 3), step.third())
         factor, errors = self._controlled(state, self._error(state, low, high))
         if factor < self.accept_safety:
-            return replace(state, pending=None, extra={**state.extra, "h": state.extra["h"] * factor})
+            # the first error ever stands for those before it, also where its step is not taken
+            known = {"errors": errors[1:], **state.extra}
+            return replace(state, pending=None, extra={**known, "h": state.extra["h"] * factor})
         x, noise = self._noised(state, high, target, down)
         extra = {"t": target, "h": state.extra["h"] * factor, "errors": errors}
         # What is no number is for the caller to find, at once.

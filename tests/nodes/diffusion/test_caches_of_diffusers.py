@@ -18,8 +18,8 @@ from diffusers.hooks import (
     apply_pyramid_attention_broadcast,
     apply_taylorseer_cache,
 )
-from diffusers.hooks.sea_cache import SeaCacheConfig, _apply_sea_filter, apply_sea_cache
 from diffusers.hooks.hooks import CacheContext, _set_cache_context
+from diffusers.hooks.sea_cache import SeaCacheConfig, _apply_sea_filter, apply_sea_cache
 from torch import Tensor, nn
 
 from nodes.diffusion.alterations import Alteration, Moment, Wiring

@@ -58,8 +58,12 @@ def test_without_noise_the_steps_draw_from_the_seed_they_are_given() -> None:
 
 
 def test_uni_pc_scales_flows_from_where_it_stops() -> None:
-    """One step to 0.001 with the constant prediction d: ``x = (0.001 / sigma) x + (1 - 0.001 / sigma) d``, divided by 1 - 0.001."""
-    flow = replace(FLOW, network=lambda x, timestep, context, /: x / 0.5)  # predicts zeros at sigma 0.5
+    """One step to 0.001 with the prediction 0: ``x`` times ``0.001 / sigma``, divided by 1 - 0.001."""
+
+    def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+        return x / 0.5  # predicts zeros at sigma 0.5
+
+    flow = replace(FLOW, network=network)
     latent = {"samples": torch.full((1, 4, 8, 8), 0.3)}
     silent = custom.noise(None)
     found = sampled([0.5, 0.0], latent, flow, sampler=custom.sampler("uni_pc"), noise=silent)
