@@ -222,10 +222,56 @@ class VisionRecipe:
 VISION = VisionRecipe()
 VISION_MORE = VisionRecipe(seed=6, steps=700, rate=1e-3)
 """Going on from it, with shapes where they like."""
-ADAPTER = _beside(
-    400, 200, 2e-3, more=(UnetPhase("more", 220, 1.5e-3, 2e-5, (Share("128", 16, 1.0),)),), empty_share=0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SharpenRecipe:
+    """Teaching the image encoder to tell small shapes apart, on silhouettes drawn once and painted in new colours every time."""
+
+    seed: int = 8
+    pool: int = 16384
+    placed: float = 0.4
+    sized: float = 0.5
+    """Shares of the silhouettes that have a place and a size as captions would name them; many of those are small."""
+    steps: int = 2400
+    ask: int = 100
+    """First steps, in which the questions alone learn what to make of the embedding."""
+    batch: int = 64
+    rate: float = 1e-3
+    asking_rate: float = 3e-3
+    decay: float = 0.997
+    spoiled_share: float = 0.3
+    map_weight: float = 5.0
+    code_weight: float = 20.0
+    small: float = 1e-3
+
+
+SHARPEN = SharpenRecipe()
+ADAPTER = UnetRecipe(
+    phases=(
+        UnetPhase("small", 200, 2e-3, 1.6e-3, (Share("64", 32, 1.0),)),
+        UnetPhase("large", 800, 1.6e-3, 2e-5, (Share("128", 16, 0.9), Share("64", 32, 0.1))),
+    ),
+    decay=0.997,
+    warm=50,
+    empty_share=0.7,
 )
-"""Half of the captions are left out, so that the picture alone says what to draw."""
+"""Most captions are left out, so that the picture alone says what to draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRecipe:
+    """Pictures that the adapter learns to take as prompts, drawn and embedded once."""
+
+    seed: int = 41
+    count: int = 12288
+    placed: float = 0.3
+    sized: float = 0.5
+    sides: tuple[int, ...] = (64, 128)
+    spoiled_share: float = 0.3
+
+
+SHOWN = ShownRecipe()
 
 STYLED = (Count("128", 512),)
 STYLE = UnetRecipe(phases=(UnetPhase("only", 240, 2e-3, 1e-4, (Share("128", 16, 1.0),)),), decay=0.99, warm=20)

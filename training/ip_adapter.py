@@ -7,8 +7,10 @@ encoder of training/vision.py.
 
 from __future__ import annotations
 
+import copy
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,23 @@ from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from training.base import CHECKPOINT, MODELS, arguments, parsed, scene_sets
-from training.config import ADAPTER, Share, UnetRecipe
+from training.blur import spoiled
+from training.config import ADAPTER, SHOWN, Share, ShownRecipe, UnetRecipe
 from training.evaluate import SEED, Model
 from training.export import Weights
-from training.grammar import Meaning
+from training.grammar import Meaning, caption, pattern_weights, patterns, phrase
 from training.judge import Picture, describe, look
 from training.loop import Loss, load_averaged, train
 from training.sample import sample
 from training.sheet import contact_sheet
 from training.text import WIDTH, encode
-from training.unet import Captions, Latents, Unet, noise_loss
+from training.unet import Latents, Unet, noised
 from training.vae import FACTOR, to_pictures
 from training.vision import EMBEDS, embeds, read_vision
-from training.world import HELD_OUT, Scenes, arrange, draw_scenes, render, to_bytes
+from training.world import HELD_OUT, TRAINED, Combo, draw_scenes, render, to_bytes
 
 TOKENS = 4
 DROPPED = 0.1
@@ -112,32 +115,93 @@ def shown(adapter: Adapter, states: Tensor, found: Tensor) -> Tensor:
     return torch.cat([states, adapter.image_proj(found)], 1)
 
 
-def elsewhere(scenes: Scenes, generator: torch.Generator) -> Scenes:
-    """The same colours and shapes in other places and sizes: a picture as a prompt is to say what, not where."""
-    size = torch.randint(3, (len(scenes),), generator=generator)
-    return arrange(scenes.combo, torch.zeros_like(size), size, generator)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Embeddings (N, 64) of pictures, and the rows of those of each combination."""
+
+    found: Tensor
+    rows: dict[tuple[int, ...], list[int]]
+
+    def of(self, combos: Tensor, chance: random.Random) -> Tensor:
+        """For each of (M, 3) combinations the embedding of a picture of it, in whatever place and size."""
+        return self.found[[chance.choice(self.rows[tuple(combo)]) for combo in combos.tolist()]]
+
+
+@torch.no_grad()
+def look_at(vision: CLIPVisionModelWithProjection, recipe: ShownRecipe, combos: Sequence[Combo] = TRAINED) -> Seen:
+    """Draw pictures of the combinations for training and embed them, once: a picture as a prompt is to say what, not where."""
+    generator, found = torch.Generator().manual_seed(recipe.seed), []
+    scenes = draw_scenes(recipe.count, generator, combos, placed=recipe.placed, sized=recipe.sized)
+    for start in range(0, recipe.count, 128):
+        drawn = render(scenes[start : start + 128], recipe.sides[start // 128 % len(recipe.sides)])
+        found.append(embeds(vision, spoiled(drawn, recipe.spoiled_share, generator)))
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for number, combo in enumerate(scenes.combo.tolist()):
+        rows.setdefault(tuple(combo), []).append(number)
+    return Seen(torch.cat(found), rows)
+
+
+class Words:
+    """What is said beside pictures, and what would say all that the picture and that say together."""
+
+    def __init__(self, encoder: CLIPTextModel, recipe: UnetRecipe, chance: random.Random) -> None:
+        self._encoder, self._recipe, self._chance = encoder, recipe, chance
+        self._known: dict[str, Tensor] = {}
+
+    def draw(self, meanings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For (N, 5) meanings the states (N, 77, 64) of what is said, those of all, and whether (N, 1) there is a picture."""
+        some = [self._one(Meaning(*row)) for row in meanings.tolist()]
+        given = torch.cat([self._states(text) for text, _, _ in some])
+        full = torch.cat([self._states(text) for _, text, _ in some])
+        return given, full, torch.tensor([[pictured] for _, _, pictured in some])
+
+    def _one(self, meaning: Meaning) -> tuple[str, str, bool]:
+        """What is said, what says all of it, and whether there is a picture."""
+        chance, recipe = self._chance, self._recipe
+        said = ""
+        if chance.random() >= recipe.empty_share:
+            said = phrase(chance.choices(patterns(meaning.place), pattern_weights(meaning.place))[0], meaning)
+        else:
+            meaning = replace(meaning, place=0, size=0)
+        if chance.random() < DROPPED:
+            return said, said, False
+        return said, caption(meaning), True
+
+    def _states(self, text: str) -> Tensor:
+        if text not in self._known:
+            self._known[text] = encode(self._encoder, [text])
+        return self._known[text]
 
 
 def train_adapter(
-    base: Model, vision: CLIPVisionModelWithProjection, recipe: UnetRecipe, sets: dict[str, Latents], path: Path
+    base: Model, seen: Seen, recipe: UnetRecipe, sets: dict[str, Latents], path: Path, start: Path | None = None
 ) -> None:
-    """Train the adapter beside the frozen denoiser and leave its state at `path`. The denoiser keeps it on."""
+    """Train the adapter beside the frozen denoiser and leave its state at `path`; `start` is an exported one to go on from.
+
+    The denoiser alone, told in words all that words and picture say, gives the aim: it draws what it is told, and its answer is free of the
+    chance that is in the noise itself, so that far fewer steps do than with the noise as the aim.
+    """
     torch.manual_seed(recipe.seed)
-    adapter = Adapter(base.unet)
-    adapter.put_on(base.unet)
+    alone, adapter = copy.deepcopy(base.unet), Adapter(base.unet)
+    if start and not path.exists():
+        adapter.load_state_dict(read_adapter(start, base.unet).state_dict())
+    adapter.requires_grad_(True).train().put_on(base.unet)
 
     def begin(seed: int) -> Loss:
-        captions, generator = Captions(base.text, recipe, seed), torch.Generator().manual_seed(seed)
+        chance = random.Random(seed)
+        words = Words(base.text, recipe, chance)
 
         def loss(share: Share) -> Tensor:
             latents = sets[share.latents]
             chosen = torch.randint(len(latents), (share.batch,))
             scenes = latents.scenes[chosen]
+            given, full, pictured = words.draw(scenes.meanings)
+            found = seen.of(scenes.combo, chance) * pictured
+            noisy = noised(latents.values[chosen].float(), recipe.cap)
             with torch.no_grad():
-                found = embeds(vision, render(elsewhere(scenes, generator), 64))
-            found = found * (torch.rand(share.batch, 1) >= DROPPED)
-            states = shown(adapter, captions.states(scenes.meanings), found)
-            return noise_loss(base.unet, latents.values[chosen].float(), states, recipe.cap)
+                aim = alone(noisy.values, noisy.times, full, return_dict=False)[0]
+            guess = base.unet(noisy.values, noisy.times, shown(adapter, given, found), return_dict=False)[0]
+            return noisy.loss(guess, aim)
 
         return loss
 
@@ -214,11 +278,13 @@ def report(done: Sequence[Try], sheet: Path | None = None) -> None:
 
 
 def main() -> None:
-    given = parsed(arguments(__doc__))
+    parser = arguments(__doc__)
+    parser.add_argument("--start", type=Path, help="an exported adapter to go on from")
+    given = parsed(parser)
     base, vision = Model.load(CHECKPOINT), read_vision(given.work / "demo_vision.safetensors")
     state, file = given.work / "adapter.pt", given.work / "demo_ip_adapter.safetensors"
     fresh = Adapter(base.unet)
-    train_adapter(base, vision, ADAPTER, scene_sets(base, given.work), state)
+    train_adapter(base, look_at(vision, SHOWN), ADAPTER, scene_sets(base, given.work), state, given.start)
     save(load_averaged(fresh, state).state_dict(), file)
     if given.tries:
         adapter = read_adapter(file, base.unet)

@@ -82,7 +82,11 @@ def encode_set(vae: AutoencoderKL, wanted: LatentSet, path: Path) -> None:
         values.append(to_latents(vae, render(drawn[-1], wanted.side)).half())
         meter.note(spread=values[-1].float().std().item())
     columns = {it.name: torch.cat([getattr(some, it.name) for some in drawn]) for it in fields(Scenes)}
-    torch.save({"values": torch.cat(values), "scenes": columns}, path)
+    save_set(torch.cat(values), Scenes(**columns), path)
+
+
+def save_set(values: Tensor, scenes: Scenes, path: Path) -> None:
+    torch.save({"values": values, "scenes": {it.name: getattr(scenes, it.name) for it in fields(Scenes)}}, path)
 
 
 def load_set(path: Path) -> Latents:
@@ -117,15 +121,35 @@ class Captions:
         return rows
 
 
-def noise_loss(unet: nn.Module, clean: Tensor, states: Tensor, cap: float) -> Tensor:
-    """Mean squared error of the predicted noise, weighted by min-SNR (Hang et al., 2023), at times spread evenly."""
+@dataclass(frozen=True, slots=True)
+class Noisy:
+    """Latents (N, 4, h, w) with noise at (N,) times, the noise itself, and how much the error in finding each counts, (N,)."""
+
+    values: Tensor
+    times: Tensor
+    noise: Tensor
+    weights: Tensor
+
+    def loss(self, guess: Tensor, aim: Tensor) -> Tensor:
+        """Weighted mean squared error."""
+        return ((guess.float() - aim).square().mean((1, 2, 3)) * self.weights).mean()
+
+
+def noised(clean: Tensor, cap: float) -> Noisy:
+    """Add noise at times spread evenly; errors are weighted by min-SNR (Hang et al., 2023) with a gamma of `cap`."""
     count = len(clean)
     times = ((torch.arange(count) + torch.rand(count)) / count * TIMES).long().clamp(max=TIMES - 1)
     signal = kept()[times].float().view(-1, 1, 1, 1)
     noise = torch.randn_like(clean)
-    guess: Tensor = unet(signal.sqrt() * clean + (1 - signal).sqrt() * noise, times, states, return_dict=False)[0]
     ratio = (signal / (1 - signal)).flatten()
-    return ((guess.float() - noise).square().mean((1, 2, 3)) * (ratio.clamp(max=cap) / ratio)).mean()
+    return Noisy(signal.sqrt() * clean + (1 - signal).sqrt() * noise, times, noise, ratio.clamp(max=cap) / ratio)
+
+
+def noise_loss(unet: nn.Module, clean: Tensor, states: Tensor, cap: float) -> Tensor:
+    """Weighted mean squared error of the predicted noise."""
+    noisy = noised(clean, cap)
+    guess: Tensor = unet(noisy.values, noisy.times, states, return_dict=False)[0]
+    return noisy.loss(guess, noisy.noise)
 
 
 def train_unet(recipe: UnetRecipe, sets: dict[str, Latents], encoder: CLIPTextModel, path: Path) -> None:

@@ -19,7 +19,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from nodes.diffusion.vision import prepared
 from training.base import MODELS, arguments, parsed
 from training.blur import spoiled
-from training.config import VISION, VISION_MORE, VisionRecipe
+from training.config import SHARPEN, VISION, VISION_MORE, SharpenRecipe, VisionRecipe
+from training.silhouettes import silhouettes
 from training.steps import Average, Meter, cosine
 from training.world import COLOURS, COMBOS, SHAPES, Scenes, coverage, draw_scenes, render
 
@@ -91,8 +92,7 @@ def train_vision(recipe: VisionRecipe, path: Path, start: Path | None = None) ->
         seeing = vision(pixel_values=seen(pictures))
         found = seeing.image_embeds
         guesses = [question(found) for question in questions]
-        quarters = functional.pixel_unshuffle(functional.avg_pool2d(coverage(scenes, SIDE)[:, None], PATCH // 2), 2)
-        mapped = where(seeing.last_hidden_state[:, 1:]) - quarters.flatten(2).transpose(1, 2)
+        mapped = where(seeing.last_hidden_state[:, 1:]) - quarters(coverage(scenes, SIDE))
         loss = sum(
             (functional.cross_entropy(guess, right) for guess, right in zip(guesses, scenes.combo.T, strict=True)),
             recipe.small * found.square().mean() + recipe.map_weight * mapped.square().mean(),
@@ -109,6 +109,50 @@ def train_vision(recipe: VisionRecipe, path: Path, start: Path | None = None) ->
     torch.save({"vision": vision.state_dict(), "questions": questions.state_dict()}, path)
 
 
+def sharpen(vision: CLIPVisionModelWithProjection, recipe: SharpenRecipe, path: Path) -> None:
+    """Go on teaching an encoder on many more drawings, small ones above all, and save its averaged weights to `path`.
+
+    Its questions need not be known: they are learned anew before anything else is. Beside naming, the embedding is to give each answer as
+    a 1 among 0s by a linear layer: an adapter's projection is one, and has no use for how sure the encoder is.
+    """
+    torch.manual_seed(recipe.seed)
+    generator, pool = torch.Generator().manual_seed(recipe.seed + 1), silhouettes(recipe, SIDE)
+    where, questions = nn.Linear(WIDTH, 4), nn.ModuleList(nn.Linear(EMBEDS, classes) for classes in ANSWERS)
+    codes = nn.Linear(EMBEDS, sum(ANSWERS))
+    told, asking = [*vision.parameters()], [*questions.parameters(), *where.parameters(), *codes.parameters()]
+    groups = [{"params": told}, {"params": asking}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    average, meter = Average(nn.ModuleList([vision, questions]), recipe.decay), Meter("sharpen", every=50)
+    for step in range(recipe.steps):
+        own = max(0, step - recipe.ask)
+        rate = recipe.rate * cosine(own, recipe.steps - recipe.ask, warm=100, floor=0.005)
+        optimizer.param_groups[0]["lr"] = rate if step >= recipe.ask else 0.0
+        optimizer.param_groups[1]["lr"] = rate if step >= recipe.ask else recipe.asking_rate
+        scenes, pictures, cover = pool.painted(recipe.batch, generator)
+        seeing = vision(pixel_values=seen(spoiled(pictures, recipe.spoiled_share, generator)))
+        guesses = [question(seeing.image_embeds) for question in questions]
+        wrongs = [functional.cross_entropy(guess, right) for guess, right in zip(guesses, scenes.combo.T, strict=True)]
+        mapped = (where(seeing.last_hidden_state[:, 1:]) - quarters(cover)).square().mean()
+        ones = [functional.one_hot(right, classes) for right, classes in zip(scenes.combo.T, ANSWERS, strict=True)]
+        coded = (codes(seeing.image_embeds) - torch.cat(ones, 1)).square().mean()
+        loss = torch.stack(wrongs).sum() + recipe.small * seeing.image_embeds.square().mean()
+        (loss + recipe.map_weight * mapped + recipe.code_weight * coded).backward()
+        nn.utils.clip_grad_norm_(told, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update()
+        shapes = (guesses[1].argmax(-1) == scenes.combo[:, 1]).float().mean().item()
+        meter.note(loss=loss.item(), shapes=shapes, map=mapped.item(), code=coded.item())
+    average.apply()
+    torch.save({"vision": vision.state_dict(), "questions": questions.state_dict()}, path)
+
+
+def quarters(cover: Tensor) -> Tensor:
+    """(N, patches, 4): how much the shape covers of the quarters of each patch, of coverages (N, SIDE, SIDE)."""
+    coarse = functional.pixel_unshuffle(functional.avg_pool2d(cover[:, None], PATCH // 2), 2)
+    return coarse.flatten(2).transpose(1, 2)
+
+
 def save(weights: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "vision": json.dumps({"heads": HEADS, "act": "quick_gelu"})}
@@ -121,6 +165,19 @@ def read_vision(path: Path) -> CLIPVisionModelWithProjection:
     stored = {key: value.float() for key, value in load_file(path).items()}
     vision.load_state_dict(vision.state_dict() | stored)
     return vision.eval().requires_grad_(False)
+
+
+def known(first: Path, more: Path, start: Path | None) -> CLIPVisionModelWithProjection:
+    """The encoder to sharpen: an exported one, or one that is taught from nothing and leaves its states at `first` and `more`."""
+    if start:
+        return read_vision(start).train().requires_grad_(True)
+    if not first.exists():
+        train_vision(VISION, first)
+    if not more.exists():
+        train_vision(VISION_MORE, more, first)
+    vision = make_vision()
+    vision.load_state_dict(torch.load(more)["vision"])
+    return vision
 
 
 @torch.no_grad()
@@ -136,12 +193,15 @@ def right_answers(vision: CLIPVisionModelWithProjection, questions: dict[str, Te
 
 
 def main() -> None:
-    given = parsed(arguments(__doc__))
-    first, state, file = (given.work / name for name in ("vision.pt", "vision-more.pt", "demo_vision.safetensors"))
-    if not first.exists():
-        train_vision(VISION, first)
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--start", type=Path, help="an exported encoder to sharpen, in place of the first two trainings"
+    )
+    given = parsed(parser)
+    first, more, state = (given.work / f"vision{name}.pt" for name in ("", "-more", "-sharp"))
+    file = given.work / "demo_vision.safetensors"
     if not state.exists():
-        train_vision(VISION_MORE, state, first)
+        sharpen(known(first, more, given.start), SHARPEN, state)
     stored = torch.load(state)
     save(stored["vision"], file)
     if given.tries:
