@@ -23,6 +23,12 @@ from engine.types import BOOLEAN, COMBO
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "nodes.md"
 WORKFLOWS: Final = ROOT / "workflows"
+RELEASED: Final = WORKFLOWS / "released"
+EXAMPLES: Final = WORKFLOWS / "nodes"
+"""Written by ``benchmarks.node_examples``, for the nodes that no other workflow has."""
+
+MOST: Final = 5
+"""Workflows that are named with a node."""
 
 _MANY: Final = 24
 """Choices beyond which only the first ones are named."""
@@ -72,8 +78,9 @@ def section(spec: NodeSpec, workflows: Sequence[str]) -> str:
     if spec.outputs:
         parts.append("Gives " + ", ".join(map(_output, spec.outputs)) + ".")
     if workflows:
-        links = ", ".join(f"[{name}](../workflows/{name})" for name in workflows)
-        parts.append(f"Used in {links}.")
+        links = ", ".join(f"[{name}](../workflows/{name})" for name in workflows[:MOST])
+        more = f" and {len(workflows) - MOST} more" if len(workflows) > MOST else ""
+        parts.append(f"Used in {links}{more}.")
     return "\n\n".join(filter(None, parts))
 
 
@@ -153,12 +160,25 @@ def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def uses(folder: Path = WORKFLOWS) -> dict[str, list[str]]:
-    """The workflow files that use each type of node."""
+def uses(folder: Path) -> dict[str, list[str]]:
+    """The workflow files of a folder that use each type of node."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         for type_ in sorted(set(_types(json.loads(path.read_text(encoding="utf-8"))))):
             found[type_].append(path.name)
+    return found
+
+
+def examples() -> dict[str, list[str]]:
+    """The workflows of the repository that use each type of node, as paths below ``workflows/``: those for their own sake first, and
+    those for the sake of nodes only where there is no other."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for folder in (WORKFLOWS, RELEASED):
+        for type_, names in uses(folder).items():
+            found[type_] += [(folder / name).relative_to(WORKFLOWS).as_posix() for name in names]
+    for type_, names in uses(EXAMPLES).items():
+        if type_ not in found:
+            found[type_] = [f"{EXAMPLES.name}/{name}" for name in names]
     return found
 
 
@@ -175,7 +195,7 @@ def made() -> str:
     """The page as it should be."""
     registry = Registry()
     nodes.register(registry)
-    return page(registry.values(), uses())
+    return page(registry.values(), examples())
 
 
 def main() -> int:
