@@ -98,6 +98,8 @@ class UnetRecipe:
     decay: float = 0.999
     cap: float = 5.0
     """Min-SNR's gamma."""
+    late: float = 1.0
+    """Power that evenly spread times, as shares of all, are raised to; below 1 the noisy ones come oftener."""
     empty_share: float = 0.1
     junk_words: int = 24
     unknown_share: float = 0.15
@@ -189,15 +191,32 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class MaskRecipe:
-    """Masks for inpainting: how many scenes get one, and how often all is masked instead."""
+    """Masks for inpainting: how many scenes get them, how many each, what share of them are boxes around the shape and boxes anywhere (the
+    rest are strokes of a brush), and how often all is masked instead."""
 
-    counts: tuple[Count, ...] = (Count("64", 2048), Count("128", 1024))
+    counts: tuple[Count, ...] = (Count("64", 2048), Count("128", 1536))
+    rounds: int = 2
+    around_share: float = 0.6
+    anywhere_share: float = 0.2
     whole_share: float = 0.15
 
 
 MASKED = MaskRecipe()
-INPAINT = _beside(500, 320, 8e-4)
+INPAINT = _beside(
+    500, 320, 8e-4, more=(UnetPhase("more", 600, 6e-4, 1e-5, (Share("128", 16, 0.9), Share("64", 32, 0.1))),)
+)
 """The whole denoiser goes on learning."""
+INPAINT_MORE = UnetRecipe(phases=INPAINT.phases[-1:], decay=INPAINT.decay, warm=INPAINT.warm)
+"""The last of that, going on from an inpainting checkpoint."""
+PLACING = UnetRecipe(
+    seed=1,
+    phases=(UnetPhase("place", 500, 4e-4, 5e-6, (Share("128", 16, 1.0),)),),
+    decay=0.998,
+    warm=50,
+    cap=0.5,
+    late=0.5,
+)
+"""After it: where in its hole a shape stands is decided where there is little but noise, so such times come oftener and weigh more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +292,10 @@ class ShownRecipe:
 
 SHOWN = ShownRecipe()
 
-STYLED = (Count("128", 512),)
-STYLE = UnetRecipe(phases=(UnetPhase("only", 240, 2e-3, 1e-4, (Share("128", 16, 1.0),)),), decay=0.99, warm=20)
+STYLED = LatentSet("styled", 128, 1280, seed=51, placed=0.08, sized=0.1)
+STYLED_MORE = ("star",)
+"""Shapes that are drawn twice as often as the others: their lines are nearest to each other."""
+STYLE = UnetRecipe(phases=(UnetPhase("only", 600, 1.5e-3, 2e-5, (Share("styled", 16, 1.0),)),), decay=0.99, warm=30)
 
 CONCEPT_SCENES = (LatentSet("64", 64, 192, seed=31, sized=0.3),)
 CONCEPT = UnetRecipe(phases=(UnetPhase("only", 300, 2e-2, 1e-3, (Share("64", 16, 1.0),)),), decay=0.98, warm=20)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.base import CHECKPOINT, MODELS, arguments, parsed, scene_sets
-from training.config import INPAINT, MASKED, Share, UnetRecipe
+from training.config import INPAINT, INPAINT_MORE, MASKED, PLACING, Share, UnetRecipe
 from training.evaluate import SEED, Model
 from training.export import export
 from training.grammar import Meaning, caption
@@ -40,8 +40,9 @@ def masks(scenes: Scenes, side: int, generator: torch.Generator) -> Tensor:
     count = len(scenes)
     kind = torch.rand(count, 1, 1, generator=generator)
     around, anywhere = _around(scenes, side, generator), _box(_anywhere(count, generator), side)
-    drawn = torch.where(kind < 0.45, around, torch.where(kind < 0.7, anywhere, _brush(count, side, generator)))
-    return drawn.float()
+    boxes = MASKED.around_share + MASKED.anywhere_share
+    other = torch.where(kind < boxes, anywhere, _brush(count, side, generator))
+    return torch.where(kind < MASKED.around_share, around, other).float()
 
 
 def _box(corners: Tensor, side: int) -> Tensor:
@@ -80,9 +81,13 @@ def _brush(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Holes:
-    """What stands beside the noisy latents of a set's first N scenes: (N, 5, h, w), the mask and what is kept."""
+    """What stands beside the noisy latents of a set's first scenes, `count` of them: the mask and what is kept, (N, 5, h, w).
+
+    All scenes in turn, then all of them again under other masks.
+    """
 
     values: Tensor
+    count: int
 
 
 def beside(base: Model, pictures: Tensor, mask: Tensor) -> Tensor:
@@ -99,16 +104,16 @@ def all_masked(base: Model, side: int) -> Tensor:
     return torch.stack([own[0], torch.cat([own[0, :1], plain])])
 
 
-def holes(base: Model, latents: Latents, count: int, path: Path) -> Holes:
-    """Draw a mask for each of the first scenes of a set and encode what it leaves, once."""
+def holes(base: Model, latents: Latents, count: int, rounds: int, path: Path) -> Holes:
+    """Draw masks for each of the first scenes of a set and encode what they leave, once."""
     if not path.exists():
         generator, parts = torch.Generator().manual_seed(21), []
-        for start in range(0, count, 32):
+        for start in list(range(0, count, 32)) * rounds:
             some = latents.scenes[start : min(start + 32, count)]
             mask = masks(some, latents.side, generator)
             parts.append(beside(base, render(some, latents.side), mask).half())
         torch.save(torch.cat(parts), path)
-    return Holes(torch.load(path))
+    return Holes(torch.load(path), count)
 
 
 def wider(unet: Unet) -> Unet:
@@ -134,23 +139,28 @@ class Inpainting(nn.Module):
         return out
 
 
-def train_inpaint(base: Model, recipe: UnetRecipe, sets: dict[str, Latents], work: Path, path: Path) -> None:
-    """Train the wide denoiser, all of it, and leave its state at `path`."""
-    unet = wider(base.unet)
-    known = {it.name: holes(base, sets[it.name], it.count, work / f"holes-{it.name}.pt") for it in MASKED.counts}
+def train_inpaint(
+    base: Model, unet: Unet, recipe: UnetRecipe, sets: dict[str, Latents], work: Path, path: Path
+) -> None:
+    """Train a wide denoiser, all of it, and leave its state at `path`."""
+    unet.requires_grad_(True).train()
+    known = {
+        it.name: holes(base, sets[it.name], it.count, MASKED.rounds, work / f"holes-{it.name}.pt")
+        for it in MASKED.counts
+    }
     whole = {name: all_masked(base, latents.side) for name, latents in sets.items()}
 
     def begin(seed: int) -> Loss:
         captions = Captions(base.text, recipe, seed)
 
         def loss(share: Share) -> Tensor:
-            latents, cut = sets[share.latents], known[share.latents].values
-            chosen = torch.randint(len(cut), (share.batch,))
-            extra = cut[chosen].float()
+            latents, cut = sets[share.latents], known[share.latents]
+            hole = torch.randint(len(cut.values), (share.batch,))
+            extra, chosen = cut.values[hole].float(), hole % cut.count
             nothing = torch.rand(share.batch) < MASKED.whole_share
             extra[nothing] = whole[share.latents][torch.randint(2, (int(nothing.sum()),))]
             states = captions.states(latents.scenes.meanings[chosen])
-            return noise_loss(Inpainting(unet, extra), latents.values[chosen].float(), states, recipe.cap)
+            return noise_loss(Inpainting(unet, extra), latents.values[chosen].float(), states, recipe.cap, recipe.late)
 
         return loss
 
@@ -242,9 +252,15 @@ def report(done: Sequence[Try], sheet: Path | None = None) -> None:
 
 
 def main() -> None:
-    given = parsed(arguments(__doc__))
-    base, state = Model.load(CHECKPOINT), given.work / "inpaint.pt"
-    train_inpaint(base, INPAINT, scene_sets(base, given.work), given.work, state)
+    parser = arguments(__doc__)
+    parser.add_argument("--start", type=Path, help="an exported inpainting checkpoint to go on from")
+    given = parsed(parser)
+    base, first, state = Model.load(CHECKPOINT), given.work / "inpaint.pt", given.work / "inpaint-placed.pt"
+    unet, recipe = (Model.load(given.start).unet, INPAINT_MORE) if given.start else (wider(base.unet), INPAINT)
+    sets = scene_sets(base, given.work)
+    train_inpaint(base, unet, recipe, sets, given.work, first)
+    unet = load_averaged(make_unet(CHANNELS + EXTRA), first)
+    train_inpaint(base, unet, PLACING, sets, given.work, state)
     file = given.work / "demo_inpaint.safetensors"
     unet = load_averaged(make_unet(CHANNELS + EXTRA), state)
     export(unet.state_dict(), base.vae.state_dict(), base.text.state_dict(), file)

@@ -1,7 +1,7 @@
 """A style: shapes drawn as outlines. A LoRA for the demo checkpoint: `python -m training.style`.
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), on the linear layers of the denoiser's transformers, under the keys
-of kohya's scripts.
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), on the linear layers of the denoiser's transformers and the
+convolutions of its residual blocks, under the keys of kohya's scripts.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from torch import Tensor, nn
 
-from training.base import CHECKPOINT, MODELS, arguments, parsed, scene_sets
-from training.config import STYLE, STYLED, Share, UnetRecipe
+from training.base import CHECKPOINT, MODELS, arguments, parsed
+from training.config import STYLE, STYLED, STYLED_MORE, LatentSet, Share, UnetRecipe
 from training.evaluate import SEED, Model
 from training.export import Weights
 from training.grammar import Meaning, caption
 from training.judge import Finding, Mask, Picture, cut_out, look
 from training.loop import Loss, load_averaged, train
 from training.sheet import contact_sheet
-from training.unet import Captions, Latents, Unet, noise_loss
+from training.unet import Captions, Latents, Unet, load_set, noise_loss, save_set
 from training.vae import to_latents
-from training.world import HELD_OUT, SHAPES, Scenes, covered, distances, painted
+from training.world import HELD_OUT, SHAPES, TRAINED, Scenes, covered, distances, draw_scenes, painted
 
 RANK = 16
 LINE = 0.11
@@ -45,7 +45,7 @@ class LowRank(nn.Module):
             self.lora_down: nn.Module = nn.Linear(inner, RANK, bias=False)
             self.lora_up: nn.Module = nn.Linear(RANK, outer, bias=False)
         else:
-            self.lora_down = nn.Conv2d(inner, RANK, 1, bias=False)
+            self.lora_down = nn.Conv2d(inner, RANK, layer.kernel_size, layer.stride, layer.padding, bias=False)  # type: ignore[arg-type]
             self.lora_up = nn.Conv2d(RANK, outer, 1, bias=False)
         nn.init.zeros_(self.lora_up.weight)
 
@@ -55,11 +55,11 @@ class LowRank(nn.Module):
 
 
 def attach(unet: Unet) -> nn.ModuleDict:
-    """Put a change beside every layer of the transformers; the changes, by kohya's names."""
+    """Put a change beside every layer of the transformers and every 3x3 of the residual blocks; the changes, by kohya's names."""
     names = [
         name
         for name, module in unet.named_modules()
-        if ".attentions." in name and isinstance(module, nn.Linear | nn.Conv2d)
+        if (".attentions." in name or name.endswith((".conv1", ".conv2"))) and isinstance(module, nn.Linear | nn.Conv2d)
     ]
     changes = nn.ModuleDict()
     for name in names:
@@ -74,27 +74,34 @@ def lines(scenes: Scenes, side: int) -> Tensor:
     return painted(scenes, covered((distances(scenes, side) + LINE / 2).abs() - LINE / 2))
 
 
-def styled(base: Model, latents: Latents, count: int, path: Path) -> Tensor:
-    """The first scenes of a set drawn in the style and encoded, once."""
+def styled(base: Model, wanted: LatentSet, path: Path) -> Latents:
+    """Scenes drawn in the style and encoded, once. Hardly any are small: the outline of a small shape fills it."""
     if not path.exists():
-        parts = [latents.scenes[start : start + 32] for start in range(0, count, 32)]
-        torch.save(torch.cat([to_latents(base.vae, lines(part, latents.side)).half() for part in parts]), path)
-    return torch.as_tensor(torch.load(path))
+        combos = TRAINED + tuple(combo for combo in TRAINED if SHAPES[combo.shape] in STYLED_MORE)
+        generator = torch.Generator().manual_seed(wanted.seed)
+        scenes = draw_scenes(wanted.count, generator, combos, placed=wanted.placed, sized=wanted.sized)
+        parts = [scenes[start : start + 32] for start in range(0, wanted.count, 32)]
+        save_set(torch.cat([to_latents(base.vae, lines(part, wanted.side)).half() for part in parts]), scenes, path)
+    return load_set(path)
 
 
-def train_style(base: Model, recipe: UnetRecipe, sets: dict[str, Latents], work: Path, path: Path) -> None:
-    """Train the changes beside the frozen denoiser, which keeps them, and leave their state at `path`."""
+def train_style(base: Model, recipe: UnetRecipe, latents: Latents, path: Path, start: Path | None = None) -> None:
+    """Train the changes beside the frozen denoiser, which keeps them, and leave their state at `path`.
+
+    start: an exported file of changes to go on from; what it says nothing of begins unchanged.
+    """
     torch.manual_seed(recipe.seed)
-    values = {it.name: styled(base, sets[it.name], it.count, work / f"styled-{it.name}.pt") for it in STYLED}
     changes = attach(base.unet)
+    if start and not path.exists():
+        fill(changes, load_file(start), partly=True)
 
     def begin(seed: int) -> Loss:
         captions = Captions(base.text, recipe, seed)
 
         def loss(share: Share) -> Tensor:
-            chosen = torch.randint(len(values[share.latents]), (share.batch,))
-            states = captions.states(sets[share.latents].scenes.meanings[chosen])
-            return noise_loss(base.unet, values[share.latents][chosen].float(), states, recipe.cap)
+            chosen = torch.randint(len(latents), (share.batch,))
+            states = captions.states(latents.scenes.meanings[chosen])
+            return noise_loss(base.unet, latents.values[chosen].float(), states, recipe.cap)
 
         return loss
 
@@ -110,13 +117,19 @@ def save(changes: Weights, path: Path) -> None:
     save_file(weights | {key: torch.tensor(float(RANK)).half() for key in sorted(alphas)}, path, metadata=metadata)
 
 
-def put_on(unet: Unet, path: Path, strength: float = 1.0) -> None:
-    """Read a file of changes and put them on the denoiser."""
-    stored = load_file(path)
-    for name, change in attach(unet).items():
+def fill(changes: nn.ModuleDict, stored: Weights, *, strength: float = 1.0, partly: bool = False) -> None:
+    """Give changes the values that a file has for them; `partly`: which may be some of them only."""
+    for name, change in changes.items():
+        if partly and f"{name}.lora_up.weight" not in stored:
+            continue
         for part in ("lora_down", "lora_up"):
             weight = stored[f"{name}.{part}.weight"].float() * (strength if part == "lora_up" else 1.0)
             change.get_submodule(part).load_state_dict({"weight": weight})
+
+
+def put_on(unet: Unet, path: Path, strength: float = 1.0) -> None:
+    """Read a file of changes and put them on the denoiser."""
+    fill(attach(unet), load_file(path), strength=strength)
     unet.requires_grad_(False)
 
 
@@ -153,9 +166,11 @@ def report(name: str, pictures: Sequence[Picture], meanings: Sequence[Meaning], 
 
 
 def main() -> None:
-    given = parsed(arguments(__doc__))
+    parser = arguments(__doc__)
+    parser.add_argument("--start", type=Path, help="an exported style to go on from")
+    given = parsed(parser)
     base, state, file = Model.load(CHECKPOINT), given.work / "style.pt", given.work / "demo_outline.safetensors"
-    train_style(base, STYLE, scene_sets(base, given.work), given.work, state)
+    train_style(base, STYLE, styled(base, STYLED, given.work / f"{STYLED.name}.pt"), state, given.start)
     save(load_averaged(attach(Model.load(CHECKPOINT).unet), state).state_dict(), file)
     if given.tries:
         meanings = [Meaning(*HELD_OUT[number % len(HELD_OUT)]) for number in range(given.tries)]

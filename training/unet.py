@@ -135,19 +135,19 @@ class Noisy:
         return ((guess.float() - aim).square().mean((1, 2, 3)) * self.weights).mean()
 
 
-def noised(clean: Tensor, cap: float) -> Noisy:
-    """Add noise at times spread evenly; errors are weighted by min-SNR (Hang et al., 2023) with a gamma of `cap`."""
+def noised(clean: Tensor, cap: float, late: float = 1.0) -> Noisy:
+    """Add noise at times spread evenly, or more of them `late` ones; errors are weighted by min-SNR (Hang et al., 2023), gamma is `cap`."""
     count = len(clean)
-    times = ((torch.arange(count) + torch.rand(count)) / count * TIMES).long().clamp(max=TIMES - 1)
+    times = (((torch.arange(count) + torch.rand(count)) / count) ** late * TIMES).long().clamp(max=TIMES - 1)
     signal = kept()[times].float().view(-1, 1, 1, 1)
     noise = torch.randn_like(clean)
     ratio = (signal / (1 - signal)).flatten()
     return Noisy(signal.sqrt() * clean + (1 - signal).sqrt() * noise, times, noise, ratio.clamp(max=cap) / ratio)
 
 
-def noise_loss(unet: nn.Module, clean: Tensor, states: Tensor, cap: float) -> Tensor:
+def noise_loss(unet: nn.Module, clean: Tensor, states: Tensor, cap: float, late: float = 1.0) -> Tensor:
     """Weighted mean squared error of the predicted noise."""
-    noisy = noised(clean, cap)
+    noisy = noised(clean, cap, late)
     guess: Tensor = unet(noisy.values, noisy.times, states, return_dict=False)[0]
     return noisy.loss(guess, noisy.noise)
 

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.behaviour.test_workflows import ROOT, Execute, execute, pixels, seen
+from training.grammar import Meaning
+from training.style import outlined
+from training.world import COLOURS, SHAPES
 
 __all__ = ["execute"]  # the fixture
 
@@ -94,9 +97,11 @@ def filled(picture: NDArray[np.uint8]) -> float:
 
 
 def test_a_style_draws_outlines(execute: Execute) -> None:
-    """The shape's line has its colour, its inside the ground's; in the schedule, too, where the style grows weaker."""
+    """Of a blue heart: the line is closed and blue, its inside the ground's; in the schedule, too, where the style grows weaker."""
+    heart = Meaning(COLOURS.index("blue"), SHAPES.index("heart"), COLOURS.index("white"))
     for name in ("lora", "lora_schedule"):
         _, (drawn,) = execute(name)
+        assert outlined(pixels(drawn), heart)
         assert 0.05 < filled(pixels(drawn)) < 0.45
     assert filled(source("heart.png")) > 0.5
 

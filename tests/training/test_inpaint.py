@@ -10,8 +10,9 @@ from safetensors import safe_open
 
 from training.base import CHECKPOINT, MODELS
 from training.evaluate import Model
-from training.inpaint import Inpainting, all_masked, beside, masks, questions, report, tries, wider
+from training.inpaint import Inpainting, all_masked, beside, holes, masks, questions, report, tries, wider
 from training.judge import look
+from training.unet import Latents, noised
 from training.world import HELD_OUT, draw_scenes, render
 
 SHIPPED = MODELS / "checkpoints" / "demo_inpaint.safetensors"
@@ -51,6 +52,29 @@ def test_nothing_under_the_mask_is_shown(base: Model) -> None:
         [1.0 if min(x, y) >= 2 and max(x, y) < 7 else 0.0 for x in range(8)] for y in range(8)
     ]
     assert all_masked(base, 64)[:, 0].min() == 1
+
+
+def test_scenes_come_back_under_other_masks(base: Model, tmp_path: Path) -> None:
+    """Two rounds of holes of three scenes: the first three and the last three belong to the same scenes, and their masks differ."""
+    scenes = draw_scenes(5, torch.Generator().manual_seed(5))
+    found = holes(base, Latents(torch.zeros(5, 4, 8, 8), scenes), 3, 2, tmp_path / "holes.pt")
+    assert found.values.shape == (6, 5, 8, 8)
+    assert found.count == 3
+    assert not torch.equal(found.values[:3, 0], found.values[3:, 0])
+    assert torch.equal(
+        holes(base, Latents(torch.zeros(5, 4, 8, 8), scenes), 3, 2, tmp_path / "holes.pt").values, found.values
+    )
+
+
+def test_late_times_are_noisier() -> None:
+    """Evenly spread times are 500 in the mean, their square roots, as shares of all, 667; a small gamma takes weight from clean ones."""
+    clean = torch.zeros(400, 4, 2, 2)
+    even, late = noised(clean, 5.0), noised(clean, 0.5, 0.5)
+    assert even.times.float().mean().item() == pytest.approx(499.5, abs=3)
+    assert late.times.float().mean().item() == pytest.approx(666, abs=3)
+    assert late.weights.max() == 1
+    at = [int((one.times - 200).abs().argmin()) for one in (even, late)]
+    assert late.weights[at[1]] < even.weights[at[0]] / 5
 
 
 def test_questions_ask_for_something_else_on_the_same_ground() -> None:
