@@ -88,11 +88,11 @@ def test_questions_ask_for_something_else_on_the_same_ground() -> None:
 
 
 def test_the_tracked_checkpoint_has_nine_channels_and_fills_holes(base: Model, tmp_path: Path) -> None:
-    """Most of a few holes are filled as asked, and what lies outside hardly changes."""
+    """Holes are filled as asked, but for one of eight at most, and what lies outside hardly changes."""
     with safe_open(SHIPPED, "pt") as file:
         assert file.get_slice("model.diffusion_model.input_blocks.0.0.weight").get_shape() == [64, 9, 3, 3]
-    done = tries(base, Model.load(SHIPPED).unet, 6, steps=8)
+    done = tries(base, Model.load(SHIPPED).unet, 8, steps=8)
     report(done, tmp_path / "sheet.png")
-    assert sum(look(one.joined).agrees(one.meaning) for one in done) >= 4
-    assert sum(one.kept for one in done) / 6 < 6
+    assert sum(look(one.joined).agrees(one.meaning) for one in done) >= 7
+    assert sum(one.kept for one in done) / 8 < 4
     assert (tmp_path / "sheet.png").stat().st_size > 0
