@@ -66,7 +66,13 @@ def split_image_with_alpha(image: Image) -> tuple[Tensor, Tensor]:
     return diffusion.layout.split_alpha(image)
 
 
-@node("JoinImageWithAlpha", title="Join Image with Alpha", category="mask/compositing", outputs=[Output("IMAGE")])
+@node(
+    "JoinImageWithAlpha",
+    title="Join Image with Alpha",
+    category="mask/compositing",
+    outputs=[Output("IMAGE")],
+    version=2,
+)
 def join_image_with_alpha(image: Image, alpha: Mask) -> Tensor:
     """The picture, transparent where the mask is 1."""
     return diffusion.layout.join_alpha(image, alpha)

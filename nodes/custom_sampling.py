@@ -38,7 +38,7 @@ def _sample(
     return {**latent, "samples": sampled[0]["samples"]}, {**latent, "samples": sampled[1]["samples"]}
 
 
-@node("SamplerCustom", category=CATEGORY, outputs=OUTPUTS, version=2)
+@node("SamplerCustom", category=CATEGORY, outputs=OUTPUTS, version=3)
 def sampler_custom(
     ctx: NodeContext,
     *,
@@ -58,7 +58,7 @@ def sampler_custom(
     return _sample(ctx, guider, sampler, sigmas, noise, latent_image, noise_seed)
 
 
-@node("SamplerCustomAdvanced", category=CATEGORY, outputs=OUTPUTS, version=2)
+@node("SamplerCustomAdvanced", category=CATEGORY, outputs=OUTPUTS, version=3)
 def sampler_custom_advanced(
     ctx: NodeContext, *, noise: Noise, guider: Guider, sampler: Sampler, sigmas: Sigmas, latent_image: Latent
 ) -> tuple[LatentDict, LatentDict]:

@@ -17,7 +17,7 @@ Factor = Annotated[float, Range(0.01, 8.0, step=0.01)]
 _SAVE_HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
 
-@node("LoadImage", title="Load Image", category="image", outputs=[Output("IMAGE"), Output("MASK")], version=2)
+@node("LoadImage", title="Load Image", category="image", outputs=[Output("IMAGE"), Output("MASK")], version=3)
 def load_image(image: Annotated[FileRef, FileChoice("input", upload=True)]) -> tuple[Tensor, Tensor]:
     """Read a picture of the input folder. MASK is 1 - alpha."""
     return diffusion.pictures.read(image.path)
@@ -29,7 +29,7 @@ def load_image(image: Annotated[FileRef, FileChoice("input", upload=True)]) -> t
     category="image",
     outputs=[Output("IMAGE"), Output("MASK")],
     experimental=True,
-    version=2,
+    version=3,
 )
 def load_image_output(
     image: Annotated[FileRef, FileChoice("output", upload=True, route="/internal/files/output")],

@@ -35,7 +35,7 @@ Images = Annotated[Any, Socket("IMAGE")]
         Output("MASK", "masks", is_list=True),
         Output("STRING", "names", is_list=True),
     ],
-    version=2,
+    version=3,
 )
 def load_images_from_folder(
     ctx: NodeContext,

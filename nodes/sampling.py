@@ -87,7 +87,7 @@ def _sample(
         return {**latent, "samples": sampled["samples"]}
 
 
-@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=ksampler_estimate, version=2)
+@node("KSampler", category="sampling", outputs=[Output("LATENT")], estimate=ksampler_estimate, version=3)
 def k_sampler(
     ctx: NodeContext,
     *,
@@ -121,7 +121,7 @@ def k_sampler(
     category="sampling",
     outputs=[Output("LATENT")],
     estimate=_advanced_estimate,
-    version=2,
+    version=3,
 )
 def k_sampler_advanced(
     ctx: NodeContext,

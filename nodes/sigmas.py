@@ -113,7 +113,12 @@ def split_sigmas(sigmas: Sigmas, step: Annotated[int, Range(0, 10_000)] = 0) -> 
     return diffusion.sequences.split(sigmas, step)
 
 
-@node("SplitSigmasDenoise", category=CHANGES, outputs=[Output("SIGMAS", "high_sigmas"), Output("SIGMAS", "low_sigmas")])
+@node(
+    "SplitSigmasDenoise",
+    category=CHANGES,
+    outputs=[Output("SIGMAS", "high_sigmas"), Output("SIGMAS", "low_sigmas")],
+    version=2,
+)
 def split_sigmas_denoise(sigmas: Sigmas, denoise: Denoise = 1.0) -> tuple[Tensor, Tensor]:
     """The sigmas split so that the second part has this share of the steps."""
     return diffusion.sequences.split_by_denoise(sigmas, denoise)

@@ -81,7 +81,7 @@ def encode(
     category="conditioning",
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
-    version=4,
+    version=5,
 )
 def clip_text_encode(ctx: NodeContext, text: Text, clip: Clip) -> list[Any]:
     """A prompt as conditioning.
@@ -100,7 +100,7 @@ def _with(conditioning: Conditioning, **options: Any) -> list[Any]:
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_both,
-    version=3,
+    version=4,
 )
 def clip_text_encode_sdxl(
     ctx: NodeContext,
@@ -127,7 +127,7 @@ def clip_text_encode_sdxl(
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
-    version=3,
+    version=4,
 )
 def clip_text_encode_sdxl_refiner(
     ctx: NodeContext,
@@ -147,7 +147,7 @@ def clip_text_encode_sdxl_refiner(
     category="advanced/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=_files_of_three,
-    version=3,
+    version=4,
 )
 def clip_text_encode_sd3(
     ctx: NodeContext,
@@ -180,7 +180,7 @@ def t5_tokenizer_options(clip: Clip, min_padding: _Tokens = 0, min_length: _Toke
     category="_for_testing/conditioning",
     outputs=[Output("CONDITIONING")],
     reads=files_of_text,
-    version=3,
+    version=4,
     experimental=True,
 )
 def clip_text_encode_controlnet(ctx: NodeContext, clip: Clip, conditioning: Conditioning, text: Text) -> list[Any]:

@@ -225,7 +225,7 @@ class CfgGuider:
         alone = math.isclose(self.scale, 1.0) and not (wanted and self.negative)
         positive = at_sigma(self.positive, turn.level, x)
         negative = [] if alone else at_sigma(self.negative, turn.level, x)
-        further = [] if alone else at_sigma(self.further, turn.level, x)
+        further = at_sigma(self.further, turn.level, x)
         beside = range(len(positive), len(positive) + len(negative))
         outputs = iter(turn.predictions([*positive, *negative, *further], beside))
         toward = averaged(x, positive, list(islice(outputs, len(positive))))

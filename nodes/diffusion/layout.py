@@ -11,7 +11,6 @@ from torch.nn.functional import pad
 
 from engine.errors import InputError
 from nodes.diffusion.compositing import pasted, stretched_to
-from nodes.diffusion.conditioning import for_batch
 from nodes.diffusion.masks import resized
 from nodes.diffusion.pictures import scale
 
@@ -47,10 +46,10 @@ def split_alpha(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join_alpha(image: Tensor, mask: Tensor) -> Tensor:
-    """[B,H,W,4] with alpha 1 - ``mask``, fitted to the picture. The shorter batch is repeated in turn."""
+    """[B,H,W,4] with alpha 1 - ``mask``, fitted to the picture. As many as the shorter batch has."""
     alpha = 1.0 - resized(mask, *image.shape[1:3])
-    count = max(len(image), len(alpha))
-    return torch.cat([for_batch(image[..., :3], count), for_batch(alpha, count)[..., None]], dim=-1)
+    count = min(len(image), len(alpha))
+    return torch.cat([image[:count, ..., :3], alpha[:count, ..., None]], dim=-1)
 
 
 def crop(image: Tensor, *, x: int, y: int, width: int, height: int) -> Tensor:

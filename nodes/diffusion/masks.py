@@ -34,7 +34,7 @@ def resized(mask: Tensor, height: int, width: int) -> Tensor:
 
 def read(path: Path, channel: str) -> Tensor:
     """A channel of a picture file as a mask [1,h,w]: a colour as it is, alpha as 1 - alpha. Of an animation the first frame."""
-    image, mask = pictures.read(path, first_only=True)
+    image, mask = pictures.read(path, first_only=True, keyed=True)
     if channel != "alpha":
         return image[..., CHANNELS.index(channel)].clone()
     return mask if mask.shape == image.shape[:3] else torch.zeros(image.shape[:3])

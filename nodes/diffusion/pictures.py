@@ -27,10 +27,11 @@ _SMALLEST: Final = 2**12
 """Pixels that a frame counts as at least: it costs memory of its own."""
 
 
-def read(path: Path, *, first_only: bool = False) -> tuple[Tensor, Tensor]:
+def read(path: Path, *, first_only: bool = False, keyed: bool = False) -> tuple[Tensor, Tensor]:
     """The frames of a picture file as (IMAGE [B,H,W,3], MASK [B,H,W]).
 
-    EXIF rotation is applied. MASK is 1 - alpha, or 64x64 zeros where no frame has alpha. Of an animated file the frames of the first
+    EXIF rotation is applied. MASK is 1 - alpha, or 64x64 zeros where no frame has alpha: a channel of it, or a palette with transparent
+    colours. With ``keyed`` a colour that is transparent without a palette counts as well. Of an animated file the frames of the first
     one's size are batched, or it alone is read. Raises ``InputError`` for what is no picture, is cut short, has more than
     ``MAX_PIXELS``, or frames of more than ``MAX_ANIMATION`` together.
     """
@@ -41,7 +42,7 @@ def read(path: Path, *, first_only: bool = False) -> tuple[Tensor, Tensor]:
             )  # of sizes, for which our own rule is stricter, and of metadata that nobody needs
             with Image.open(path, formats=_formats()) as picture:
                 _check_size(picture, path)
-                frames = [_frame(frame) for frame in _frames(picture, path, first_only)]
+                frames = [_frame(frame, keyed) for frame in _frames(picture, path, first_only)]
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error)) from error
     except InputError:
@@ -95,13 +96,14 @@ def _frames(picture: Image.Image, path: Path, first_only: bool) -> Iterator[Imag
         yield frame
 
 
-def _frame(frame: Image.Image) -> tuple[Tensor, Tensor | None]:
+def _frame(frame: Image.Image, keyed: bool) -> tuple[Tensor, Tensor | None]:
     """One frame as ([1,H,W,3], [1,H,W]); no mask where it has no alpha."""
     turned = ImageOps.exif_transpose(frame)
     if turned.mode.startswith("I") or turned.mode == "F":
         turned = _in_bytes(turned)
     pixels = torch.from_numpy(np.asarray(turned.convert("RGB")).astype(np.float32) / 255.0)[None]
-    if "A" not in turned.getbands() and "transparency" not in turned.info:
+    may_be_keyed = keyed or turned.mode == "P"
+    if "A" not in turned.getbands() and not (may_be_keyed and "transparency" in turned.info):
         return pixels, None
     alpha = np.asarray(turned.convert("RGBA").getchannel("A")).astype(np.float32) / 255.0
     return pixels, 1.0 - torch.from_numpy(alpha)[None]

@@ -2,7 +2,7 @@
 
 ``(text)`` weighs 1.1 times what is around it, ``(text:1.3)`` weighs 1.3 whatever is around it, ``\\(`` and ``\\)`` are plain
 signs. Parentheses without a partner are read as ComfyUI reads them, see ``_runs``. ``embedding:name`` at the start of a segment or
-after a space or a line end names a textual inversion. Everything here is pure: text in, numbers out.
+after a space or a line end names a textual inversion; there may be space behind the colon. Everything here is pure: text in, numbers out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORD_LIMIT: Final = 8
 
 _PARENTHESES: Final = re.compile(r"\\[()]|[()]")
 _ESCAPED: Final = re.compile(r"\\([()])")
-_EMBEDDING: Final = re.compile(r"(?:^|(?<=[ \n]))embedding:(\S+)")
+_EMBEDDING: Final = re.compile(r"(?:^|(?<=[ \n]))embedding:\s*(\S+)")
 
 Item = TypeVar("Item")
 

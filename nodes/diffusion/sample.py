@@ -30,8 +30,8 @@ CHECK_EVERY: Final = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepInfo:
-    """A finished step: ``step`` of ``total`` are done, ``sigma`` was its noise level. ``denoised`` is the last
-    prediction of the clean latent, in the model's space."""
+    """A finished step: ``step`` of ``total`` are done, ``sigma`` was its noise level. ``denoised`` is the clean latent as it
+    was predicted there, in the model's space; what solvers of more stages ask for later in a step is not shown."""
 
     step: int
     total: int
@@ -68,25 +68,28 @@ def sample(
     continued from, ``park`` the one at which the run was cancelled. Raises InputError when the latents are no longer finite."""
     with torch.no_grad():
         while not state.done:
-            before, (state, denoised) = state, _advanced(guider, sampler, state)
+            before, (state, first) = state, _advanced(guider, sampler, state)
             if state.step > before.step:
                 _check(state)
                 if on_step is not None:
                     with _parking(state, park):
-                        on_step(StepInfo(state.step, state.steps, float(before.sigma), denoised))
+                        on_step(StepInfo(state.step, state.steps, float(before.sigma), first))
             if save is not None:
                 save(state)
     return state
 
 
 def _advanced(guider: Guider, sampler: Sampler, state: State) -> tuple[State, Tensor]:
-    """The state after one evaluation, and the guided prediction."""
+    """The state after one evaluation, and the first guided prediction of the step."""
     x, sigma = sampler.query(state)
     seen = guider.look(x, sigma, state.memory, apart=isinstance(sampler, ApartSampler))
     known = replace(state, memory=seen.memory)
     if isinstance(sampler, ApartSampler):
-        return sampler.advance_apart(known, seen.denoised, seen.unconditional), seen.denoised
-    return sampler.advance(known, seen.denoised), seen.denoised
+        after = sampler.advance_apart(known, seen.denoised, seen.unconditional)
+    else:
+        after = sampler.advance(known, seen.denoised)
+    first = seen.denoised if state.first is None else state.first
+    return replace(after, first=None if after.pending is None else first), first
 
 
 @contextmanager
@@ -229,7 +232,7 @@ def further_side(options: Sequence[Option]) -> Conditioning:
 def walk(
     denoiser: Denoiser, way: Walk, guider_for: GuiderFor, latent: Mapping[str, Any], callbacks: Callbacks
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A LATENT value sampled, and the last prediction of the clean latent in its place; both the latent itself if there
+    """A LATENT value sampled, and what the last step first predicted in its place; both the latent itself if there
     is nothing to do. Raises InputError as ``sample_latent`` does."""
     samples = denoiser.latent_format.widened(latent["samples"])
     if len(way.sigmas) == 0:

@@ -134,9 +134,12 @@ def split(sigmas: Tensor, step: int) -> tuple[Tensor, Tensor]:
 
 
 def split_by_denoise(sigmas: Tensor, denoise: float) -> tuple[Tensor, Tensor]:
-    """The last ``denoise`` of the steps come second."""
+    """The last ``denoise`` of the steps come second. Where that is none of them, there is nothing in the first part either:
+    so does ComfyUI."""
     steps = max(len(sigmas) - 1, 0)
-    return split(sigmas, steps - round(steps * denoise))
+    low = round(steps * denoise)
+    high, rest = split(sigmas, steps - low)
+    return high if low else high[:0], rest
 
 
 def split_by_noise(model: ModelSigmas, sigmas: Tensor, high_noise_frac: float) -> tuple[Tensor, Tensor]:

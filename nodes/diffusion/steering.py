@@ -75,10 +75,10 @@ def projected(seen: Seen, key: str, eta: float, norm_threshold: float, momentum:
     """APG (Sadat et al. 2024, "Eliminating Oversaturation and Artifacts of High Guidance Scales", alg. 1): the difference
     with (negative) momentum, no longer than ``norm_threshold``, its part along the positive prediction times ``eta``.
 
-    The result is ``c + s * difference``, as it has become usual, where the paper takes ``s - 1``."""
-    if seen.negative is None:
-        return seen
-    difference, memory = seen.positive - seen.negative, seen.memory
+    The result is ``c + s * difference``, as it has become usual, where the paper takes ``s - 1``. A negative side that is not
+    predicted counts as zeros."""
+    negative = torch.zeros_like(seen.positive) if seen.negative is None else seen.negative
+    difference, memory = seen.positive - negative, seen.memory
     if momentum != 0:
         average, before = memory.get(f"{key}.average"), memory.get(f"{key}.sigma")
         level = seen.sigma.flatten()[0]
@@ -93,8 +93,8 @@ def projected(seen: Seen, key: str, eta: float, norm_threshold: float, momentum:
     )
     parallel = (difference * along).sum(_inner(difference), keepdim=True) * along
     changed = difference - parallel + eta * parallel
-    plain = (seen.positive - seen.negative) / seen.scale
-    return replace(seen, positive=seen.negative + changed + plain, memory=memory)
+    plain = (seen.positive - negative) / seen.scale
+    return replace(seen, positive=negative + changed + plain, memory=memory)
 
 
 def operated_on(seen: Seen, key: str, operation: Mapping[str, Any]) -> Seen:
@@ -149,10 +149,11 @@ def perpendicular(seen: Seen, negative_scale: float) -> Tensor:
     """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
     problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off.
 
-    ``seen.further`` is what the model predicts without a prompt."""
-    if seen.negative is None or seen.further is None:
+    ``seen.further`` is what the model predicts without a prompt. A negative side that is not predicted counts as zeros."""
+    if seen.further is None:
         return seen.positive
-    toward, away = seen.positive - seen.further, seen.negative - seen.further
+    negative = torch.zeros_like(seen.positive) if seen.negative is None else seen.negative
+    toward, away = seen.positive - seen.further, negative - seen.further
     perp: Tensor = away - (away * toward).sum() / torch.linalg.vector_norm(toward) ** 2 * toward
     return seen.further + seen.scale * (toward - negative_scale * perp)
 

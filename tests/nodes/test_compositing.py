@@ -124,12 +124,13 @@ def test_other_channels_are_refused() -> None:
 
 
 def test_alpha_is_taken_off_and_put_on() -> None:
-    """A mask is 1 - alpha; it is fitted to the picture, and the shorter batch is repeated."""
+    """A mask is 1 - alpha; it is fitted to the picture, and the longer batch is cut."""
     image, mask = composite_nodes.split_image_with_alpha(torch.cat([grey(0.5), grey(0.25, channels=1)], dim=-1))
     assert image.shape == (1, 2, 2, 3)
     assert torch.equal(mask, torch.full((1, 2, 2), 0.75))
     assert not composite_nodes.split_image_with_alpha(grey(0.5))[1].any()
     masks = torch.tensor([0.0, 0.25, 1.0]).view(3, 1, 1).expand(3, 4, 4)
     joined = composite_nodes.join_image_with_alpha(grey(0.5, channels=4, batch=2), masks)
-    assert joined.shape == (3, 2, 2, 4)
-    assert joined[:, 0, 0].tolist() == [[0.5, 0.5, 0.5, alpha] for alpha in (1.0, 0.75, 0.0)]
+    assert joined.shape == (2, 2, 2, 4)
+    assert joined[:, 0, 0].tolist() == [[0.5, 0.5, 0.5, alpha] for alpha in (1.0, 0.75)]
+    assert composite_nodes.join_image_with_alpha(grey(0.5, batch=2), masks[:1]).shape == (1, 2, 2, 4)

@@ -86,10 +86,12 @@ def test_palettes(tmp_path: Path, suffix: str, transparency: int | bytes | None,
 
 
 def test_a_colour_that_is_not_seen_without_a_palette(tmp_path: Path) -> None:
+    """As a picture it is seen; as a mask it is not."""
     Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)).save(tmp_path / "a.png", transparency=(4, 5, 6))
     image, mask = load(tmp_path / "a.png")
-    assert levels(image)[0] == [1, 2, 3]
-    assert mask[0, 0].tolist() == [0.0, 1.0]
+    assert levels(image) == [[1, 2, 3], [4, 5, 6]]
+    assert torch.equal(mask, torch.zeros(1, 64, 64))
+    assert mask_nodes.load_image_mask(ref(tmp_path / "a.png"), "alpha").tolist() == [[[0.0, 1.0]]]
 
 
 def test_16_bits(tmp_path: Path) -> None:

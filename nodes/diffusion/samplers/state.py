@@ -33,7 +33,7 @@ class State:
     ``x`` [B,C,...] is the sample at ``sigmas[step]``. ``sigmas`` [n + 1] float32 falls and lives on the CPU, so that
     decisions never wait for a device. ``history`` is what a multistep solver remembers, newest first. ``extra`` (on the
     CPU) and ``note`` are a solver's own: a step width, what a library keeps. ``memory`` is what guidance remembers from
-    one evaluation to the next."""
+    one evaluation to the next. ``first`` is what was predicted at ``x`` itself, while the step waits for more."""
 
     x: Tensor
     sigmas: Tensor
@@ -44,6 +44,7 @@ class State:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     note: str = ""
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    first: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -142,6 +143,8 @@ def to_tensors(state: State) -> tuple[dict[str, Tensor], Numbers]:
     if state.pending is not None:
         tensors |= {"pending.x": state.pending.x, "pending.sigma": state.pending.sigma}
         tensors |= {f"pending.evaluated.{i}": tensor for i, tensor in enumerate(state.pending.evaluated)}
+    if state.first is not None:
+        tensors["first"] = state.first
     numbers: Numbers = {"step": state.step, "note": state.note}
     numbers |= {f"noise.{name}": value for name, value in noise_numbers.items()}
     # A file stores every tensor by itself, so no two may share memory (history may hold what is also pending).
@@ -176,4 +179,5 @@ def from_tensors(
         extra=_below(tensors, "extra."),
         note=str(numbers["note"]),
         memory={name: tensor.to(device) for name, tensor in _below(tensors, "memory.").items()},
+        first=tensors["first"].to(device) if "first" in tensors else None,
     )

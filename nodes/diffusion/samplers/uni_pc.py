@@ -24,7 +24,8 @@ class UniPc(Solver):
     the model's alpha and sigma disappear from the formulas and only lambda = -log sigma is left.
 
     ``State.x`` is the predicted sample at ``sigmas[step]``; the evaluation there corrects it and goes into the next
-    prediction."""
+    prediction. No order exceeds the number of steps less one: a single step is of order 0 and moves nothing but ``alpha``, so that
+    ``alpha x`` stays, as in ComfyUI."""
 
     variant: Literal["bh1", "bh2"] = "bh1"
     order: int = 3
@@ -34,6 +35,8 @@ class UniPc(Solver):
         return Solver.start(self, x, torch.where(sigmas == 0, lowest, sigmas), noise)
 
     def advance(self, state: State, denoised: Tensor) -> State:
+        if state.steps == 1:
+            return state.stepped(state.x * _alpha(state.sigma) / _alpha(state.sigma_next))
         corrected = self._corrected(state, denoised) if state.history else state.x
         known = (denoised, *state.history)
         last = replace(state, x=corrected)
@@ -64,6 +67,11 @@ class UniPc(Solver):
         if order > 1:
             change = change + rule.difference(weights[:-1] - rule.predictor(), known)
         return state.x - rule.B * change
+
+
+def _alpha(sigma: Tensor) -> Tensor:
+    """Of a sample whose variance stays that of the data."""
+    return (1 + sigma**2) ** -0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

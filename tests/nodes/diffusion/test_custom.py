@@ -24,11 +24,16 @@ EULER = custom.sampler("euler")
 FLOW = Denoiser(network, FlowSchedule(3.0), Flow(), latent_format=LatentFormat(1.5305, 0.0609, 4))
 
 
-def sampled(sigmas: list[float], latent: dict[str, Any] = EMPTY, model: Denoiser = MODEL, **parts: Any) -> Tensor:
+def both(
+    sigmas: list[float], latent: dict[str, Any] = EMPTY, model: Denoiser = MODEL, **parts: Any
+) -> tuple[Tensor, Tensor]:
     given: dict[str, Any] = {"sampler": EULER, "noise": custom.noise(42), "guider": CFG, **parts}
-    found, _ = custom.sample(model, sigmas=torch.tensor(sigmas), latent=latent, **given)
-    result: Tensor = found["samples"]
-    return result
+    found, shown = custom.sample(model, sigmas=torch.tensor(sigmas), latent=latent, **given)
+    return found["samples"], shown["samples"]
+
+
+def sampled(sigmas: list[float], latent: dict[str, Any] = EMPTY, model: Denoiser = MODEL, **parts: Any) -> Tensor:
+    return both(sigmas, latent, model, **parts)[0]
 
 
 def test_a_single_sigma_says_how_noisy_the_latent_is_to_be() -> None:
@@ -58,18 +63,27 @@ def test_without_noise_the_steps_draw_from_the_seed_they_are_given() -> None:
 
 
 def test_uni_pc_scales_flows_from_where_it_stops() -> None:
-    """One step to 0.001 with the prediction 0: ``x`` times ``0.001 / sigma``, divided by 1 - 0.001."""
+    """Two steps to 0.001 with the prediction 0: ``x`` times ``0.001 / sigma``, divided by 1 - 0.001."""
 
     def network(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
-        return x / 0.5  # predicts zeros at sigma 0.5
+        return x / (timestep.view(-1, 1, 1, 1) / 1000)  # predicts zeros
 
     flow = replace(FLOW, network=network)
     latent = {"samples": torch.full((1, 4, 8, 8), 0.3)}
     silent = custom.noise(None)
-    found = sampled([0.5, 0.0], latent, flow, sampler=custom.sampler("uni_pc"), noise=silent)
+    found = sampled([0.5, 0.25, 0.0], latent, flow, sampler=custom.sampler("uni_pc"), noise=silent)
     started = (0.3 - 0.0609) * 1.5305 * (1 - 0.5)
     expected = started * 0.001 / 0.5 / 0.999 / 1.5305 + 0.0609
-    torch.testing.assert_close(found, torch.full_like(found, expected), atol=1e-7, rtol=0)
+    torch.testing.assert_close(found, torch.full_like(found, expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2"])
+def test_one_step_of_uni_pc_moves_nothing(name: str) -> None:
+    """There is no order below 1: ``x / sqrt(1 + 3^2)`` stays, and becomes ``x`` at 0.001. The prediction is shown all the same."""
+    latent = {"samples": torch.full((1, 4, 8, 8), 0.5)}
+    found, shown = both([3.0, 0.0], latent, sampler=custom.sampler(name), noise=custom.noise(None))
+    torch.testing.assert_close(found, torch.full_like(found, 0.5 / 10**0.5), rtol=1e-5, atol=0)
+    assert not torch.allclose(found, shown, atol=1e-2)
 
 
 def test_lcm_upscale_draws_behind_the_initial_noise() -> None:

@@ -75,7 +75,8 @@ def test_no_text_is_lost(prompt: str) -> None:
         ("x embedding:a, y", ["x ", EmbeddingName("a,"), " y"]),
         ("x\nembedding:a/b.pt embedding:c", ["x\n", EmbeddingName("a/b.pt"), EmbeddingName("c")]),
         ("xembedding:a", ["xembedding:a"]),
-        ("embedding: a", ["embedding: a"]),
+        ("embedding: a b", [EmbeddingName("a"), " b"]),
+        ("x embedding:", ["x embedding:"]),
     ],
 )
 def test_embeddings_are_named_after_white_space(text: str, expected: list[str | EmbeddingName]) -> None:

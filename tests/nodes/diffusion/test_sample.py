@@ -41,12 +41,32 @@ def sampled(settings: Settings = SETTINGS, latent: dict[str, Any] | None = None,
 
 
 def test_steps_are_reported_in_order() -> None:
-    """Every step is reported once, with its count, its falling sigma, and the last prediction."""
+    """Every step is reported once, with its count, its falling sigma, and a prediction: the last one is the result."""
     seen: list[StepInfo] = []
     result = sampled(replace(SETTINGS, sampler="heun"), on_step=seen.append)
     assert [(info.step, info.total) for info in seen] == [(i, 6) for i in range(1, 7)]
     assert [info.sigma for info in seen] == sorted((info.sigma for info in seen), reverse=True)
     torch.testing.assert_close(seen[-1].denoised / 0.18215, result["samples"])
+
+
+@pytest.mark.parametrize(
+    "sampler", ["heun", "heunpp2", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "seeds_3", "dpm_fast"]
+)
+def test_a_step_shows_what_was_predicted_where_it_began(sampler: str) -> None:
+    """Not what its later stages predict, also in a run that was cut between them."""
+    states: list[State] = []
+    seen: list[StepInfo] = []
+    settings = replace(SETTINGS, sampler=sampler, end=4, leftover_noise=True)
+    sampled(settings, on_step=seen.append, save=states.append)
+    starts = [state for state in states if state.pending is None and not state.done]
+    for state, info in zip(starts, seen[1:], strict=True):
+        guided = cfg_guider(MODEL, POSITIVE, NEGATIVE, 3.0, EMPTY["samples"]).look(state.x, state.sigma.expand(2))
+        assert torch.equal(info.denoised, guided.denoised)
+    for state in (from_tensors(*to_tensors(state)) for state in states if not state.done):
+        again: list[StepInfo] = []
+        sampled(settings, on_step=again.append, resume=state)
+        assert torch.equal(again[0].denoised, seen[state.step].denoised)
+    assert any(state.pending is not None for state in states)
 
 
 def test_the_same_seed_gives_the_same_latent() -> None:

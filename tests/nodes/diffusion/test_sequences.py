@@ -138,13 +138,15 @@ def test_the_scheduler_never_gives_more_steps_than_asked_for() -> None:
 
 
 def test_splitting_keeps_the_level_in_both_parts() -> None:
-    """The low part begins where the high one ends; the given sequence stays as it was."""
+    """The low part begins where the high one ends, but for one without steps; the given sequence stays as it was."""
     high, low = sequences.split(GIVEN, 1)
     assert (high.tolist(), low.tolist()) == ([8.0, 4.0], [4.0, 2.0, 1.0, 0.0])
     high, low = sequences.split_by_denoise(GIVEN, 0.5)
     assert (high.tolist(), low.tolist()) == ([8.0, 4.0, 2.0], [2.0, 1.0, 0.0])
     high, low = sequences.split_by_denoise(GIVEN, 0.0)
-    assert (high.tolist(), low.tolist()) == (GIVEN.tolist(), [0.0])
+    assert (high.tolist(), low.tolist()) == ([], [0.0])
+    high, low = sequences.split_by_denoise(GIVEN, 1.0)
+    assert (high.tolist(), low.tolist()) == ([8.0], GIVEN.tolist())
 
 
 def test_a_refiner_takes_over_at_a_share_of_the_timesteps() -> None:

@@ -145,6 +145,15 @@ def test_projection_takes_apart_what_lies_along_the_prediction() -> None:
     assert short.flatten(1).norm(dim=1).tolist() == pytest.approx([6.0, 6.0], rel=1e-4)
 
 
+def test_projection_takes_a_negative_side_that_is_left_out_for_zeros() -> None:
+    """At scale 1 the positive prediction, which is all of the difference then, is added to itself, no longer than the threshold."""
+    given = seen(1.0, alone=True)
+    short = steered("projected", given, eta=1.0, norm_threshold=2.0, momentum=0.0) - given.positive
+    assert short.flatten(1).norm(dim=1).tolist() == pytest.approx([2.0, 2.0], rel=1e-4)
+    whole = steered("projected", given, eta=0.5, norm_threshold=0.0, momentum=0.0)
+    torch.testing.assert_close(whole, 1.5 * given.positive, rtol=1e-4, atol=1e-4)
+
+
 def test_momentum_remembers_the_differences_and_forgets_them_in_a_new_run() -> None:
     """The second difference has momentum times the first in it; sigma above the last one begins anew."""
     numbers = {"eta": 1.0, "norm_threshold": 0.0, "momentum": -0.5}
@@ -212,7 +221,7 @@ def test_options_hold_wherever_guidance_happens() -> None:
 
 
 def test_a_third_side_travels_with_the_model() -> None:
-    """PerpNeg as an option of the model gives what its guider gives; without a negative side it does nothing."""
+    """PerpNeg as an option of the model gives what its guider gives; a negative side that is left out counts as zeros."""
     empty: list[list[Any]] = [[torch.full((1, 77, 8), 0.7), {"strength": 1.0}]]
     model = perp_neg(MODEL_REF, empty, 1.5)
     steered_model = replace(MODEL, options=options_of(model))
@@ -223,8 +232,12 @@ def test_a_third_side_travels_with_the_model() -> None:
     as_guider = custom.make_guider(recipe, MODEL, EMPTY["samples"])
     torch.testing.assert_close(as_option.look(x, sigma).denoised, as_guider.look(x, sigma).denoised)
     alone = sample.cfg_guider(steered_model, POSITIVE, NEGATIVE, 1.0, EMPTY["samples"]).look(x, sigma)
-    bare = sample.cfg_guider(MODEL, POSITIVE, NEGATIVE, 1.0, EMPTY["samples"]).look(x, sigma)
-    assert torch.equal(alone.denoised, bare.denoised)
+    positive, blank = (
+        sample.cfg_guider(MODEL, side, [], 1.0, EMPTY["samples"]).look(x, sigma).denoised for side in (POSITIVE, empty)
+    )
+    share = np.linalg.lstsq((positive - blank).reshape(-1, 1).numpy(), -blank.reshape(-1).numpy(), rcond=None)[0]
+    perpendicular = -blank - float(share[0]) * (positive - blank)
+    torch.testing.assert_close(alone.denoised, positive - 1.5 * perpendicular, rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_with_a_memory_goes_on_with_the_same_bits() -> None:
