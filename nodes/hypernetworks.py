@@ -12,7 +12,7 @@ from nodes import diffusion
 from nodes.sockets import Model
 
 
-@node("HypernetworkLoader", category="loaders", outputs=[Output("MODEL")])
+@node("HypernetworkLoader", category="loaders", outputs=[Output("MODEL")], version=2)
 def hypernetwork_loader(
     *,
     model: Model,

@@ -65,6 +65,7 @@ def lora_loader_model_only(
     category="_for_testing",
     output_node=True,
     experimental=True,
+    version=2,
     hidden={"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
 )
 def lora_save(

@@ -61,6 +61,7 @@ def tome_patch_model(model: Model, ratio: Annotated[float, Range(0.0, 1.0, step=
     title="PatchModelAddDownscale (Kohya Deep Shrink)",
     category=CATEGORY,
     outputs=[Output("MODEL")],
+    version=2,
 )
 def patch_model_add_downscale(
     *,

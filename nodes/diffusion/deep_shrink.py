@@ -81,7 +81,7 @@ class DeepShrink:
         return found, (height, width)
 
     def _side(self, cells: int) -> int:
-        return max(1, round(cells / self.factor))
+        return max(1, round(cells * (1.0 / self.factor)))  # not cells / factor: halves go where they go in ComfyUI
 
     def _smaller(self, features: Tensor) -> Tensor:
         height, width = map(self._side, features.shape[-2:])

@@ -75,6 +75,15 @@ def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left, values, right = torch.linalg.svd(change.flatten(1), full_matrices=False)
     up, down = left[:, :kept] * values[:kept], right[:kept]
     entries = torch.cat([up.flatten(), down.flatten()])
-    limit = float(entries.kthvalue(max(int(_KEPT * len(entries)), 1)).values)
+    limit = _quantile(entries, _KEPT)
     up, down = up.clamp(-limit, limit), down.clamp(-limit, limit)
     return up.reshape(outputs, kept, *[1] * len(kernel)), down.reshape(kept, inputs, *kernel)
+
+
+def _quantile(entries: Tensor, share: float) -> float:
+    """The number that ``share`` (0..1) of ``entries`` [n] do not exceed, between two of them by interpolation; torch's own knows 16 million
+    entries at most."""
+    place = share * (len(entries) - 1)
+    low = int(place)
+    values = [float(entries.kthvalue(number + 1).values) for number in (low, min(low + 1, len(entries) - 1))]
+    return values[0] + (values[1] - values[0]) * (place - low)

@@ -37,7 +37,11 @@ _SIDES: Final[Mapping[str, str]] = {"0": "to_k", "1": "to_v"}
 
 
 class Stack:
-    """Linear layers, each perhaps followed by an activation and a layer norm. Dropout, which files mention, is for training."""
+    """Linear layers, each perhaps followed by an activation and a layer norm. Dropout, which files mention, is for training.
+
+    Without ``activate_output`` nothing comes behind what is last: a linear layer, or a norm, before which there is an activation all the
+    same. So does ComfyUI.
+    """
 
     def __init__(
         self, layers: list[tuple[Tensor, Tensor]], activation: str, norms: bool, activate_output: bool
@@ -50,7 +54,7 @@ class Stack:
     def __call__(self, x: Tensor) -> Tensor:
         """``x`` [..., width] to the same shape, in its dtype."""
         step = 2 if self._norms else 1
-        last = len(self._layers) - step
+        last = len(self._layers) - 1
         for place in range(0, len(self._layers), step):
             x = functional.linear(x, *self._beside(x, place))
             if place < last or self._activate_output:

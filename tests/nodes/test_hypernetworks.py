@@ -123,6 +123,17 @@ def test_a_pickle_of_the_web_ui_is_converted_with_its_settings(tmp_path: Path) -
         assert torch.allclose(stacks[WIDTH, "to_k"](x), network(x), atol=1e-5)
 
 
+def test_before_the_last_norm_there_is_an_activation_anyway() -> None:
+    """With norms the last layer is one of them; without, what is linear and last stays so."""
+    linear = torch.eye(3), torch.tensor([0.0, -3.0, -1.0])
+    norm = torch.ones(3), torch.zeros(3)
+    x = torch.tensor([5.0, 1.0, 1.0])
+    assert hypernetworks.Stack([linear], "relu", False, False)(x).tolist() == [5.0, -2.0, 0.0]
+    # (5, 0, 0) is (2, -1, -1) times 5 / 3 away from its mean
+    found = hypernetworks.Stack([linear, norm], "relu", True, False)(x)
+    assert found.tolist() == pytest.approx([2**0.5, -(0.5**0.5), -(0.5**0.5)], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("content", "metadata", "words"),
     [
