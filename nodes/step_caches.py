@@ -63,6 +63,7 @@ def apply_fb_cache_on_model(
 
 Threshold = Annotated[float, Range(0.0, 10.0, step=0.01)]
 Few = Annotated[int, Range(0, 1000, step=1)]
+Weight = Annotated[float, Range(0.0, 2.0, step=0.01)]
 Interval = Annotated[int, Range(1, 1000, step=1)]
 
 
@@ -82,6 +83,29 @@ def apply_pab_on_model(
     """
     values = {"own": self_attention_interval, "cross": cross_attention_interval, "start": start, "end": end}
     return _cached(model, "Pyramid Attention Broadcast", **values)
+
+
+@node("ApplyFasterCacheOnModel", title="Apply FasterCache", category="advanced/caches", outputs=[Output("MODEL")])
+def apply_faster_cache_on_model(
+    model: Model,
+    negative_interval: Interval = 5,
+    negative_start: Share = 0.36,
+    low_weight: Weight = 1.1,
+    high_weight: Weight = 1.1,
+    switch: Share = 0.7,
+    attention_interval: Interval = 2,
+    attention_start: Share = 0.32,
+    attention_weight: Weight = 1.0,
+) -> ModelRef:
+    """A model whose negative side is computed in one of so many calls, and rebuilt from the positive one in the others.
+
+    What it differs by grows by low_weight in its coarse parts until switch, then by high_weight in its fine ones. Self attention is
+    computed in one of attention_interval calls, and goes on as it changed, the more the later: attention_weight at the end. An interval
+    of 1 leaves that part as it is.
+    """
+    values = {"negative": negative_interval, "negative_start": negative_start, "low": low_weight, "high": high_weight}
+    own = {"attention": attention_interval, "attention_start": attention_start, "weight": attention_weight}
+    return _cached(model, diffusion.options.FASTER, **values, **own, switch=switch)
 
 
 @node("ApplyTaylorSeerOnModel", title="Apply TaylorSeer", category="advanced/caches", outputs=[Output("MODEL")])

@@ -15,6 +15,7 @@ from engine.errors import InputError
 from nodes.diffusion.alterations import Altered, Moment
 from nodes.diffusion.conditioning import Reader, for_batch
 from nodes.diffusion.controlled import ControlCall, Steered, View
+from nodes.diffusion.faster_cache import FasterCache
 from nodes.diffusion.perturbations import Perturbation
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.recall import Call
@@ -103,6 +104,8 @@ class Denoiser:
     """The network's weights under the hooks of prompts."""
     levels: tuple[float, ...] = ()
     """The noise levels at which the steps of the run begin, where it is known."""
+    faster: FasterCache | None = None
+    """May rebuild the negative side of guidance."""
     windows: Windows | None = None
     """What the network sees of a large sample at a time."""
 

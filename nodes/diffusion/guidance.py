@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nodes.diffusion.alterations import Altered
+from nodes.diffusion.alterations import Altered, Moment
 from nodes.diffusion.batching import Group, groups, stretched
 from nodes.diffusion.conditioning import Conditioning, Entry, at_sigma, for_batch, resolve
 from nodes.diffusion.controlled import Steered
 from nodes.diffusion.denoiser import Denoiser, per_sample
 from nodes.diffusion.differential import ChangeMap
+from nodes.diffusion.faster_cache import Plan
 from nodes.diffusion.perturbations import Look, Notes, Side
 from nodes.diffusion.predictions import Prediction
 from nodes.diffusion.recall import Call, Recalls, unique
@@ -31,6 +32,9 @@ Memory = Mapping[str, Tensor]
 
 NEGATIVE_SIDES: Final = frozenset({"negative", "second", "empty"})
 """Sides that a model is told of as it is of the negative one."""
+
+_SIDES: Final = "sides"
+"""Whose memory is that of all sides together."""
 
 NOTHING: Final[Memory] = MappingProxyType({})
 
@@ -141,11 +145,54 @@ class Turn:
     def level(self) -> float:
         return float(self.sigma[0])
 
+    def sides(self, active: Sequence[Sequence[Entry]], negative: int | None) -> list[Tensor]:
+        """The prediction of each side, from its entries that count now, all made together; ``negative`` is the number of the side that
+        guidance goes away from. A FasterCache may rebuild that one from the first."""
+        if (cache := self.denoiser.faster) is None:
+            return self._averages(active, negative)
+        call = self.recalls.call([_SIDES])
+        schedule, levels = self.denoiser.schedule, self.denoiser.levels
+        moment = Moment(self.level, *self.x.shape[-2:], schedule, batch=len(self.x), levels=levels)
+        plan = cache.plan(moment, call, self._told(active, negative))
+        turn = replace(self, denoiser=self.denoiser.changed(*plan.changes))
+        found = turn._averages(active, None) if negative is None else turn._planned(plan, active, negative)
+        self.recalls.keep([_SIDES], call)
+        return found
+
+    def _planned(self, plan: Plan, active: Sequence[Sequence[Entry]], negative: int) -> list[Tensor]:
+        """Where there is a negative side."""
+        gain = self.denoiser.prediction.denoised(
+            self.x.new_zeros(1), self.x.new_ones(1), per_sample(self.sigma, self.x)
+        )
+        if plan.forgets_negative:
+            self.recalls.aside = frozenset(entry.name for entry in active[negative])
+        if not plan.rebuilds:
+            found = self._averages(active, negative)
+            plan.computed(found[0], found[negative], gain)
+            return found
+        found = self._averages([side for number, side in enumerate(active) if number != negative], None)
+        return [*found[:negative], plan.rebuilt(found[0], gain), *found[negative:]]
+
+    def _told(self, active: Sequence[Sequence[Entry]], negative: int | None) -> list[str] | None:
+        """What tells the entries of the first side and the negative one from others; None where the negative one cannot be rebuilt."""
+        if negative is None or not active[negative] or self._on_negative():
+            return None
+        return [entry.name for side in (active[0], active[negative]) for entry in side]
+
+    def _on_negative(self) -> list[Altered]:
+        """What changes the network while it predicts the negative side."""
+        schedule, kinds = self.denoiser.schedule, self.denoiser.perturbations
+        return [change for kind in kinds if (change := kind.on_negative(self.notes, self.level, schedule)) is not None]
+
+    def _averages(self, active: Sequence[Sequence[Entry]], negative: int | None) -> list[Tensor]:
+        starts = [0, *accumulate(map(len, active))]
+        away = range(0) if negative is None else range(starts[negative], starts[negative + 1])
+        outputs = self.predictions([entry for side in active for entry in side], away)
+        return [averaged(self.x, side, outputs[a:b]) for side, (a, b) in zip(active, pairwise(starts), strict=True)]
+
     def predictions(self, entries: Sequence[Entry], negative: range) -> list[Tensor]:
         """What the model predicts under each entry; those at ``negative`` are the side that guidance goes away from."""
-        schedule, kinds = self.denoiser.schedule, self.denoiser.perturbations
-        changes = [kind.on_negative(self.notes, self.level, schedule) for kind in kinds if len(negative)]
-        changed = self.denoiser.changed(*filter(None, changes))
+        changed = self.denoiser.changed(*(self._on_negative() if len(negative) else ()))
         if changed is self.denoiser:
             return self._plain(entries)
         away = predictions(changed, self.x, self.sigma, [entries[i] for i in negative], self.most)
@@ -226,11 +273,10 @@ class CfgGuider:
         positive = at_sigma(self.positive, turn.level, x)
         negative = [] if alone else at_sigma(self.negative, turn.level, x)
         further = at_sigma(self.further, turn.level, x)
-        beside = range(len(positive), len(positive) + len(negative))
-        outputs = iter(turn.predictions([*positive, *negative, *further], beside))
-        toward = averaged(x, positive, list(islice(outputs, len(positive))))
-        away = None if alone else averaged(x, negative, list(islice(outputs, len(negative))))
-        third = averaged(x, further, list(outputs)) if further else None
+        sides = [positive, *([] if alone else [negative]), *([further] if further else [])]
+        toward, *others = turn.sides(sides, None if alone else 1)
+        away = None if alone else others[0]
+        third = others[-1] if further else None
         seen = Seen(x, per_sample(sigma, x), toward, away, self.scale, memory, third)
         seen = prepared(self.denoiser.options, seen)
         denoised = turn.steered(combined(self.denoiser.options, seen), seen, positive, negative)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from torch import Tensor
 
 from nodes.diffusion.conditioning import Entry, at_sigma
 from nodes.diffusion.denoiser import Denoiser, per_sample
-from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, averaged, guided
+from nodes.diffusion.guidance import NOTHING, Guidance, Memory, Turn, guided
 from nodes.diffusion.recall import Recalls
 from nodes.diffusion.sides import matched
 from nodes.diffusion.steering import Seen, combined, perpendicular
@@ -23,13 +22,7 @@ def side_by_side(
     """The entries of each side that count now, and its prediction, all made together; ``negative`` is the number of the side that
     guidance goes away from."""
     active = [at_sigma(side, turn.level, turn.x) for side in sides]
-    starts = [0, *accumulate(map(len, active))]
-    away = range(0) if negative is None else range(starts[negative], starts[negative + 1])
-    outputs = turn.predictions([entry for side in active for entry in side], away)
-    found = [
-        averaged(turn.x, side, outputs[first : first + len(side)]) for first, side in zip(starts, active, strict=False)
-    ]
-    return list(active), found
+    return list(active), turn.sides(active, negative)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

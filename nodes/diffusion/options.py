@@ -19,6 +19,7 @@ from nodes.diffusion.attention_guidance import (
 from nodes.diffusion.configs import UNetConfig
 from nodes.diffusion.deep_cache import deep_cache
 from nodes.diffusion.deep_shrink import DeepShrink
+from nodes.diffusion.faster_cache import FasterCache, faster_cache
 from nodes.diffusion.first_block_cache import first_block_cache
 from nodes.diffusion.free_u import FreeU
 from nodes.diffusion.hyper_tile import HyperTile
@@ -58,6 +59,9 @@ _LOOKS_AT_ALL: Final = "self-attention guidance"
 CACHES: Final = "step_caches"
 """The setting that lists what is known from one step to the next."""
 
+FASTER: Final = "FasterCache"
+"""The cache that belongs to guidance, and not to the network."""
+
 _CACHES: Final[Mapping[str, Callable[..., Alteration]]] = MappingProxyType(
     {
         "First Block Cache": first_block_cache,
@@ -83,8 +87,20 @@ def alterations(unet: LoadedModel) -> tuple[Altered, ...]:
         names = " and ".join(name for name, _ in caches)
         raise InputError(f"expected one cache between steps, found {names}; choose one", input="model")
     made = [make(**values) for make, values in kinds]
+    caches = [option for option in caches if option[0] != FASTER]
     made += [make(unet.module, **values) for make, values in _of_kind(unet, _UNET_CACHES, _CACHES, caches)]
     return tuple(altered(unet.module, it) for it in made)
+
+
+def rebuilding(unet: LoadedModel) -> FasterCache | None:
+    """What rebuilds the negative side of guidance, where the recipe of a leased network asks for it.
+
+    Raises InputError for a network without attention, where that is to be spared.
+    """
+    for name, values in options(unet.ref, CACHES):
+        if name == FASTER:
+            return faster_cache(unet.module, **values)
+    return None
 
 
 def draws(model: ModelRef) -> bool:

@@ -52,20 +52,28 @@ class Recalls:
     """The calls of one evaluation of guidance. What none of them keeps is forgotten."""
 
     memory: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    aside: frozenset[str] = frozenset()
+    """Entries of which nothing is kept. In calls with others they find zeros, as much as those find."""
     _kept: dict[str, Tensor] = field(default_factory=dict)
 
     def call(self, names: Sequence[str]) -> Call:
         """For the samples of the entries called so, one after the other; what not all of them have is not found."""
-        each = [_below(self.memory, f"{_PREFIX}{name}.") for name in names]
-        common = [name for name in each[0] if all(name in one for one in each)]
-        alike = [name for name in common if len({one[name].shape for one in each}) == 1]
-        return Call({name: torch.cat([one[name] for one in each]) for name in alike})
+        each = [None if self._is_aside(name) else _below(self.memory, f"{_PREFIX}{name}.") for name in names]
+        known = [one for one in each if one is not None] or [{}]
+        common = [name for name in known[0] if all(name in one for one in known)]
+        alike = [name for name in common if len({one[name].shape for one in known}) == 1]
+        nothing = {name: torch.zeros_like(known[0][name]) for name in alike} if None in each else {}
+        return Call({name: torch.cat([(one or nothing)[name] for one in each]) for name in alike})
 
     def keep(self, names: Sequence[str], call: Call) -> None:
         """What ``call`` has kept, for the entries called so."""
         for key, tensor in call.kept.items():
             parts = tensor.chunk(len(names))
-            self._kept |= {f"{_PREFIX}{name}.{key}": part for name, part in zip(names, parts, strict=True)}
+            pairs = [pair for pair in zip(names, parts, strict=True) if not self._is_aside(pair[0])]
+            self._kept |= {f"{_PREFIX}{name}.{key}": part for name, part in pairs}
+
+    def _is_aside(self, name: str) -> bool:
+        return name.partition("+")[0] in self.aside
 
     def remembered(self, memory: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """``memory``, which guidance has from this evaluation, with what the calls kept."""

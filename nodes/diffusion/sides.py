@@ -24,7 +24,8 @@ def match_areas(side: Sequence[Entry], other: Sequence[Entry]) -> tuple[Entry, .
         closest = min(enclosing, key=lambda e: math.inf if e.area is None else e.area.size)
         if closest.area != entry.area:
             context, read = closest.context, closest.control_context
-            matched.append(replace(entry, context=context, inputs=closest.inputs, control_context=read))
+            name = f"{closest.name} over {entry.name}"
+            matched.append(replace(entry, context=context, inputs=closest.inputs, control_context=read, name=name))
     return tuple(matched)
 
 

@@ -27,7 +27,7 @@ from nodes.diffusion.ip_attention import image_prompts, telling_samples
 from nodes.diffusion.leases import Lease, Leases, no_leases
 from nodes.diffusion.model_sampling import Sampling, chosen
 from nodes.diffusion.noise import NoiseDevice
-from nodes.diffusion.options import alterations, draws, perturbations
+from nodes.diffusion.options import alterations, draws, perturbations, rebuilding
 from nodes.diffusion.predictions import PredictionName, prediction
 from nodes.diffusion.preview import PreviewMap, fit, preview_jpeg, usual
 from nodes.diffusion.schedules import DiscreteSchedule, FlowSchedule, ModelSigmas, stable_diffusion
@@ -69,6 +69,7 @@ def denoiser(unet: LoadedModel, beside: Leases | None = None) -> Denoiser:
         chance=torch.Generator("cpu") if draws(unet.ref) else None,
         perturbations=perturbations(unet),
         hooked=Hooked(unet, way.schedule),
+        faster=rebuilding(unet),
         windows=windows(unet.ref, unet.facts.downscale),
     )
 

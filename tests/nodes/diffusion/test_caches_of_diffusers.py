@@ -9,10 +9,12 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.hooks import (
+    FasterCacheConfig,
     FirstBlockCacheConfig,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
+    apply_faster_cache,
     apply_first_block_cache,
     apply_mag_cache,
     apply_pyramid_attention_broadcast,
@@ -24,9 +26,14 @@ from torch import Tensor, nn
 
 from nodes.diffusion.alterations import Alteration, Moment, Wiring
 from nodes.diffusion.attention_broadcast import AttentionBroadcast
+from nodes.diffusion.conditioning import Entry
+from nodes.diffusion.denoiser import Denoiser
+from nodes.diffusion.faster_cache import faster_cache
 from nodes.diffusion.first_block_cache import FirstBlockCache
+from nodes.diffusion.guidance import NOTHING, Memory, Turn
 from nodes.diffusion.mag_cache import MagCache
-from nodes.diffusion.recall import Call
+from nodes.diffusion.predictions import Epsilon, Flow
+from nodes.diffusion.recall import Call, Recalls
 from nodes.diffusion.schedules import FlowSchedule, ModelSigmas, stable_diffusion
 from nodes.diffusion.sea_cache import SeaCache, filtered
 from nodes.diffusion.taylor_seer import TaylorSeer
@@ -193,6 +200,135 @@ def test_pyramid_attention_broadcast(network: Callable[[], Any]) -> None:
     half = many // 2 if network is unet else many
     others = many - half
     assert spared == [half * a + others * b for a, b in zip(own, cross, strict=True)]
+
+
+def as_network(net: Any, kind: str) -> Any:
+    """For a ``Denoiser``."""
+    if kind == "unet":
+        return lambda x, timestep, context: net(x, timestep, context, return_dict=False)[0]
+
+    def call(x: Tensor, timestep: Tensor, context: Tensor, /, **inputs: Tensor) -> Tensor:
+        named = {"hidden_states": x, "timestep": timestep, "encoder_hidden_states": context, **inputs}
+        out: Tensor = net(**named, return_dict=False)[0]
+        return out
+
+    return call
+
+
+class TheirFasterCache:
+    """On ``net``, a transformer with text behind its last block or a UNet, from its first call on."""
+
+    def __init__(self, net: Any, *, sides: int, **settings: Any) -> None:
+        self.net, self.sides, self.step = net, sides, 0
+        self.went_on: set[nn.Module] = set()
+        inputs = ["hidden_states", "encoder_hidden_states", "timestep", "pooled_projections"]
+        config = FasterCacheConfig(
+            **settings,
+            tensor_format="BCHW",
+            is_guidance_distilled=sides == 1,
+            current_timestep_callback=lambda: 1000 * SIGMAS[self.step],
+            attention_weight_callback=self._weight,
+            _unconditional_conditional_input_kwargs_identifiers=inputs,
+        )
+        apply_faster_cache(net, config)
+
+    def _weight(self, module: nn.Module) -> float:
+        self.went_on.add(module)
+        return 0.8 * self.step / (STEPS - 1)
+
+    def outputs(self, step: int, named: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """For the inputs of all sides, the negative one first. In the paper, unlike in diffusers, attention that was made up is not what
+        others go on from."""
+        self.step = step
+        self.went_on.clear()
+        before = {it: hook.state.cache for it in self.net.modules() if (hook := _block_hook(it)) is not None}
+        args = (named.pop("sample"),) if "sample" in named else ()
+        out: Tensor = self.net(*args, **named, return_dict=False)[0]
+        for module in self.went_on:
+            _block_hook(module).state.cache = before[module]
+        return out.chunk(self.sides)
+
+
+def _block_hook(module: nn.Module) -> Any:
+    registry = getattr(module, "_diffusers_hook", None)
+    return None if registry is None else registry.get_hook("faster_cache_block")
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+@pytest.mark.parametrize(
+    ("network", "sides", "attention", "negative", "whole"),
+    [
+        (transformer, 2, 2, 3, [1, 1, 1, 1, 1, 0, 1, 0, 1, 1, 1, 0]),
+        (transformer, 2, 3, 5, [1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 0]),
+        (transformer, 1, 2, 3, [1, 1, 1, 1, 1, 0, 1, 0, 1, 0, 1, 0]),
+        (unet, 2, 1, 4, [1] * STEPS),
+    ],
+)
+def test_faster_cache(network: Callable[[], Any], sides: int, attention: int, negative: int, whole: list[int]) -> None:
+    """Attention from 32 % of the timesteps on, the negative side from 20 % on, the frequencies' turn at 55 %."""
+    kind = "unet" if network is unet else "transformer"
+    plain, cached = network(), network()
+    cached.load_state_dict(plain.state_dict())
+    theirs = TheirFasterCache(
+        with_text(cached) if kind == "transformer" else cached,
+        sides=sides,
+        spatial_attention_block_skip_range=attention,
+        spatial_attention_timestep_skip_range=(-1, 680),
+        unconditional_batch_skip_range=negative,
+        unconditional_batch_timestep_skip_range=(-1, 800),
+        low_frequency_weight_update_timestep_range=(450, 1001),
+        high_frequency_weight_update_timestep_range=(-1, 450),
+        alpha_low_frequency=1.2,
+        alpha_high_frequency=0.7,
+    )
+    made = faster_cache(
+        plain, attention=attention, attention_start=0.32, weight=0.8, negative=negative, negative_start=0.2, switch=0.55,
+        low=1.2, high=0.7,
+    )  # fmt: skip
+    schedule: ModelSigmas = stable_diffusion() if kind == "unet" else FlowSchedule(1.0)
+    levels = tuple(float(it) for it in schedule.sigma(1000 * torch.tensor(SIGMAS).double().numpy()))
+    denoiser = Denoiser(
+        as_network(plain, kind), schedule, Epsilon() if kind == "unet" else Flow(), levels=levels, faster=made
+    )
+    memory: Memory = NOTHING
+    computed: list[int] = []
+    for step, named in enumerate(calls(kind)):
+        found, memory, count = ours_of(denoiser, step, named, memory, sides)
+        both = {name: torch.cat([_negative(name, it), it][-sides:]) for name, it in named.items()}
+        with torch.no_grad():
+            expected = theirs.outputs(step, both)
+        for one, other in zip(reversed(found), expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-5), step
+        computed.append(count)
+    assert computed == whole
+
+
+def _negative(name: str, value: Tensor) -> Tensor:
+    return value if name in ("sample", "hidden_states", "timestep") else value.flip(-1)
+
+
+def ours_of(
+    denoiser: Denoiser, step: int, named: dict[str, Tensor], memory: Memory, sides: int
+) -> tuple[list[Tensor], Memory, int]:
+    """What the network puts out for the positive side and the negative one, and whether self attention was computed for it."""
+    seen, text = named.get("sample", named.get("hidden_states")), named["encoder_hidden_states"]
+    assert seen is not None
+    sigma = torch.tensor([denoiser.levels[step]] * len(seen))
+    level = sigma[:, None, None, None]
+    x = seen / denoiser.prediction.model_input(torch.ones(1, 1, 1, 1), level)
+    inputs = {name: it for name, it in named.items() if name == "pooled_projections"}
+    entries = [
+        [Entry(text, inputs=inputs, name="positive.0")],
+        [Entry(text.flip(-1), inputs={name: it.flip(-1) for name, it in inputs.items()}, name="negative.0")],
+    ][:sides]
+    turn = Turn(denoiser, x, sigma, None, Recalls(memory))
+    asked: list[int] = []
+    first = next(module for module in denoiser.faster.network.modules() if is_attention(module))  # type: ignore[union-attr]
+    handle = first.register_forward_hook(lambda *_: asked.append(1))
+    with torch.no_grad():
+        found = turn.sides(entries, 1 if sides == 2 else None)
+    handle.remove()
+    return [(x - it) / level for it in found], turn.recalls.remembered({}), len(asked)
 
 
 def test_the_filter_is_that_of_sea_cache() -> None:

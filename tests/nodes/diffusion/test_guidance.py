@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -207,9 +207,11 @@ def test_other_side_gets_the_same_crop() -> None:
     """An area on the positive side makes the negative side be asked for the same crop, with its closest entry's
     text."""
     wide, close = told(1.0), told(2.0, area=(12, 12, 0, 0))
-    negative = match_areas(entries(told(9.0, area=(8, 8, 2, 2), strength=0.5)), entries(wide, close))
+    side = (replace(entries(told(9.0, area=(8, 8, 2, 2), strength=0.5))[0], name="positive.0"),)
+    negative = match_areas(side, [replace(it, name=f"negative.{n}") for n, it in enumerate(entries(wide, close))])
     assert [entry.area for entry in negative] == [None, Area(12, 12, 0, 0), Area(8, 8, 2, 2)]
     assert float(negative[2].context.mean()) == 2.0
+    assert [entry.name for entry in negative] == ["negative.0", "negative.1", "negative.1 over positive.0"]
     positive, negative = matched(entries(told(9.0, area=(8, 8, 2, 2))), entries(wide))
     assert (len(positive), len(negative)) == (1, 2)
 
