@@ -151,8 +151,9 @@ class Turn:
         if (cache := self.denoiser.faster) is None:
             return self._averages(active, negative)
         call = self.recalls.call([_SIDES])
+        height, width = self.x.shape[-2:]
         schedule, levels = self.denoiser.schedule, self.denoiser.levels
-        moment = Moment(self.level, *self.x.shape[-2:], schedule, batch=len(self.x), levels=levels)
+        moment = Moment(self.level, height, width, schedule, batch=len(self.x), levels=levels)
         plan = cache.plan(moment, call, self._told(active, negative))
         turn = replace(self, denoiser=self.denoiser.changed(*plan.changes))
         found = turn._averages(active, None) if negative is None else turn._planned(plan, active, negative)

@@ -116,12 +116,12 @@ def test_guiders_of_three_sides_rebuild_one(kind: str) -> None:
     """What is rebuilt is what would be computed, where the difference stays as it is."""
     network, ones = Told(), torch.ones(SIDE, SIDE)
     names = {"perp-neg": ("positive", "negative", "empty")}.get(kind, ("positive", "second", "negative"))
-    sides = [[entry(name, number * ones + CHECKS * (number == 1))] for number, name in enumerate(names)]
+    a, b, c = ([entry(name, number * ones + CHECKS * (number == 1))] for number, name in enumerate(names))
 
     def guider(denoiser: Denoiser) -> Guider:
         if kind == "perp-neg":
-            return PerpNegGuider.between(denoiser, *sides, 5.0, 0.5)
-        return DualCfgGuider.between(denoiser, *sides, 2.0, 3.0, kind == "nested")
+            return PerpNegGuider.between(denoiser, a, b, c, 5.0, 0.5)
+        return DualCfgGuider.between(denoiser, a, b, c, 2.0, 3.0, kind == "nested")
 
     same = cached(network, low=1.0, high=1.0)
     found = looked(guider(same), [6.0, 5.0, 4.0, 3.0])
