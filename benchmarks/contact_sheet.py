@@ -36,6 +36,7 @@ _JUMPS: Final = "half of its steps stay close to full noise, and what is left is
 _UNEVEN: Final = "extrapolates over three or four steps as if they were alike, and the last ones are not; right at 40 steps or a lower cfg"
 _HIGH_ORDER: Final[Mapping[str, frozenset[str]]] = {
     "ipndm": frozenset({"ddim_uniform", "beta", "normal", "kl_optimal"}),
+    "ipndm_v": frozenset({"ddim_uniform", "normal"}),
     "dpmpp_3m_sde": frozenset({"ddim_uniform", "normal"}),
     "dpmpp_3m_sde_gpu": frozenset({"ddim_uniform", "normal"}),
 }
