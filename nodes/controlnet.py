@@ -34,7 +34,7 @@ def _estimate(control_net_name: FileRef | None) -> Estimate:
 @node("ControlNetLoader", title="Load ControlNet Model", category="loaders", outputs=_NET, estimate=_estimate)
 def control_net_loader(control_net_name: NetFile) -> ModelRef:
     """A ControlNet, a control-LoRA or a T2I-Adapter."""
-    return diffusion.control.net(opened(control_net_name), part_of(control_net_name, "control"))
+    return diffusion.control.net(opened(control_net_name, "control"), part_of(control_net_name, "control"))
 
 
 @node(
@@ -42,7 +42,7 @@ def control_net_loader(control_net_name: NetFile) -> ModelRef:
 )
 def diff_control_net_loader(model: Model, control_net_name: NetFile) -> ModelRef:
     """A ControlNet that is told as a difference to a model, added to this one. Whole ones are loaded as they are."""
-    return diffusion.control.net(opened(control_net_name), part_of(control_net_name, "control"), model)
+    return diffusion.control.net(opened(control_net_name, "control"), part_of(control_net_name, "control"), model)
 
 
 @node("SetUnionControlNetType", category=CATEGORY, outputs=_NET)

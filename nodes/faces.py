@@ -46,7 +46,7 @@ def _finder(ctx: NodeContext, name: str) -> ModelRef:
     for place in FINDERS[name].names():
         if (file := ctx.find_file(FOLDER, place)) is not None:
             return recipe_of(file, name)
-    raise MissingFile(missing(name))
+    raise MissingFile(missing(name), input="facedetection")
 
 
 def _found(ctx: NodeContext, image: Tensor, name: str) -> Ways:
@@ -59,7 +59,7 @@ def _found(ctx: NodeContext, image: Tensor, name: str) -> Ways:
 @node("FaceRestoreModelLoader", category=FACES, outputs=[Output("FACERESTORE_MODEL")], estimate=_restorer_estimate)
 def face_restore_model_loader(model_name: Annotated[FileRef, FileChoice("facerestore_models")]) -> ModelRef:
     """A restorer of faces: GFPGAN, RestoreFormer, CodeFormer with the extra faces; or an upscaler that was trained on faces."""
-    return diffusion.upscalers.recipe(part_of(model_name, "upscaler"))
+    return diffusion.upscalers.recipe(part_of(model_name, "upscaler"), "restorer of faces")
 
 
 @node("FaceRestoreCFWithModel", category=FACES, outputs=[Output("IMAGE")], check=_check_finder, reads=_read_by)

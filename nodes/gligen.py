@@ -24,7 +24,7 @@ def _gligen_estimate(gligen_name: FileRef | None) -> Estimate:
 @node("GLIGENLoader", category="loaders", outputs=[Output("GLIGEN")], estimate=_gligen_estimate)
 def gligen_loader(gligen_name: Annotated[FileRef, FileChoice("gligen")]) -> ModelRef:
     """Layers that make a UNet put things into boxes."""
-    opened(gligen_name).part("gligen")
+    opened(gligen_name, "gligen")
     return part_of(gligen_name, "gligen")
 
 

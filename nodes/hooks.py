@@ -53,9 +53,7 @@ def _with_lora(file: FileRef, model: float, clip: float, previous: Recipe | None
 
 def _with_model(file: FileRef, model: float, clip: float, previous: Recipe | None) -> Recipe:
     """``previous`` and the difference that a checkpoint makes."""
-    source = opened(file)
-    if model:
-        source.part("unet")
+    source = opened(file, "unet" if model else None)
     if clip:
         source.part("clip")
     return _with_hook(diffusion.weight_hooks.WeightHook("model", file, model, clip), previous)

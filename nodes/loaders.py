@@ -21,13 +21,9 @@ def part_of(file: FileRef, part: Part) -> ModelRef:
     return ModelRef(source=file.digest, part=part, location=str(file.path.resolve()))
 
 
-def opened(file: FileRef) -> Source:
-    """The file, opened now, so that what is wrong with it is said of the node that names it."""
-    return diffusion.sources.open_source(str(file.path))
-
-
-def _require(file: FileRef, part: Part) -> None:
-    opened(file).part(part)
+def opened(file: FileRef, part: Part | None) -> Source:
+    """The file, opened now for its ``part``, if for one, so that what is wrong with it is said of the node that names it."""
+    return diffusion.sources.open_source(str(file.path), part)
 
 
 def file_size(path: Path) -> int:
@@ -60,7 +56,7 @@ def checkpoint_loader_simple(
 
     Some files hold no text encoder; only who uses it is told.
     """
-    _require(ckpt_name, "unet")
+    opened(ckpt_name, "unet")
     return part_of(ckpt_name, "unet"), part_of(ckpt_name, "clip"), part_of(ckpt_name, "vae")
 
 
@@ -77,8 +73,7 @@ def vae_loader(ctx: NodeContext, vae_name: Annotated[FileRef, FileChoice("vae")]
         diffusion.vae.check_tiny(diffusion.sources.tiny_vae(*halves), vae_name.name, family)
         location = "\n".join(map(str, halves))
         return ModelRef(source=vae_name.digest, part="vae", location=location).with_settings(family=family)
-    found = diffusion.sources.open_source(str(vae_name.path))
-    found.part("vae")
+    found = opened(vae_name, "vae")
     if (guess := diffusion.vae.guessed_scale(found)) is not None:
         ctx.warn(f"{vae_name.name} does not say whose latents it is for; {guess}")
     return part_of(vae_name, "vae")
@@ -107,7 +102,7 @@ def unet_loader(
     weight_dtype: Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
 ) -> ModelRef:
     """The UNet of a file of its own, or of a checkpoint. With fp8 its weights are rounded to 8 bits; they take no less memory."""
-    _require(unet_name, "unet")
+    opened(unet_name, "unet")
     model = part_of(unet_name, "unet")
     if weight_dtype == "default":
         return model
@@ -139,7 +134,7 @@ def _texts(ctx: NodeContext, files: list[FileRef], type: str, device: str) -> Mo
     if device == "cpu":
         ctx.warn("the text encoder runs where all models do; the device cpu is left out of account")
     location = "\n".join(str(file.path.resolve()) for file in files)
-    source = diffusion.sources.open_source(location).part("clip")
+    source = diffusion.sources.open_source(location, "clip").part("clip")
     family = _FAMILIES[type]
     if family is not None:
         diffusion.text.check_towers(source.config, family)
@@ -184,7 +179,7 @@ def diffusers_loader(
     model_path: Annotated[FileRef, FileChoice("diffusers")],
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
     """The UNet, the text encoder and the VAE of a diffusers folder."""
-    _require(model_path, "unet")
+    opened(model_path, "unet")
     return part_of(model_path, "unet"), part_of(model_path, "clip"), part_of(model_path, "vae")
 
 
@@ -210,7 +205,7 @@ def checkpoint_loader(
 ) -> tuple[ModelRef, ModelRef, ModelRef]:
     """As CheckpointLoaderSimple: what a model is, is read off its file. Of the configuration nothing counts but its clip skip."""
     ctx.warn(f"{config_name} is left out of account: what {ckpt_name.name} holds is read off its tensors")
-    _require(ckpt_name, "unet")
+    opened(ckpt_name, "unet")
     clip = part_of(ckpt_name, "clip")
     if "clip_skip_2" in config_name or config_name == "anything_v3.yaml":
         clip = clip.with_settings(last_layer=-2)

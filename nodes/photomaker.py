@@ -29,7 +29,7 @@ def _photomaker_estimate(photomaker_model_name: FileRef | None) -> Estimate:
 )
 def photo_maker_loader(photomaker_model_name: Annotated[FileRef, FileChoice("photomaker")]) -> ModelRef:
     """PhotoMaker, which makes a word of a person's looks."""
-    opened(photomaker_model_name).part("photomaker")
+    opened(photomaker_model_name, "photomaker")
     return part_of(photomaker_model_name, "photomaker")
 
 

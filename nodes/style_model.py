@@ -26,7 +26,7 @@ def _style_estimate(style_model_name: FileRef | None) -> Estimate:
 )
 def style_model_loader(style_model_name: Annotated[FileRef, FileChoice("style_models")]) -> ModelRef:
     """T2I-Adapter's style adapter."""
-    opened(style_model_name).part("style_model")
+    opened(style_model_name, "style_model")
     return part_of(style_model_name, "style_model")
 
 

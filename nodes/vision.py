@@ -26,7 +26,7 @@ def _vision_estimate(clip_name: FileRef | None) -> Estimate:
 )
 def clip_vision_loader(clip_name: Annotated[FileRef, FileChoice("clip_vision")]) -> ModelRef:
     """CLIP's image encoder, of a file of its own or beside the text encoder."""
-    opened(clip_name).part("clip_vision")
+    opened(clip_name, "clip_vision")
     return part_of(clip_name, "clip_vision")
 
 
@@ -53,7 +53,7 @@ def unclip_checkpoint_loader(
     ckpt_name: Annotated[FileRef, FileChoice("checkpoints")],
 ) -> tuple[ModelRef, ModelRef, ModelRef, ModelRef]:
     """The parts of an unCLIP checkpoint. Where it lacks one, only who uses that is told."""
-    opened(ckpt_name).part("unet")
+    opened(ckpt_name, "unet")
     return (
         part_of(ckpt_name, "unet"),
         part_of(ckpt_name, "clip"),

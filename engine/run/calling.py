@@ -16,7 +16,6 @@ from engine.run import events
 from engine.run.cache import Made
 from engine.run.contents import Contents, content_digest
 from engine.run.context import NodeContext
-from engine.run.failures import node_failure
 from engine.run.invoke import calls, collect, interpret
 from engine.run.keys import Key
 from engine.run.ledger import Called, CallResult, Ledger
@@ -185,7 +184,7 @@ class Caller:
         except (Cancelled, asyncio.CancelledError):
             raise
         except BaseException as error:
-            raise node_failure(node, self.ledger.book.calls[node].type, error) from error
+            raise self.ledger.failure(node, error) from error
 
     @contextlib.contextmanager
     def _watched(self, turn: _Turn) -> Iterator[None]:

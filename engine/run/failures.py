@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from engine.errors import InputError, MezzotintError, NodeFailed, is_out_of_memory
+from engine.fileref import FileRef
 
 _LONGEST = 600
 _log = logging.getLogger(__name__)
@@ -26,8 +28,18 @@ def one_line(error: BaseException) -> str:
     return named
 
 
+def input_of_file(error: BaseException, inputs: Mapping[str, object]) -> str | None:
+    """The one of a node's ``inputs`` whose file the error names; None where none is, or several are."""
+    text = str(error)
+    found = [name for name, value in inputs.items() if isinstance(value, FileRef) and value.path.name in text]
+    return found[0] if isinstance(error, InputError) and len(found) == 1 else None
+
+
 def node_failure(node: str, class_type: str, error: BaseException, *, input: str | None = None) -> NodeFailed:
-    """``error`` as the failure of a node, its cause kept; the traceback goes to the log at level debug."""
+    """``error`` as the failure of a node, its cause kept; the traceback goes to the log at level debug.
+
+    Where it does not say which input it is about, that is ``input``.
+    """
     if isinstance(error, NodeFailed):
         return error
     named = error.input if isinstance(error, InputError) and error.input else input

@@ -17,7 +17,7 @@ from engine.run import events
 from engine.run.book import Book
 from engine.run.cache import Claim, Hit, Made, Tier, Unshared
 from engine.run.expansion import Expansion, Part, assemble, expand, relinked
-from engine.run.failures import node_failure
+from engine.run.failures import input_of_file, node_failure
 from engine.run.invoke import collect
 from engine.run.keys import Key
 from engine.run.live_graph import LiveGraph
@@ -295,7 +295,8 @@ class Ledger:
     # failures
 
     def failure(self, node: NodeId, error: BaseException) -> NodeFailed:
-        return node_failure(node, self.book.calls[node].type, error)
+        call = self.book.calls[node]
+        return node_failure(node, call.type, error, input=input_of_file(error, call.inputs))
 
     def fail(self, node: NodeId, failure: NodeFailed) -> None:
         spec = self._tools.registry.get(failure.class_type)

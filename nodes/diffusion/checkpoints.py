@@ -33,6 +33,9 @@ BITS: Final[Mapping[str, int]] = {
 """Bits of one element, by the dtype's name in a header."""
 
 _LENGTH_BYTES: Final = 8
+_GLANCE_BYTES: Final = 32
+"""Enough to tell a file of another format by."""
+_PRINTED: Final = frozenset(b"\t\n\r") | frozenset(range(0x20, 0x7F))
 _MAX_HEADER_BYTES: Final = 100_000_000
 _MAX_TENSORS: Final = 200_000
 _MAX_DIMENSIONS: Final = 16
@@ -76,8 +79,9 @@ def read_header(path: Path) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(_LENGTH_BYTES)
+            start = file.read(_GLANCE_BYTES)
             length = _header_length(path, start, size)
+            file.seek(_LENGTH_BYTES)
             text = file.read(length)
     except FileNotFoundError as error:
         raise MissingFile(f"expected a model file at {path}, found none; check the name") from error
@@ -112,12 +116,31 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
         raise _pickle_error(path)
     if len(start) < _LENGTH_BYTES:
         raise _broken(path.name, f"the file has {size} bytes, too few for a header")
-    (length,) = struct.unpack("<Q", start)
+    (length,) = struct.unpack_from("<Q", start)
+    if (length > _MAX_HEADER_BYTES or length > size) and (other := _other_format(path, start)) is not None:
+        raise other
     if length > _MAX_HEADER_BYTES:
         raise _broken(path.name, f"it announces a header of {length} bytes, more than {_MAX_HEADER_BYTES} are allowed")
     if length > size - _LENGTH_BYTES:
         raise _broken(path.name, f"it announces a header of {length} bytes and is {size} bytes long")
     return int(length)
+
+
+def _other_format(path: Path, start: bytes) -> ModelFileError | None:
+    """What a file that begins with ``start`` is, where that is known and no safetensors file."""
+    name = path.name
+    if start.startswith(b"GGUF"):
+        return ModelFileError(
+            f"expected a safetensors file, found GGUF in {name}; that is read as a diffusion model from a file that ends in .gguf"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        return ModelFileError(
+            f"expected a model in {name}, found a pointer of Git LFS to it; get the file itself, by git lfs pull or from its page"
+        )
+    if all(byte in _PRINTED for byte in start):
+        text = " ".join(start.decode("ascii").split())
+        return ModelFileError(f"expected a model in {name}, found a text that begins {text!r}; download the file again")
+    return None
 
 
 def _broken(name: str, found: str) -> ModelFileError:

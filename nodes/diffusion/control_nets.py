@@ -299,7 +299,7 @@ class Nets:
     def _net(self, ref: ModelRef) -> LoadedModel:
         """The leased net. Its settings say how it is used, and make no other one of it."""
         config = control.config_of(ref)
-        check_fits(config, self.model.config, self.model.facts.family, Path(ref.location).name)
+        check_fits(config, self.model.config, self.model.facts.family, Path(ref.location).name, "positive")
         if isinstance(config, ControlConfig) and config.form == "low_rank":
             ref = ref.with_patches(base_patch(ref, self.model.ref))
         return self.beside(replace(ref, settings=()), self.beside.working_bytes)

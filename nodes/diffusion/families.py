@@ -36,7 +36,7 @@ from nodes.diffusion.convert import (
     vae_modules,
 )
 from nodes.diffusion.family import FAMILIES, Family
-from nodes.diffusion.foreign import CONTROL, foreign_family, lone_encoder, sample
+from nodes.diffusion.foreign import ANOTHER, CONTROL, foreign_family, lone_encoder, sample
 from nodes.diffusion.infer import CLASSES, Metadata, dit_config, unet_config, vae_config
 from nodes.diffusion.layouts import UNET_PREFIX, VAE_PREFIX, dit_names, prefix_of, unet_prefix
 from nodes.diffusion.parts import PARTS
@@ -77,8 +77,8 @@ class Description:
         return self.parts[part]
 
 
-def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
-    """The parts of a model in a file; ``name`` is for the messages.
+def describe(name: str, tensors: Tensors, metadata: Metadata, wanted: Part | None = None) -> Description:
+    """The parts of a model in a file; ``name`` is for the messages, and so is the part that is ``wanted``.
 
     Raises ModelFileError naming what was seen, when the file is of no family that is known.
     """
@@ -89,7 +89,7 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
     vision = find_vision(tensors, metadata)
     foreign = foreign_family(tensors)
     if foreign is not None and (vision is None or foreign != lone_encoder(tensors)):
-        raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {foreign}")
+        raise ModelFileError(f"expected {_wanted(wanted)} in {name}, found {foreign}")
     texts = find_texts(tensors, metadata)
     parts: dict[Part, PartSource] = {}
     family = FAMILIES[texts[0].kind] if texts is not None else None
@@ -110,10 +110,14 @@ def describe(name: str, tensors: Tensors, metadata: Metadata) -> Description:
     if vision is not None:
         parts["clip_vision"] = PartSource(*vision)
     if not parts:
-        raise ModelFileError(f"expected a Stable Diffusion model in {name}, found {sample(tensors)}")
+        raise ModelFileError(f"expected {_wanted(wanted)} in {name}, found {sample(tensors)}{ANOTHER}")
     check_widths(name, parts)
     family = family or _vae_family(parts)
     return Description(parts, _schedule(tensors, metadata, family), family)
+
+
+def _wanted(part: Part | None) -> str:
+    return "a Stable Diffusion model" if part in (None, "unet") else f"a {PARTS[part].noun}"
 
 
 def control_source(name: str, tensors: Tensors, metadata: Metadata) -> PartSource | None:

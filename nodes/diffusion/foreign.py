@@ -129,9 +129,14 @@ _FOREIGN: Final[tuple[Callable[[Tensors], str | None], ...]] = (
 )
 
 
+ANOTHER: Final = "; choose another file"
+"""What to do with a file that ``sample`` tells of."""
+
+
 def sample(tensors: Tensors) -> str:
     """A file of no known family in a few words: how many tensors, what they are called."""
     if not tensors:
         return "no tensors at all"
     groups = len({name.split(".", 1)[0] for name in tensors})
-    return f"{len(tensors)} tensors in {groups} groups, of no known family: {some(sorted(tensors))}"
+    grouped = f"{groups} group{'s' if groups > 1 else ''}"
+    return f"{len(tensors)} tensors in {grouped}, of no known family: {some(sorted(tensors))}"

@@ -42,7 +42,7 @@ class GgufFile(Mapping[str, "torch.Tensor"]):
         except FileNotFoundError as error:
             raise MissingFile(f"expected a model file at {path}, found none; check the name") from error
         except (OSError, ValueError, LookupError, OverflowError, TypeError) as error:
-            raise ModelFileError(f"{path.name} is not a whole GGUF file: {error}; download it again") from error
+            raise ModelFileError(f"{path.name} is not a whole GGUF file ({error}); download it again") from error
         self._check_forms()
 
     def _check_forms(self) -> None:

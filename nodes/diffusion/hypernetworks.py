@@ -19,6 +19,7 @@ from torch.nn import functional
 from engine.errors import InputError, MissingFile, ModelFileError
 from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
+from nodes.diffusion.instead import what_it_is
 
 _ACTIVATIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "linear": lambda x: x,
@@ -95,7 +96,7 @@ def read(location: str) -> Stacks:
                 layers.setdefault((int(width), _SIDES[side]), {}).setdefault(int(place), {})[leaf] = file[key]
     if not layers:
         raise ModelFileError(
-            f"expected a hypernetwork in {path.name}, with layers such as 768.0.linear.0.weight, found {next(iter(file), 'nothing')}"
+            f"expected a hypernetwork in {path.name}, with layers such as 768.0.linear.0.weight, found {what_it_is(path.name, file.header)}"
         )
     options = {name: _option(path, name, text) for name, text in file.header.metadata.items() if name in _OPTIONS}
     return {place: _stack(path, place[0], found, options) for place, found in layers.items()}

@@ -35,7 +35,7 @@ from nodes.diffusion.configs import (
 from nodes.diffusion.control_configs import AdapterConfig, ControlConfig, TransformerControlConfig
 from nodes.diffusion.control_find import find_control
 from nodes.diffusion.families import Description, PartSource, describe
-from nodes.diffusion.foreign import CONCATENATED, foreign_family
+from nodes.diffusion.foreign import ANOTHER, CONCATENATED, foreign_family
 from nodes.diffusion.lora_family import family_of
 from nodes.diffusion.lora_keys import grouped
 from nodes.diffusion.parts import PARTS
@@ -126,7 +126,7 @@ def _model(path: Path, header: Header) -> ModelInfo:
         if upscaler is not None:
             return ModelInfo(f"an upscaler ({upscaler})", folder="upscale_models")
         _, _, found = str(error).partition(", found ")
-        return ModelInfo(_NO_MODEL + (found or str(error)))
+        return ModelInfo(_NO_MODEL + (found or str(error)).removesuffix(ANOTHER))
     counts = {name: info.count for name, info in header.tensors.items()}
     return _described(path, description, counts)
 

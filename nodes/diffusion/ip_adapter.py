@@ -22,8 +22,7 @@ from engine.models import ModelRef
 from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import DiTConfig, UNetConfig, VisionConfig
 from nodes.diffusion.convert import some
-from nodes.diffusion.families import describe
-from nodes.diffusion.foreign import foreign_family
+from nodes.diffusion.instead import what_it_is
 from nodes.diffusion.ip_projections import MARKS, READERS, Kind, needed, original_names, project, resampler_layers
 from nodes.diffusion.lora_family import BY_WIDTH
 from nodes.diffusion.sources import open_source
@@ -76,14 +75,7 @@ class AdapterFile:
         tensors = self.tensors
         if self.layers or self._names:
             return f"a part of one, or one of another kind, with {some(sorted(tensors))}"
-        if (foreign := foreign_family(tensors)) is not None:
-            return foreign
-        try:
-            return (
-                f"a {describe(self.path.name, tensors, self._file.header.metadata).family.title} model; use its loader"
-            )
-        except ModelFileError as error:
-            return str(error).partition(", found ")[2] or str(error)
+        return what_it_is(self.path.name, self._file.header)
 
     def _check(self) -> None:
         wanted = needed(self.kind, resampler_layers(self._names))

@@ -21,8 +21,7 @@ from nodes.diffusion.checkpoints import Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, UNetConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.embeddings import BUNDLE, bundled
-from nodes.diffusion.families import describe
-from nodes.diffusion.foreign import foreign_family, sample
+from nodes.diffusion.instead import what_it_is
 from nodes.diffusion.lora_family import BY_WIDTH, context_width, family_of, marked_family
 from nodes.diffusion.lora_forms import BIAS_FORMS, WEIGHT_FORMS, Factors, Form, attempt
 from nodes.diffusion.lora_keys import Group, fused_spellings, grouped, is_text, spellings
@@ -77,7 +76,7 @@ class LoraFile:
         """Names of the textual inversions that came with it: ``embeddings`` reads them."""
         self.groups, self.others = grouped(key for key in self.file if not key.startswith(BUNDLE))
         if not any(list(_forms(group)) for group in self.groups.values()):
-            raise ModelFileError(f"expected a LoRA in {path.name}, found {_what(path.name, self.file)}")
+            raise ModelFileError(f"expected a LoRA in {path.name}, found {what_it_is(path.name, self.file.header)}")
 
     @property
     def tensors(self) -> Tensors:
@@ -155,18 +154,6 @@ def open_lora(location: str) -> LoraFile:
     if not path.exists():
         raise MissingFile(f"expected a LoRA at {path}, found nothing; it was moved or deleted since it was chosen")
     return LoraFile(path)
-
-
-def _what(name: str, file: WeightFile) -> str:
-    """What a file that is no LoRA is, in words that complete "found ..."."""
-    tensors = file.header.tensors
-    try:
-        parts = describe(name, tensors, file.header.metadata).parts
-    except ModelFileError:
-        return foreign_family(tensors) or sample(tensors)
-    held = " and ".join(f"a {PARTS[part].noun}" for part in parts)
-    folder = PARTS[next(iter(parts))].folder if len(parts) == 1 else "checkpoints"
-    return f"{held}; put it in models/{folder} and load it from there"
 
 
 def check(lora: LoraFile, models: Iterable[ModelRef]) -> list[str]:

@@ -27,8 +27,8 @@ from nodes.diffusion.convert import Names, Shapes, bind
 from nodes.diffusion.families import Description, PartSource, describe
 from nodes.diffusion.family import FAMILIES, Family
 from nodes.diffusion.folder_parts import Shelf, components, describe_folder, shelves_of
-from nodes.diffusion.foreign import foreign_family, sample
 from nodes.diffusion.gguf_file import SUFFIX, GgufFile
+from nodes.diffusion.instead import what_it_is
 from nodes.diffusion.layouts import UNET_PREFIX
 from nodes.diffusion.parts import PARTS
 from nodes.diffusion.text_parts import Found as FoundTower
@@ -88,10 +88,11 @@ class Source:
     """An opened checkpoint file or diffusers folder at ``path``, or text encoders in files of their own, there and at ``more``,
     or a tiny autoencoder in two.
 
-    Raises MissingFile or ModelFileError, saying what was expected and what was found.
+    ``wanted`` is the part that it is opened for, if for one: ModelFileError where that is not in it. Raises MissingFile or ModelFileError,
+    saying what was expected and what was found.
     """
 
-    def __init__(self, path: Path, *more: Path) -> None:
+    def __init__(self, path: Path, *more: Path, wanted: Part | None = None) -> None:
         self.path = path
         if more:
             shelves = [Shelf(WeightFile(file), f"{index}/") for index, file in enumerate((path, *more))]
@@ -103,7 +104,7 @@ class Source:
             self.description = describe_folder(path, found)
         else:
             file = GgufFile(path) if path.suffix.lower() == SUFFIX else WeightFile(path)
-            self.description = describe(path.name, file.header.tensors, file.header.metadata)
+            self.description = describe(path.name, file.header.tensors, file.header.metadata, wanted)
             self._shelves = dict.fromkeys(self.description.parts, (Shelf(file),))
             self._read_scale(file)
             self._read_type(file)
@@ -111,6 +112,8 @@ class Source:
                 self.description = replace(
                     self.description, schedule=replace(self.description.schedule, prediction="v_prediction")
                 )
+        if wanted is not None:
+            self.part(wanted)
 
     def _read_scale(self, file: WeightFile | GgufFile) -> None:
         """A tiny autoencoder's scale and shift are numbers in the file, where it says them."""
@@ -222,9 +225,9 @@ def _halves(shelves: Sequence[Shelf]) -> Description | None:
 def tiny_vae(encoder: Path, decoder: Path) -> Source:
     """A tiny autoencoder whose halves are files of their own; ModelFileError where one of them is not that half."""
     for path, half in ((encoder, HALVES[0]), (decoder, HALVES[1])):
-        tensors = WeightFile(path).header.tensors
-        if half_of(tensors) != half:
-            what = foreign_family(tensors) or sample(tensors)
+        file = WeightFile(path)
+        if half_of(file.header.tensors) != half:
+            what = what_it_is(path.name, file.header)
             raise ModelFileError(f"expected the {half} of a tiny VAE in {path.name}, found {what}")
     return Source(encoder, decoder)
 
@@ -236,8 +239,7 @@ def _joined(shelves: Sequence[Shelf]) -> Description:
         name, header = shelf.file.path.name, shelf.file.header
         tower = find_tower(header.tensors, header.metadata)
         if tower is None:
-            what = foreign_family(header.tensors) or sample(header.tensors)
-            raise ModelFileError(f"expected a text encoder alone in {name}, found {what}")
+            raise ModelFileError(f"expected a text encoder alone in {name}, found {what_it_is(name, header)}")
         if tower[0] in found:
             raise ModelFileError(
                 f"expected text encoders of different kinds, found a second {tower[0].upper()} in {name}"
@@ -257,12 +259,12 @@ class PixelSource(Source):
         self._shelves = {"vae": ()}
 
 
-def open_source(location: str) -> Source:
-    """The source at ``location``, see ``ModelRef``; MissingFile when nothing is there."""
+def open_source(location: str, wanted: Part | None = None) -> Source:
+    """The source at ``location``, see ``ModelRef``, for the part that is ``wanted``; MissingFile when nothing is there."""
     if location == PIXEL_SPACE:
         return PixelSource()
     paths = [Path(line) for line in location.splitlines()]
     for path in paths:
         if not path.exists():
             raise MissingFile(f"expected a model at {path}, found nothing; it was moved or deleted since it was chosen")
-    return Source(*paths)
+    return Source(*paths, wanted=wanted)

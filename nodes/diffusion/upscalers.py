@@ -19,11 +19,12 @@ from torch.overrides import TorchFunctionMode
 
 from engine.errors import MissingFile, ModelFileError
 from engine.models import ModelRef, Part, Setting
-from nodes.diffusion.checkpoints import Tensors, WeightFile
+from nodes.diffusion.checkpoints import Header, Tensors, WeightFile
 from nodes.diffusion.configs import PartConfig, Schedule, UpscalerConfig
 from nodes.diffusion.convert import Shapes
 from nodes.diffusion.families import PartSource
-from nodes.diffusion.foreign import foreign_family, sample
+from nodes.diffusion.foreign import ANOTHER, sample
+from nodes.diffusion.instead import what_it_is
 from nodes.diffusion.parts import PARTS
 from nodes.diffusion.sources import Facts
 
@@ -90,12 +91,13 @@ class UpscalerSource:
     Raises MissingFile or ModelFileError, saying what was expected and what was found.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: str = "upscaler") -> None:
         if not path.exists():
             raise MissingFile(
-                f"expected an upscaler at {path}, found nothing; it was moved or deleted since it was chosen"
+                f"expected {_article(wanted)} at {path}, found nothing; it was moved or deleted since it was chosen"
             )
         self.path = path
+        self._wanted = wanted
         self._file = WeightFile(path)
         self._unused: nn.Module | None
         self._unused, self._weights, self._config = self._built()
@@ -126,7 +128,7 @@ class UpscalerSource:
 
     def _built(self) -> tuple[nn.Module, Mapping[str, Tensor], UpscalerConfig]:
         with _Copies() as copies:
-            descriptor = _loaded(self.path.name, self._file)
+            descriptor = _loaded(self.path.name, self._file, self._wanted)
         module = Upscaler(descriptor)
         weights = {
             name: copies.origins.get(id(tensor), tensor.detach())
@@ -148,9 +150,9 @@ class _Copies(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def recipe(ref: ModelRef) -> ModelRef:
-    """The recipe of the upscaler at ``ref.location``, with what its users must know before it is loaded."""
-    config = UpscalerSource(Path(ref.location)).part(_UPSCALER).config
+def recipe(ref: ModelRef, wanted: str = "upscaler") -> ModelRef:
+    """The recipe of the upscaler at ``ref.location``, with what its users must know before it is loaded; messages call it ``wanted``."""
+    config = UpscalerSource(Path(ref.location), wanted).part(_UPSCALER).config
     assert isinstance(config, UpscalerConfig)
     settings: dict[str, Setting] = {SCALE: config.scale, ALLOWED_DTYPES: ",".join(config.dtypes)}
     return ref.with_settings(**settings)
@@ -197,33 +199,39 @@ def _spandrel() -> Any:
     return spandrel
 
 
-def _loaded(name: str, file: WeightFile) -> ImageModelDescriptor[Any]:
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun.startswith(tuple("aeiou")) else f"a {noun}"
+
+
+def _loaded(name: str, file: WeightFile, wanted: str) -> ImageModelDescriptor[Any]:
     known, is_whole = _registry()
     try:
         with _quiet():
             descriptor: ImageModelDescriptor[Any] = known.load(dict(file))
     except _spandrel().UnsupportedModelError as error:
         raise ModelFileError(
-            f"expected an upscaler in {name}, found {_found(file.header.tensors, is_whole)}"
+            f"expected {_article(wanted)} in {name}, found {_found(name, file.header, is_whole)}"
         ) from error
     except Exception as error:  # architectures read sizes off tensors that a broken file lacks, each in its own way
         reason = " ".join(str(error).split())[:300]
         raise ModelFileError(
-            f"expected a whole upscaler in {name}, found one that cannot be built ({type(error).__name__}: {reason})"
+            f"expected a whole {wanted} in {name}, found one that cannot be built ({type(error).__name__}: {reason})"
         ) from error
     if not isinstance(descriptor, _spandrel().ImageModelDescriptor):
         raise ModelFileError(
-            f"expected an upscaler in {name}, found a model that paints masked parts ({descriptor.architecture.name})"
+            f"expected {_article(wanted)} in {name}, found a model that paints masked parts ({descriptor.architecture.name}); "
+            "choose another file"
         )
     return descriptor
 
 
-def _found(tensors: Tensors, is_whole: bool) -> str:
-    foreign = foreign_family(tensors)
-    if foreign is not None and "upscaler" not in foreign:
-        return foreign
+def _found(name: str, header: Header, is_whole: bool) -> str:
+    known, tensors = what_it_is(name, header), header.tensors
+    is_unknown = known.endswith(ANOTHER)
+    if "upscaler" not in known and not is_unknown:
+        return known
     if is_whole:
-        return sample(tensors)
+        return sample(tensors) + ANOTHER
     if all(any(name.endswith(mark) for name in tensors) for mark in _CODE_FORMER):
         return f"CodeFormer, which the extra faces is needed for: {_EXTRA}"
     return f"{sample(tensors)}; CodeFormer and some others take {_EXTRA}"

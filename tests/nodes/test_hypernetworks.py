@@ -137,7 +137,7 @@ def test_before_the_last_norm_there_is_an_activation_anyway() -> None:
 @pytest.mark.parametrize(
     ("content", "metadata", "words"),
     [
-        ({"conv_in.weight": torch.zeros(1)}, {}, "found conv_in.weight"),
+        ({"conv_in.weight": torch.zeros(1)}, {}, "found a textual inversion embedding"),
         (tensors(layers((WIDTH, 32), 0), []), {}, "expected layers from 64 to 64"),
         (tensors(layers((WIDTH, WIDTH), 0), []), {"activation_func": json.dumps("exec")}, "found 'exec'"),
         (tensors(layers((WIDTH, WIDTH), 0), []), {"is_layer_norm": "maybe"}, "expected JSON"),

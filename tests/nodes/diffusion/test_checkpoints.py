@@ -89,6 +89,24 @@ def test_broken_header_is_refused(tmp_path: Path, content: bytes, length: int | 
         read_header(write(tmp_path / "a.safetensors", content, length=length))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "found a pointer of Git LFS to it"),
+        (
+            b"<!DOCTYPE html>\n<html><head>404</head></html>",
+            "found a text that begins '<!DOCTYPE html> <html><head>404",
+        ),
+        (b"GGUF\x03\x00\x00\x00" + bytes(40), "found GGUF in a.safetensors"),
+    ],
+)
+def test_files_of_other_formats_are_called_by_their_name(tmp_path: Path, content: bytes, words: str) -> None:
+    """What people have in the place of a model: not a length of a header that makes no sense."""
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ModelFileError, match=words):
+        read_header(tmp_path / "a.safetensors")
+
+
 def test_truncated_file_is_refused_at_every_length(tmp_path: Path) -> None:
     """A download that stopped, wherever it stopped, is not a model."""
     whole = tmp_path / "whole.safetensors"
