@@ -38,7 +38,9 @@ def ip_adapter_encoder(
     viewer = viewer_of(ctx, ipadapter, clip_vision)
     covered = None if mask is None else diffusion.ip_apply.masks(mask)
     if covered is not None and len(covered) not in (1, len(image)):
-        raise InputError(f"expected one mask or {len(image)}, found {len(covered)}", input="mask")
+        raise InputError(
+            f"expected one mask, or as many as there are pictures ({len(image)}), found {len(covered)}", input="mask"
+        )
     seen = viewer.see(image, mask=covered)
     return seen * weight, viewer.see_nothing(seen)
 

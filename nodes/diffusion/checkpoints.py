@@ -135,11 +135,13 @@ def _other_format(path: Path, start: bytes) -> ModelFileError | None:
         )
     if start.startswith(b"version https://git-lfs"):
         return ModelFileError(
-            f"expected a model in {name}, found a pointer of Git LFS to it; get the file itself, by git lfs pull or from its page"
+            f"expected tensors in {name}, found a pointer of Git LFS to them; get the file itself, by git lfs pull or from its page"
         )
     if all(byte in _PRINTED for byte in start):
         text = " ".join(start.decode("ascii").split())
-        return ModelFileError(f"expected a model in {name}, found a text that begins {text!r}; download the file again")
+        return ModelFileError(
+            f"expected tensors in {name}, found a text that begins with {text!r}; download the file again"
+        )
     return None
 
 

@@ -14,8 +14,10 @@ from typing import Final
 
 import torch
 
+from engine.errors import ModelFileError
 from nodes.diffusion.checkpoints import WeightFile
 from nodes.diffusion.configs import Tower
+from nodes.diffusion.instead import what_it_is
 
 FindEmbedding = Callable[[str], Path | None]
 """Finds the file of an embedding by the name a prompt gives it."""
@@ -26,6 +28,9 @@ TOWER_KEYS: Final[Mapping[Tower, str]] = {"l": "clip_l", "h": "clip_h", "g": "cl
 """What a file for several text encoders calls the vectors for each."""
 
 _KEYS: Final = ("emb_params", "string_to_param.*")
+
+_LEAVES: Final = (".weight", ".bias")
+"""How tensors of layers are called."""
 
 BUNDLE: Final = "bundle_emb."
 """How the keys of embeddings in a LoRA begin."""
@@ -84,14 +89,25 @@ def bundled(keys: Iterable[str]) -> list[str]:
 def read_vectors(path: Path, tower: Tower = "l", name: str | None = None) -> torch.Tensor | None:
     """The vectors in the embedding file ``path`` for ``tower``, float32 [count, width]; None when it holds none.
 
-    With a ``name`` they are those of the embedding so called in a LoRA; without one all that a LoRA holds, one after the other.
+    With a ``name`` they are those of the embedding so called in a LoRA; without one all that a LoRA holds, one after the other. Raises
+    ModelFileError where the file is broken, or holds the layers of a network.
     """
     file = WeightFile(path)
     names = bundled(file) if name is None else [name]
+    if not names:
+        _check_kind(file)
     found = [_of(file, tower, f"{BUNDLE}{each}.") for each in names] if names else [_of(file, tower, "")]
     vectors = [each for each in found if each is not None]
     fitting = [each for each in vectors if each.shape[-1] == vectors[0].shape[-1]]
     return torch.cat(fitting) if fitting else None
+
+
+def _check_kind(file: WeightFile) -> None:
+    """An embedding is called by one of the known keys, or by its token: never as the layers of networks are."""
+    known = file.keys() & {*TOWER_KEYS.values(), *_KEYS}
+    if not known and any(key.endswith(_LEAVES) for key in file):
+        what = what_it_is(file.path.name, file.header)
+        raise ModelFileError(f"expected a textual inversion embedding in {file.path.name}, found {what}")
 
 
 def _of(file: WeightFile, tower: Tower, start: str) -> torch.Tensor | None:

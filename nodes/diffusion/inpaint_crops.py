@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from nodes.diffusion.tiles import Box
 
 Crop = tuple[dict[str, Any], Tensor, Tensor]
 """How to put crops back, the crops, and their masks."""
+
+_CONTEXT: Final = "optional_context_mask"
+"""What the nodes call the mask that says how much lies around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,8 @@ def improved(
     padding: int,
 ) -> Crop:
     """Crops around a mask, ``factor`` times as large as it, at ``target`` height and width or at their own, rounded up to ``padding``."""
-    masks = [fitted_mask(mask, _many(pictures, mask)), fitted_mask(context, _many(pictures, mask))]
     pictures = _many(pictures, mask)
+    masks = [fitted_mask(mask, pictures), fitted_mask(context, pictures, _CONTEXT)]
     pictures, (marked, around) = _scaled(pictures, masks, limits.factor(*pictures.shape[1:3]), filters)
     marked = marks.made(marked)
     around = torch.where(around < marks.least, 0.0, around)
@@ -215,7 +218,7 @@ def older(
     marked = blurred(expanded(marked, blur), blur)
     if inverts:
         marked = 1 - marked
-    around = None if context is None else fitted_mask(context, pictures)
+    around = None if context is None else fitted_mask(context, pictures, _CONTEXT)
     pieces = []
     for index, (picture, one) in enumerate(zip(pictures.split(1), marked, strict=True)):
         grown = (1.0, 0) if around is not None else (factor, pixels)

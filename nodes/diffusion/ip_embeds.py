@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import ModelFileError
 from nodes.diffusion.checkpoints import WeightFile, is_pickle
+from nodes.diffusion.instead import what_it_is
 
 NAME: Final = "embeds"
 
@@ -31,7 +32,7 @@ def from_file(path: Path) -> Tensor:
     found = WeightFile(path)
     if NAME not in found or found[NAME].ndim not in (2, 3):
         raise ModelFileError(
-            f"expected a tensor {NAME} [n,D] or [n,T,D] in {path.name}, found {', '.join(found) or 'nothing'}; "
+            f"expected a tensor {NAME} [n,D] or [n,T,D] in {path.name}, found {what_it_is(path.name, found.header)}; "
             "give a file of IPAdapterSaveEmbeds"
         )
     return found[NAME].float().clone()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from engine.errors import InputError
+from nodes.diffusion.checkpoints import WeightFile
+from nodes.diffusion.instead import what_it_is
 from nodes.diffusion.resize import resize
 
 if TYPE_CHECKING:
@@ -84,15 +85,11 @@ def to_file(latent: LatentDict) -> bytes:
 
 
 def from_file(path: Path) -> LatentDict:
-    """Read a ``.latent`` file; ``InputError`` if it is none."""
-    try:
-        tensors = load(path.read_bytes())
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path.name} is no .latent file ({error}); choose one that Save Latent wrote") from error
+    """Read a ``.latent`` file; InputError or ModelFileError where it is none."""
+    tensors = WeightFile(path)
     if "latent_tensor" not in tensors:
-        raise InputError(
-            f"{path.name} holds {', '.join(sorted(tensors)[:3]) or 'nothing'} and no latent_tensor; choose one that Save Latent wrote"
-        )
+        what = what_it_is(path.name, tensors.header)
+        raise InputError(f"expected latents in {path.name}, found {what}; choose a file that Save Latent wrote")
     scale = 1.0 if "latent_format_version_0" in tensors else 1.0 / SD1_SCALE
     samples = tensors["latent_tensor"].float() * scale
     if samples.ndim != 4:

@@ -92,14 +92,16 @@ def blurred(mask: Tensor, pixels: float) -> Tensor:
     return planes.clamp(0, 1)
 
 
-def fitted_mask(mask: Tensor | None, pictures: Tensor) -> Tensor:
+def fitted_mask(mask: Tensor | None, pictures: Tensor, input: str = "mask") -> Tensor:
     """A mask of any size as [B,H,W] over pictures [B,H,W,C]; none, or the empty one of a picture without alpha, is no mask."""
     height, width = pictures.shape[1:3]
     if mask is None or not bool(mask.any()):
         return torch.zeros(len(pictures), height, width)
     planes = resized(checked(mask).float(), height, width)
     if len(planes) not in (1, len(pictures)):
-        raise InputError(f"expected 1 or {len(pictures)} masks, found {len(planes)}", input="mask")
+        raise InputError(
+            f"expected one mask, or as many as there are pictures ({len(pictures)}), found {len(planes)}", input=input
+        )
     return for_batch(planes, len(pictures))
 
 

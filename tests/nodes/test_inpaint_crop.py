@@ -147,3 +147,11 @@ def test_the_older_nodes(picture: Tensor, mode: str, size: tuple[int, int]) -> N
 def test_pictures_of_one_size_are_not_resampled() -> None:
     planes = torch.rand(1, 3, 5, 7)
     assert Filters("lanczos", "lanczos").scaled(planes, 5, 7) is planes
+
+
+def test_the_mask_of_which_there_are_too_many_is_named(picture: Tensor) -> None:
+    """One picture, one mask, two masks of what lies around."""
+    one = marked(4, 8, 4, 8)
+    with pytest.raises(InputError, match=r"as many as there are pictures \(1\), found 2") as caught:
+        inpaint_crop(image=picture, mask=one, optional_context_mask=one.repeat(2, 1, 1))
+    assert caught.value.input == "optional_context_mask"

@@ -92,10 +92,10 @@ def test_broken_header_is_refused(tmp_path: Path, content: bytes, length: int | 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "found a pointer of Git LFS to it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "found a pointer of Git LFS to them"),
         (
             b"<!DOCTYPE html>\n<html><head>404</head></html>",
-            "found a text that begins '<!DOCTYPE html> <html><head>404",
+            "found a text that begins with '<!DOCTYPE html> <html><head>404",
         ),
         (b"GGUF\x03\x00\x00\x00" + bytes(40), "found GGUF in a.safetensors"),
     ],

@@ -144,6 +144,19 @@ def test_missing_and_unfit_embeddings_are_left_out_with_a_warning(
     assert ["none" in said[0], "width 768" in said[1], len(said)] == [True, True, 2]
 
 
+def test_a_network_in_the_place_of_an_embedding_is_refused(
+    demo_store: LocalModelStore, demo: MakeRef, tmp_path: Path
+) -> None:
+    """Though its first tensor may be as wide as the text."""
+    path = tmp_path / "lora.safetensors"
+    save_file(
+        {"lora_unet_x.lora_down.weight": torch.ones(4, 64), "lora_unet_x.lora_up.weight": torch.ones(64, 4)}, path
+    )
+    words = r"expected a textual inversion embedding in lora\.safetensors, found a LoRA"
+    with demo_store.lease(demo("clip")) as clip, pytest.raises(ModelFileError, match=words):
+        encode("embedding:lora", clip, find_embedding=lambda name: path)
+
+
 def test_pickled_embedding_is_refused(demo_store: LocalModelStore, demo: MakeRef, tmp_path: Path) -> None:
     """An embedding in a pickle is an error that says how to convert it."""
     torch.save({"string_to_param": {"*": torch.ones(1, 64)}}, tmp_path / "old.pt")
