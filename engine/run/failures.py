@@ -29,10 +29,13 @@ def one_line(error: BaseException) -> str:
 
 
 def input_of_file(error: BaseException, inputs: Mapping[str, object]) -> str | None:
-    """The one of a node's ``inputs`` whose file the error names; None where none is, or several are."""
+    """The one of a node's ``inputs`` whose file the error names, the last where one file was chosen twice; None where none is, or several
+    are."""
     text = str(error)
-    found = [name for name, value in inputs.items() if isinstance(value, FileRef) and value.path.name in text]
-    return found[0] if isinstance(error, InputError) and len(found) == 1 else None
+    files = {name: value.path for name, value in inputs.items() if isinstance(value, FileRef)}
+    found = [name for name, path in files.items() if path.name in text]
+    is_one = isinstance(error, InputError) and len({files[name] for name in found}) == 1
+    return found[-1] if is_one else None
 
 
 def node_failure(node: str, class_type: str, error: BaseException, *, input: str | None = None) -> NodeFailed:

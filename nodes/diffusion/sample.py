@@ -106,9 +106,14 @@ def _parking(state: State, park: Save | None) -> Iterator[None]:
 def _check(state: State) -> None:
     due = state.x.device.type == "cpu" or state.done or state.step % CHECK_EVERY == 0
     if due and not bool(state.x.isfinite().all()):
+        early = bool((state.sigmas[: state.step] == 0).any())
+        advice = (
+            "give a schedule that reaches a noise level of 0 at its end alone: this one begins a step there"
+            if early
+            else "run the model in float32, lower cfg, or choose another sampler or scheduler"
+        )
         raise InputError(
-            f"latents must stay finite; found NaN or infinity after step {state.step} of {state.steps}: "
-            "run the model in float32, lower cfg, or choose another sampler or scheduler"
+            f"latents must stay finite; found NaN or infinity after step {state.step} of {state.steps}: {advice}"
         )
 
 

@@ -242,7 +242,8 @@ def _joined(shelves: Sequence[Shelf]) -> Description:
             raise ModelFileError(f"expected a text encoder alone in {name}, found {what_it_is(name, header)}")
         if tower[0] in found:
             raise ModelFileError(
-                f"expected text encoders of different kinds, found a second {tower[0].upper()} in {name}"
+                f"expected text encoders of different kinds, found a second {tower[0].upper()} in {name}; "
+                "choose another file for one of them"
             )
         config, names = tower[1]
         found[tower[0]] = config, {key: replace(it, name=shelf.prefix + it.name) for key, it in names.items()}

@@ -67,6 +67,18 @@ def test_a_part_of_a_model_is_called_by_its_name(studio: Studio, type_: str) -> 
     assert refusal(studio, type_, vae()).endswith("found a VAE; put it in models/vae and load it from there")
 
 
+def test_one_file_chosen_twice(studio: Studio) -> None:
+    """It is the second that is one too many."""
+    prefix = "cond_stage_model.transformer."
+    name = studio.write(
+        "text_encoders/one.safetensors",
+        {name.removeprefix(prefix): it for name, it in demo_tensors().items() if name.startswith(prefix)},
+    )
+    inputs = {"clip_name1": name, "clip_name2": name, "type": "sdxl"}
+    message = studio.failure({"loader": Call("DualCLIPLoader", inputs)}, "loader")
+    assert "input clip_name2: expected text encoders of different kinds, found a second L in one.safetensors" in message
+
+
 def test_of_two_files_the_wrong_one_is_named(studio: Studio) -> None:
     """A whole checkpoint in the place of a text encoder is known as one."""
     prefix = "cond_stage_model.transformer."

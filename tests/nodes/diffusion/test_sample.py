@@ -211,6 +211,22 @@ def test_sampling_keeps_no_graph() -> None:
     assert not sample(Weighted(), sampler, state).x.requires_grad
 
 
+def test_a_schedule_that_is_zero_before_its_end_is_what_is_wrong() -> None:
+    """No step of Euler's begins at a noise level of 0: the network has no part in it."""
+
+    class Zeros:
+        def look(self, x: Tensor, sigma: Tensor, memory: Memory = NOTHING, *, apart: bool = False) -> Guidance:
+            return Guidance(torch.zeros_like(x), x, memory)
+
+    sigmas = torch.tensor([2.0, 0.0, 0.0])
+    sampler = make_sampler("euler", VarianceExploding())
+    state = sampler.start(torch.ones(1, 4, 2, 2), sigmas, step_noise("euler", 1, sigmas, "cpu"))
+    with pytest.raises(
+        InputError, match="after step 2 of 2: give a schedule that reaches a noise level of 0 at its end"
+    ):
+        sample(Zeros(), sampler, state)
+
+
 def test_unknown_names_are_refused() -> None:
     """A wrong sampler or scheduler is an error that names the input."""
     with pytest.raises(InputError, match="sampler must be one of"):
