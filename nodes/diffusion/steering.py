@@ -149,12 +149,14 @@ def perpendicular(seen: Seen, negative_scale: float) -> Tensor:
     """Armandpour et al. 2023, "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus
     problem and Beyond", eq. 8: of the negative direction only what is perpendicular to the positive one is taken off.
 
-    ``seen.further`` is what the model predicts without a prompt. A negative side that is not predicted counts as zeros."""
+    ``seen.further`` is what the model predicts without a prompt. A negative side that is not predicted counts as zeros. Where the positive
+    prompt says nothing more than no prompt, all of the negative direction is perpendicular."""
     if seen.further is None:
         return seen.positive
     negative = torch.zeros_like(seen.positive) if seen.negative is None else seen.negative
     toward, away = seen.positive - seen.further, negative - seen.further
-    perp: Tensor = away - (away * toward).sum() / torch.linalg.vector_norm(toward) ** 2 * toward
+    length = (torch.linalg.vector_norm(toward) ** 2).clamp(min=torch.finfo(toward.dtype).tiny)
+    perp: Tensor = away - (away * toward).sum() / length * toward
     return seen.further + seen.scale * (toward - negative_scale * perp)
 
 

@@ -107,6 +107,10 @@ class DpmFast(Solver):
         return state.stepped(step.end_of(order))
 
 
+_NARROWEST: Final = 1e-6
+"""Narrower steps in log sigma get nowhere in float32."""
+
+
 @dataclass(frozen=True, slots=True)
 class DpmAdaptive(Solver):
     """DPM-Solver with steps as wide as its error allows (Lu et al. 2022, appendix C: DPM-Solver-12 and -23), and noise
@@ -132,6 +136,10 @@ class DpmAdaptive(Solver):
         state = Solver.start(self, x, sigmas, noise)
         if bool((state.sigmas.diff() > 0).any()):
             raise InputError("dpm_adaptive needs sigmas that fall; found some that rise: choose another sampler")
+        if max(self.rtol, self.atol) <= 0:
+            raise InputError("dpm_adaptive needs an rtol or an atol above 0; found neither")
+        if self.h_init < _NARROWEST:
+            raise InputError(f"dpm_adaptive needs an h_init of at least {_NARROWEST}; found {self.h_init}")
         t = -state.sigma.double().log()
         extra = {"t": t, "h": torch.tensor(self.h_init, dtype=torch.float64)}
         return replace(state, history=(x,), extra=extra, step=_passed(state, t))
@@ -155,12 +163,22 @@ class DpmAdaptive(Solver):
         if factor < self.accept_safety:
             # the first error ever stands for those before it, also where its step is not taken
             known = {"errors": errors[1:], **state.extra}
-            return replace(state, pending=None, extra={**known, "h": state.extra["h"] * factor})
+            return replace(state, pending=None, extra={**known, "h": self._narrower(state, factor)})
         x, noise = self._noised(state, high, target, down)
         extra = {"t": target, "h": state.extra["h"] * factor, "errors": errors}
         # What is no number is for the caller to find, at once.
         passed = _passed(state, target) if math.isfinite(factor) else state.steps
         return replace(state, x=x, noise=noise, step=passed, history=(low,), pending=None, extra=extra)
+
+    def _narrower(self, state: State, factor: float) -> Tensor:
+        """The width after a step that is not taken."""
+        width = state.extra["h"] * factor
+        if width < _NARROWEST:
+            raise InputError(
+                f"dpm_adaptive found no step of at least {_NARROWEST} within its tolerance (rtol {self.rtol}, atol {self.atol}): "
+                "raise one of them, or choose another sampler"
+            )
+        return width
 
     def _down(self, state: State, t: Tensor, target: Tensor) -> Tensor:
         """Where the step goes before noise is added."""

@@ -45,6 +45,8 @@ def test_only_the_perpendicular_part_of_the_negative_counts() -> None:
     assert found.flatten().tolist() == pytest.approx([3 * 2.0, 3 * -0.5 * 1.0])
     along = perpendicular(positive, positive * 7)
     torch.testing.assert_close(along, 3 * positive)
+    nothing = perpendicular(empty, negative)
+    torch.testing.assert_close(nothing, -3 * 0.5 * negative)
 
 
 def test_perp_neg_asks_for_three_sides_at_once() -> None:

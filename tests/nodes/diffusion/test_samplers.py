@@ -158,6 +158,27 @@ def test_dpm_adaptive_keeps_its_tolerance(rtol: float, worst: float) -> None:
     assert (len(states) > 60) == (rtol == 1e-4)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rtol": 0.0, "atol": 1e-12}, "raise one of them"),
+        ({"rtol": 0.0, "atol": 0.0}, "found neither"),
+        ({"h_init": 0.0}, "h_init of at least"),
+    ],
+)
+def test_dpm_adaptive_does_not_seek_for_ever(options: dict[str, Any], words: str) -> None:
+    """Where no step is narrow enough, or none leads anywhere."""
+    table = torch.tensor([10.0, 1.0, 0.0])
+    sampler = make_sampler("dpm_adaptive", VarianceExploding(), **options)
+    x = torch.linspace(-10, 10, 8).reshape(1, 1, 2, 4)
+    with pytest.raises(InputError, match=words):
+        run(
+            sampler,
+            sampler.start(x, table, step_noise("dpm_adaptive", 1, table, "cpu")),
+            lambda x, sigma: torch.rand_like(x),
+        )
+
+
 def test_dpm_adaptive_ends_when_there_are_no_numbers() -> None:
     """A model that overflows ends the run, whatever the tolerance; rising sigmas are refused."""
     sampler = make_sampler("dpm_adaptive", VarianceExploding())
