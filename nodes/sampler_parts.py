@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from engine.errors import InputError
 from engine.models import Recipe
 from engine.run.context import NodeContext
 from engine.spec import Choices, Output, Range, Seed, node
@@ -83,6 +84,8 @@ def sampler_dpmpp_sde(
     *, eta: Amount = 1.0, s_noise: Amount = 1.0, r: Amount = 0.5, noise_device: NoiseDevice
 ) -> Recipe:
     """DPM-Solver++ in single steps for the noisy way; r says where in a step the second evaluation lies."""
+    if r <= 0:
+        raise InputError(f"expected an r above 0, found {r}: the second evaluation lies inside the step", input="r")
     return diffusion.custom.sampler(_on(noise_device, "dpmpp_sde"), eta=eta, s_noise=s_noise, r=r)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.errors import InputError
 from engine.graph.builder import Builder
 from engine.graph.graph import Graph, NodeId
 from engine.registry import Registry
@@ -16,6 +17,7 @@ from engine.run.cancel import CancelToken
 from engine.run.events import Event, NodePreview, NodeProgress
 from engine.run.executor import Executor, Run
 from engine.spec import MISSING
+from nodes import sampler_parts
 
 SHARED: dict[str, Any] = {"seed": 7, "steps": 4, "cfg": 4.0, "scheduler": "karras"}
 Make = Callable[[], Executor]
@@ -285,3 +287,9 @@ def shared(core: Registry, tmp_path_factory: pytest.TempPathFactory) -> Any:
     executor = Executor(core, files=files, cache=OutputCache(), outputs=outputs, numerics="test")
     yield executor
     executor.close()
+
+
+def test_a_second_evaluation_at_the_beginning_of_a_step_is_refused() -> None:
+    with pytest.raises(InputError, match=r"expected an r above 0, found 0\.0") as caught:
+        sampler_parts.sampler_dpmpp_sde(r=0.0, noise_device="cpu")
+    assert caught.value.input == "r"
