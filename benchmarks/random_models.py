@@ -297,10 +297,6 @@ def _models(*, small: bool) -> dict[str, Model]:
 
     ssd_down, ssd_up = ((0, 0), (2, 2), (4, 4)), ((4, 4, 10), (2, 1, 1), (0, 0, 0))
     vega_down, vega_up = ((0, 0), (1, 1), (2, 2)), ((2, 2, 2), (1, 1, 1), (0, 0, 0))
-    latent16 = replace(sizes, latent=16, quant_convs=False)
-    t5 = T5(256, 2, 2, 128, 300) if small else T5(4096, 24, 64, 10240)
-    dit = Transformer(2, context=256, pooled=both, positions=16) if small else Transformer(24)
-    sd3_texts: Texts = {_SD3_L: replace(clip_l, is_projected=True), _SD3_G: Clip(g_width, depth or 32, words, True)}
     return {
         "sd15": sd1,
         "sd15-inpainting": unet(sd1, inputs=9),
@@ -331,17 +327,25 @@ def _models(*, small: bool) -> dict[str, Model]:
         "refiner": Model(refiner, {_REFINER_G: big_g}, sizes),
         "ssd-1b": unet(sdxl, down=ssd_down, up=ssd_up, middle=0),
         "vega": unet(sdxl, down=vega_down, up=vega_up, middle=0),
-        "sd3": Model(dit, sd3_texts, latent16),
-        "sd3-t5": Model(dit, {**sd3_texts, _SD3_T5: t5}, latent16),
-        "sd35-medium": Model(
-            replace(
-                dit, layers=3 if small else 24, positions=24 if small else 384, dual=2 if small else 13, is_normed=True
-            ),
-            {**sd3_texts, _SD3_T5: t5},
-            latent16,
+        **_transformers(
+            replace(clip_l, is_projected=True), Clip(g_width, depth or 32, words, True), sizes, small=small
         ),
+    }
+
+
+def _transformers(clip_l: Clip, clip_g: Clip, sizes: Sizes, *, small: bool) -> dict[str, Model]:
+    """Stable Diffusion 3's."""
+    latent16 = replace(sizes, latent=16, quant_convs=False)
+    medium = Transformer(2, context=256, pooled=clip_l.width + clip_g.width, positions=16) if small else Transformer(24)
+    texts: Texts = {_SD3_L: clip_l, _SD3_G: clip_g}
+    all_texts: Texts = {**texts, _SD3_T5: T5(256, 2, 2, 128, 300) if small else T5(4096, 24, 64, 10240)}
+    normed = replace(medium, layers=3 if small else 24, positions=24 if small else 384, is_normed=True)
+    return {
+        "sd3": Model(medium, texts, latent16),
+        "sd3-t5": Model(medium, all_texts, latent16),
+        "sd35-medium": Model(replace(normed, dual=2 if small else 13), all_texts, latent16),
         "sd35-large": Model(
-            replace(dit, layers=3 if small else 38, is_normed=True), {**sd3_texts, _SD3_T5: t5}, latent16
+            replace(normed, layers=3 if small else 38, positions=medium.positions), all_texts, latent16
         ),
     }
 
