@@ -15,13 +15,13 @@ from typing import TypeAlias
 
 import torch
 from diffusers import ControlNetModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.base import CHECKPOINT, MODELS, arguments, parsed, scene_sets
 from training.config import CONTROL, DEPTH, Share, UnetRecipe
 from training.evaluate import SEED, Model
-from training.export import Weights, unet_key
+from training.export import Weights, save_halves, unet_key
 from training.grammar import Meaning, caption
 from training.hints import depth_hints, edge_hints
 from training.judge import Picture, cut_out, look
@@ -121,9 +121,7 @@ SAVES: dict[str, Callable[[Weights, Path], None]] = {"canny": save_original, "de
 
 
 def _save(weights: Weights, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "architecture": "sd1.5-tiny", "unet": json.dumps({"num_heads": 8, "norm_groups": 32})}
-    save_file({key: value.half().contiguous() for key, value in weights.items()}, path, metadata=metadata)
+    save_halves(weights, path, architecture="sd1.5-tiny", unet=json.dumps({"num_heads": 8, "norm_groups": 32}))
 
 
 def read_control(path: Path, unet: Unet) -> ControlNetModel:

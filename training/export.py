@@ -138,6 +138,13 @@ def export(unet: Weights, vae: Weights, text: Weights, path: Path) -> None:
     save_file({key: value.contiguous().clone() for key, value in small.items()}, path, metadata=metadata())
 
 
+def save_halves(weights: Weights, path: Path, **told: str) -> None:
+    """Write what goes with a checkpoint in float16; `told` is metadata, what shapes do not show."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    halves = {key: value.half().contiguous() for key, value in weights.items()}
+    save_file(halves, path, metadata={"format": "pt"} | told)
+
+
 def _fill(module: nn.Module, named: Weights, stored: Weights) -> None:
     """Load a module from a file: `named` are its own weights under the file's keys, in the module's order."""
     own = module.state_dict()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.models.attention_processor import Attention
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
@@ -26,7 +26,7 @@ from training.base import CHECKPOINT, MODELS, arguments, parsed, scene_sets
 from training.blur import spoiled
 from training.config import ADAPTER, SHOWN, Share, ShownRecipe, UnetRecipe
 from training.evaluate import SEED, Model
-from training.export import Weights
+from training.export import save_halves
 from training.grammar import Meaning, caption, pattern_weights, patterns, phrase
 from training.judge import Picture, describe, look
 from training.loop import Loss, load_averaged, train
@@ -208,11 +208,6 @@ def train_adapter(
     train("adapter", adapter, recipe, begin, path)
 
 
-def save(weights: Weights, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half().contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
-
-
 def read_adapter(path: Path, unet: Unet) -> Adapter:
     adapter = Adapter(unet)
     adapter.load_state_dict({key: value.float() for key, value in load_file(path).items()})
@@ -285,7 +280,7 @@ def main() -> None:
     state, file = given.work / "adapter.pt", given.work / "demo_ip_adapter.safetensors"
     fresh = Adapter(base.unet)
     train_adapter(base, look_at(vision, SHOWN), ADAPTER, scene_sets(base, given.work), state, given.start)
-    save(load_averaged(fresh, state).state_dict(), file)
+    save_halves(load_averaged(fresh, state).state_dict(), file)
     if given.tries:
         adapter = read_adapter(file, base.unet)
         adapter.put_on(base.unet)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy import ndimage
 from torch import Tensor, nn
 
 from training.base import CHECKPOINT, MODELS, arguments, parsed
 from training.config import STYLE, STYLED, STYLED_MORE, LatentSet, Share, UnetRecipe
 from training.evaluate import SEED, Model
-from training.export import Weights
+from training.export import Weights, save_halves
 from training.grammar import Meaning, caption
 from training.judge import Finding, Mask, Picture, cut_out, look
 from training.loop import Loss, load_averaged, train
@@ -110,11 +110,9 @@ def train_style(base: Model, recipe: UnetRecipe, latents: Latents, path: Path, s
 
 def save(changes: Weights, path: Path) -> None:
     """Write the changes, and alpha equal to the rank: their strength is 1."""
-    weights = {key: value.half().contiguous() for key, value in changes.items() if ".layer." not in key}
-    alphas = {key.split(".")[0] + ".alpha" for key in weights}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "ss_network_dim": str(RANK), "ss_network_alpha": str(float(RANK))}
-    save_file(weights | {key: torch.tensor(float(RANK)).half() for key in sorted(alphas)}, path, metadata=metadata)
+    weights = {key: value for key, value in changes.items() if ".layer." not in key}
+    alphas = {key.split(".")[0] + ".alpha": torch.tensor(float(RANK)) for key in sorted(weights)}
+    save_halves(weights | alphas, path, ss_network_dim=str(RANK), ss_network_alpha=str(float(RANK)))
 
 
 def fill(changes: nn.ModuleDict, stored: Weights, *, strength: float = 1.0, partly: bool = False) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +17,7 @@ from torch.nn import functional
 from training.base import MODELS, arguments, parsed
 from training.blur import spoiled
 from training.config import UPSCALER, UpscalerRecipe
+from training.export import save_halves
 from training.sheet import contact_sheet
 from training.steps import Average, Meter, cosine
 from training.vae import sketches
@@ -81,11 +82,6 @@ def decibels(made: Tensor, wanted: Tensor) -> float:
     return float((-10 * errors.clamp(min=1e-10).log10()).mean())
 
 
-def save(weights: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half().contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
-
-
 @torch.no_grad()
 def compare(net: nn.Module, count: int, side: int, sheet: Path | None = None) -> tuple[float, float]:
     """Decibels of the network and of a bicubic enlargement on drawings of held-out combinations, `side` pixels wide when large."""
@@ -107,7 +103,7 @@ def main() -> None:
     state, file = given.work / "upscaler.pt", given.work / "demo_x4.safetensors"
     if not state.exists():
         train_upscaler(UPSCALER, state)
-    save(torch.load(state), file)
+    save_halves(torch.load(state), file)
     net = make_upscaler().eval()
     net.load_state_dict({key: value.float() for key, value in load_file(file).items()})
     for side in (256, 512) if given.tries else ():

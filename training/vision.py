@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -20,6 +20,7 @@ from nodes.diffusion.vision import prepared
 from training.base import MODELS, arguments, parsed
 from training.blur import spoiled
 from training.config import SHARPEN, VISION, VISION_MORE, SharpenRecipe, VisionRecipe
+from training.export import Weights, save_halves
 from training.silhouettes import silhouettes
 from training.steps import Average, Meter, cosine
 from training.world import COLOURS, COMBOS, SHAPES, Scenes, coverage, draw_scenes, render
@@ -153,11 +154,9 @@ def quarters(cover: Tensor) -> Tensor:
     return coarse.flatten(2).transpose(1, 2)
 
 
-def save(weights: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "vision": json.dumps({"heads": HEADS, "act": "quick_gelu"})}
-    small = {key: value.half().contiguous() for key, value in weights.items() if "position_ids" not in key}
-    save_file(small, path, metadata=metadata)
+def save(weights: Weights, path: Path) -> None:
+    kept = {key: value for key, value in weights.items() if "position_ids" not in key}
+    save_halves(kept, path, vision=json.dumps({"heads": HEADS, "act": "quick_gelu"}))
 
 
 def read_vision(path: Path) -> CLIPVisionModelWithProjection:

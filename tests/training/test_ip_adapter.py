@@ -16,7 +16,8 @@ from nodes.diffusion.vision_parts import find_vision
 from training.base import CHECKPOINT, MODELS
 from training.config import SHARPEN, SHOWN, VISION, Share, UnetPhase, UnetRecipe
 from training.evaluate import Model
-from training.ip_adapter import Adapter, Words, look_at, read_adapter, save, shown, train_adapter, tries
+from training.export import save_halves
+from training.ip_adapter import Adapter, Words, look_at, read_adapter, shown, train_adapter, tries
 from training.judge import look
 from training.silhouettes import silhouettes
 from training.text import encode
@@ -141,7 +142,7 @@ def test_training_reaches_every_part_and_survives_the_file(tmp_path: Path) -> No
     train_adapter(base, seen, recipe, sets, tmp_path / "state.pt")
     weights = torch.load(tmp_path / "state.pt")["weights"]
     assert not any(torch.equal(weights[key], start[key]) for key in start if "ip_adapter" in key)
-    save(weights, tmp_path / "adapter.safetensors")
+    save_halves(weights, tmp_path / "adapter.safetensors")
     again = read_adapter(tmp_path / "adapter.safetensors", Model.load(CHECKPOINT).unet).state_dict()
     assert all(torch.equal(again[key], value.half().float()) for key, value in weights.items())
     still = replace(recipe, phases=(UnetPhase("only", 1, 1e-9, 1e-9, (Share("64", 4, 1.0),)),))

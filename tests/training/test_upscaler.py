@@ -11,7 +11,8 @@ from spandrel import ImageModelDescriptor, ModelLoader
 
 from training.base import MODELS
 from training.config import UPSCALER
-from training.upscaler import compare, decibels, make_upscaler, save, smaller, train_upscaler
+from training.export import save_halves
+from training.upscaler import compare, decibels, make_upscaler, smaller, train_upscaler
 
 SHIPPED = MODELS / "upscale_models" / "demo_x4.safetensors"
 
@@ -28,7 +29,7 @@ def test_the_tracked_file_is_known_and_beats_bicubic_by_far() -> None:
 def test_a_few_steps_end_in_a_file_of_the_same_form(tmp_path: Path) -> None:
     """Names and shapes are those of the tracked file, and all weights finite."""
     train_upscaler(replace(UPSCALER, steps=2, side=32, batch=2), tmp_path / "state.pt")
-    save(torch.load(tmp_path / "state.pt"), tmp_path / "net.safetensors")
+    save_halves(torch.load(tmp_path / "state.pt"), tmp_path / "net.safetensors")
     made, shipped = load_file(tmp_path / "net.safetensors"), load_file(SHIPPED)
     assert {key: it.shape for key, it in made.items()} == {key: it.shape for key, it in shipped.items()}
     assert all(it.isfinite().all() for it in made.values())
